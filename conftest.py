@@ -1,0 +1,3 @@
+"""Makes the plugin available to a checkout; nothing else."""
+
+pytest_plugins = ["perf.plugin"]

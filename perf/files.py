@@ -1,0 +1,83 @@
+"""Reading and writing of the suite's JSON files: strict on the way in, whole on the way out."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import ValidationError
+
+from perf.records import Record
+
+R = TypeVar("R", bound=Record)
+
+
+class FileError(ValueError):
+    """A file that cannot be used: the message names the file, the place in it, what was expected and what came."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` to `path` through a temporary file beside it, synced and renamed: whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file, refusing what JSON readers let through: NaN, infinities, duplicate keys.
+
+    Raises:
+        FileError: naming the file and the line or key.
+    """
+
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise FileError(f"{path}: key {key!r} stands there twice")
+            found[key] = value
+        return found
+
+    def no_constant(name: str) -> NoReturn:
+        raise FileError(f"{path}: expected finite numbers, got {name}")
+
+    try:
+        text = path.read_bytes().decode("utf-8")
+        return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path}: not UTF-8 (byte {error.start}: {error.reason})") from None
+    except json.JSONDecodeError as error:
+        raise FileError(f"{path}, line {error.lineno}: not JSON, or cut off: {error.msg}") from None
+    except RecursionError:
+        raise FileError(f"{path}: nested too deeply") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_record(path: Path, record: type[R]) -> R:
+    """Read a file that holds one record.
+
+    Raises:
+        FileError: naming the file, the field, what was expected and what came.
+    """
+    return check_record(read_json(path), record, where=str(path))
+
+
+def check_record(value: Any, record: type[R], *, where: str) -> R:
+    """Make a record of parsed JSON; `where` opens the message of the FileError raised where it is none."""
+    try:
+        return record.model_validate(value, strict=False)
+    except ValidationError as error:
+        raise FileError("\n".join(f"{where}: {_said(problem)}" for problem in error.errors()[:5])) from None
+
+
+def _said(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "the record"
+    value = repr(problem["input"])
+    return f"{field}: {problem['msg']}, got {value if len(value) <= 80 else value[:77] + '...'}"

@@ -1,0 +1,144 @@
+"""A run: one fresh process group that trained one workload. Immutable, one file, written whole."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from perf.cases.workload import Workload
+from perf.files import FileError, read_record, write_whole
+from perf.records import Record
+
+# 1: first format (2026-11).
+SCHEMA = 1
+
+Seconds = Annotated[list[PositiveFloat], Field(min_length=1)]
+
+
+class Device(Record):
+    """What was measured on. `slug` names the device's baseline file."""
+
+    slug: str
+    """`a100-sxm4-80gb`, `cpu-amd-epyc-2c`."""
+    name: str
+    """As the driver or the kernel gives it."""
+    kind: str
+    """`cuda` or `cpu`."""
+    count: PositiveInt
+    """GPUs (or CPU cores) present on a node."""
+    memory_bytes: PositiveInt
+    """Of one GPU, or of the machine where the device is its CPU."""
+    power_limit_watts: PositiveFloat | None = None
+
+
+class RankSamples(Record):
+    """Every step of one rank as measured; the lists run over the measured steps, oldest first."""
+
+    rank: NonNegativeInt
+    place: str
+    """`host/GPU uuid` or `host/cpu core`."""
+    warmup_seconds: Seconds
+    """The steps before the measured ones."""
+    seconds: Seconds
+    """Load, forward and backward of one micro-step."""
+    data_seconds: list[NonNegativeFloat]
+    """The part of `seconds` that loading a batch took."""
+    optimizer_seconds: Seconds
+    """One per optimizer step within the measured window (not per micro-step)."""
+    losses: list[float]
+    """One per step, the warm-up's first."""
+    peak_memory_bytes: PositiveInt
+    """Largest over the measured window: allocated on the GPU, or resident on a CPU."""
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        steps, warmup = len(self.seconds), len(self.warmup_seconds)
+        for field, expected in (("data_seconds", steps), ("losses", warmup + steps)):
+            if len(getattr(self, field)) != expected:
+                raise ValueError(f"{field} must have {expected} entries, got {len(getattr(self, field))}")
+        return self
+
+
+class Health(Record):
+    """What tells a run that can be trusted from one that cannot."""
+
+    foreign_cores: float | None = None
+    """Cores kept busy by processes that are not the session's, over the measured window; None where it cannot be told."""
+    faults: tuple[str, ...] = ()
+    """Facts that make the run invalid, each a sentence with its figure (thermal slowdown, a foreign process on a GPU)."""
+    notes: tuple[str, ...] = ()
+    """Facts worth knowing that do not make it invalid (software power cap, warm-up too short)."""
+
+
+class DataIdentity(Record):
+    """What the losses depend on besides the workload: two runs with one identity must have near equal losses."""
+
+    sources: tuple[str, ...]
+    tokenizer: str
+    fingerprint: str
+    """Over the packed tokens' contents."""
+    seed: int
+
+
+class Run(Record):
+    """One process group that trained one workload to its end: the unit of statistics."""
+
+    schema_version: int = SCHEMA
+    id: str
+    started: str
+    """UTC, ISO 8601."""
+    workload: Workload
+    device: Device
+    software: dict[str, str]
+    """Versions of what decides speed, as the measured side's interpreter has them."""
+    revision: str | None = None
+    """The measured checkout's commit, `+dirty` appended where files differ from it."""
+    data: DataIdentity | None = None
+    startup_seconds: NonNegativeFloat
+    """From the request for the run to the end of its first step."""
+    compile_seconds: NonNegativeFloat = 0.0
+    ranks: tuple[RankSamples, ...]
+    health: Health = Health()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.schema_version != SCHEMA:
+            raise ValueError(f"schema_version must be {SCHEMA}, got {self.schema_version}")
+        expected, got = list(range(self.workload.ranks)), [samples.rank for samples in self.ranks]
+        if expected != got:
+            raise ValueError(f"ranks must be 0..{self.workload.ranks - 1} in order, got {got}")
+        for samples in self.ranks:
+            for field, wanted in (("seconds", self.workload.steps), ("warmup_seconds", self.workload.warmup)):
+                if len(getattr(samples, field)) != wanted:
+                    raise ValueError(f"rank {samples.rank}: {field} must have {wanted} entries, got {len(getattr(samples, field))}")
+        return self
+
+
+class RunFailed(Exception):
+    """A run that ended without its steps. `cause` is one line; `detail` is the failing rank's traceback or log."""
+
+    def __init__(self, cause: str, *, rank: int | None = None, detail: str = "") -> None:
+        self.cause = cause
+        self.rank = rank
+        self.detail = detail
+        super().__init__(f"rank {rank}: {cause}" if rank is not None else cause)
+
+
+def write_run(run: Run, folder: Path) -> Path:
+    """Write `run` into `folder` as `<case>-<id>.json`, whole or not at all; return the file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{run.workload.case}-{run.id}.json"
+    write_whole(path, run.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_runs(path: Path) -> list[Run]:
+    """Read one run file, or every `*.json` of a folder, oldest first.
+
+    Raises:
+        FileError: naming the file, the field and the value, where a file is no run.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise FileError(f"{path}: no run file (*.json) in this folder")
+    return sorted((read_record(file, Run) for file in files), key=lambda run: (run.started, run.id))
