@@ -1,0 +1,171 @@
+"""The run host: a process of its own that owns the warm fork server and starts and ends the ranks of each run.
+
+    python host.py '{"launcher": ".../local.py", "loop": ".../loop.py", "checkout": "...", "preload": ["torch"]}'
+
+It is loaded by file path from the judging checkout, by the measured side's interpreter, and imports nothing of `perf`:
+what is measured is imported from `checkout`, what times it is not. Requests come as JSON lines on standard input, answers
+leave as JSON lines on standard output; everything else that is printed goes to standard error.
+
+The host ends, and takes every rank with it, when its standard input closes or its parent dies.
+"""
+
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import selectors
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# Raised whenever a request, an answer or a line of a rank changes its meaning, or the trainer's four parts do.
+# 1: first protocol (2026-11).
+PROTOCOL = 1
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, however that dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def load_by_path(path: str) -> ModuleType:
+    """Import one file as a module, without its package."""
+    spec = importlib.util.spec_from_file_location(f"trainpace_{Path(path).stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Host:
+    """Answers one request at a time; at most one run is under way."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        # Preloaded libraries print as they like: the two pipes are moved out of their reach first.
+        self._requests = os.dup(0)
+        self._answers = os.dup(1)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        self._pending = b""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._requests, selectors.EVENT_READ)
+        self._launch: Any = None
+
+    def serve(self) -> None:
+        """Preload, say `ready`, then answer until standard input closes."""
+        try:
+            begin = time.perf_counter()
+            self._preload()
+        except Exception as error:
+            self._answer(event="refused", cause=f"{type(error).__name__}: {error}", detail=traceback.format_exc())
+            return
+        self._answer(
+            event="ready",
+            protocol=PROTOCOL,
+            software=versions(self._settings["software"]),
+            preload_seconds=time.perf_counter() - begin,
+        )
+        launcher = load_by_path(self._settings["launcher"])
+        loop = load_by_path(self._settings["loop"])
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd == self._requests:
+                    requests = self._read()
+                    if requests is None:
+                        return
+                    for request in requests:
+                        self._take(request, launcher, loop)
+                else:
+                    self._ended(key.fd)
+
+    def close(self) -> None:
+        """End the run that is under way, if any."""
+        if self._launch is not None:
+            self._launch.kill()
+
+    def _preload(self) -> None:
+        # The script's own folder would make its neighbours importable by bare names.
+        here = str(Path(__file__).resolve().parent)
+        sys.path[:] = [entry for entry in sys.path if entry and str(Path(entry).resolve()) != here]
+        if self._settings["checkout"]:
+            sys.path.insert(0, self._settings["checkout"])
+        for name in self._settings["preload"]:
+            importlib.import_module(name)
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            raise RuntimeError("CUDA was initialised while preloading: a forked rank could not use it")
+
+    def _read(self) -> list[dict[str, Any]] | None:
+        chunk = os.read(self._requests, 1 << 16)
+        if not chunk:
+            return None
+        *lines, self._pending = (self._pending + chunk).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def _take(self, request: dict[str, Any], launcher: ModuleType, loop: ModuleType) -> None:
+        if request["op"] == "kill":
+            self.close()
+            return
+        assert self._launch is None, "one run at a time"
+
+        def rank_main(rank: int, local_rank: int) -> int:
+            os.close(self._requests)
+            os.close(self._answers)
+            return int(loop.main(request, rank, local_rank))
+
+        self._launch = launcher.Launch(request, rank_main)
+        for fd in self._launch.fds():
+            self._selector.register(fd, selectors.EVENT_READ)
+        self._answer(event="started", id=request["id"], pids=self._launch.pids())
+
+    def _ended(self, fd: int) -> None:
+        """A rank ended. The first that fails ends the others: a collective would wait for it for ever."""
+        self._selector.unregister(fd)
+        if self._launch.reap(fd):
+            exits, self._launch = self._launch.exits(), None
+            self._answer(event="ended", exits=exits)
+
+    def _answer(self, **message: Any) -> None:
+        os.write(self._answers, json.dumps(message).encode() + b"\n")
+
+
+def versions(names: list[str]) -> dict[str, str]:
+    """Versions of the installed distributions among `names`, and Python's."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def main(read_settings: Callable[[], dict[str, Any]] = lambda: json.loads(sys.argv[1])) -> None:
+    """Serve until the judging side closes the pipe."""
+    die_with_parent()
+    settings = read_settings()
+    if os.getppid() != settings["parent"]:
+        return  # the parent died before the kernel was asked
+    # Ctrl-C belongs to the judging side, which closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    host = Host(settings)
+    try:
+        host.serve()
+    finally:
+        host.close()
+
+
+if __name__ == "__main__":
+    main()

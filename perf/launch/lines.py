@@ -1,0 +1,52 @@
+"""Reads the JSON lines that one rank appends, as they come."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Lines:
+    """What a rank has said so far."""
+
+    def __init__(self, path: Path, rank: int) -> None:
+        self.rank = rank
+        self.steps = 0
+        """Steps done, warm-up included."""
+        self.note = "starting"
+        self.samples: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self._begun = False
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> bool:
+        """Take the lines that have come since the last call; True if there were any. A half-written line waits."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole, newline, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return False
+        self._offset += len(whole) + len(newline)
+        for line in whole.split(b"\n") if newline else ():
+            self._take(json.loads(line))
+        return bool(newline)
+
+    def where(self) -> str:
+        """How far the rank has come, in words."""
+        if self.steps:
+            return f"step {self.steps}"
+        return "set-up" if self._begun else "start"
+
+    def _take(self, line: dict[str, Any]) -> None:
+        self._begun = True
+        match line["event"]:
+            case "step":
+                self.steps = line["step"] + 1
+                self.note = "training"
+            case "note":
+                self.note = line["text"]
+            case "samples":
+                self.samples = line
+            case "error":
+                self.error = line

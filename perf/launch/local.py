@@ -1,0 +1,108 @@
+"""The launcher `local`: forks the ranks of a run from the warm run host, on this machine.
+
+Loaded by file path inside the run host; imports nothing of `perf`.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Launch:
+    """The ranks of one run, in a process group of their own."""
+
+    def __init__(self, request: dict[str, Any], rank_main: Callable[[int, int], int]) -> None:
+        self._ranks: dict[int, int] = {}  # pidfd -> rank
+        self._pids: list[int] = []
+        self._exits: list[dict[str, Any]] = []
+        self._killed = False
+        for rank in range(request["workload"]["ranks"]):
+            self._fork(rank, request, rank_main)
+
+    def fds(self) -> list[int]:
+        """Descriptors that become readable when a rank ends, one a rank."""
+        return list(self._ranks)
+
+    def pids(self) -> list[int]:
+        """Process ids in rank order."""
+        return list(self._pids)
+
+    def reap(self, fd: int) -> bool:
+        """Take the exit of the rank behind `fd`; kill the others if it failed. True when the last one has ended."""
+        rank = self._ranks.pop(fd)
+        os.close(fd)
+        _, status = os.waitpid(self._pids[rank], 0)
+        code = os.waitstatus_to_exitcode(status)
+        # What dies after the kill died of the kill: only the exits before it say anything.
+        self._exits.append({"rank": rank, "code": code, "killed": self._killed})
+        if code != 0 and not self._killed:
+            self.kill()
+        if not self._ranks:
+            self._sweep()
+            return True
+        return False
+
+    def exits(self) -> list[dict[str, Any]]:
+        """Exit codes (negative: a signal) in the order in which the ranks ended."""
+        return self._exits
+
+    def kill(self) -> None:
+        """End every process of the run."""
+        self._killed = True
+        self._sweep()
+
+    def _sweep(self) -> None:
+        try:
+            os.killpg(self._pids[0], signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def _fork(self, rank: int, request: dict[str, Any], rank_main: Callable[[int, int], int]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        host = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                _enter(rank, request, host, group=self._pids[0] if self._pids else 0)
+                code = rank_main(rank, rank)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                # Not sys.exit: the host's own exit handlers are the host's.
+                os._exit(code)
+        # Set on both sides: neither may be first, and both must find it set.
+        try:
+            os.setpgid(pid, self._pids[0] if self._pids else pid)
+        except (PermissionError, ProcessLookupError):
+            pass
+        self._pids.append(pid)
+        self._ranks[os.pidfd_open(pid)] = rank
+
+
+def _enter(rank: int, request: dict[str, Any], host: int, *, group: int) -> None:
+    """What a forked process does before it is a rank: its group, its output, its environment, its cores."""
+    os.setpgid(0, group)
+    sys.modules["__main__"].die_with_parent()  # type: ignore[attr-defined]
+    if os.getppid() != host:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    log = os.open(Path(request["folder"]) / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    ranks = request["workload"]["ranks"]
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GROUP_RANK="0"
+    )
+    if request["pin"]:
+        cores = sorted(os.sched_getaffinity(0))
+        share = max(1, len(cores) // ranks)
+        first = rank * share % len(cores)
+        os.sched_setaffinity(0, cores[first : first + share])

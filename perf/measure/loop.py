@@ -1,0 +1,306 @@
+"""The step loop: the suite's own code in a rank. Calls the trainer's parts, times them, writes what it saw.
+
+Loaded by file path from the judging checkout; imports nothing of `perf`. The trainer comes from the measured checkout and
+has no clock. A rank appends JSON lines to `rank-<n>.jsonl` in the run's folder, whatever launched it:
+
+    {"event": "begin"}                            the process runs
+    {"event": "note", "text": ...}                what the trainer is doing before its first step
+    {"event": "step", "step": 0}                  a step was issued (on a CPU: done)
+    {"event": "samples", "seconds": [...], ...}   once, after the last step: every step as measured
+    {"event": "error", "type": ..., ...}          the exception that ended the rank
+"""
+
+import gc
+import importlib
+import json
+import math
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+_keep: list[Any] = []  # the rendezvous store lives as long as rank 0
+
+
+class Clock(Protocol):
+    """Marks points on the timeline that the step's work runs on."""
+
+    def mark(self) -> Any: ...  # noqa: D102 - the class says it
+
+    def synchronize(self) -> None: ...  # noqa: D102
+
+    def seconds(self, begin: Any, end: Any) -> float: ...  # noqa: D102
+
+    def reset_peak(self) -> None: ...  # noqa: D102
+
+    def peak_bytes(self) -> int: ...  # noqa: D102
+
+
+class CpuClock:
+    """Host time: on a CPU, a call that returned is done."""
+
+    def mark(self) -> float:
+        """Now, in seconds."""
+        return time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Nothing is outstanding on a CPU."""
+
+    def seconds(self, begin: float, end: float) -> float:
+        """From one mark to another."""
+        return end - begin
+
+    def reset_peak(self) -> None:
+        """Start the peak of resident memory anew."""
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # then the peak includes the start-up, as ru_maxrss would
+
+    def peak_bytes(self) -> int:
+        """Largest resident memory since `reset_peak`."""
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("/proc/self/status has no VmHWM line")
+
+
+class CudaClock:
+    """Events on the current stream: one synchronisation at a window's end, none inside, so that host time is not hidden."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._cuda = torch.cuda
+
+    def mark(self) -> Any:
+        """An event recorded behind the work issued so far."""
+        event = self._cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def synchronize(self) -> None:
+        """Wait for everything issued."""
+        self._cuda.synchronize()
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Between two events, both of which have happened."""
+        return float(begin.elapsed_time(end)) / 1e3
+
+    def reset_peak(self) -> None:
+        """Start the peak of allocated memory anew."""
+        self._cuda.reset_peak_memory_stats()
+
+    def peak_bytes(self) -> int:
+        """Largest memory allocated since `reset_peak`."""
+        return int(self._cuda.max_memory_allocated())
+
+
+def main(request: dict[str, Any], rank: int, local_rank: int) -> int:
+    """Run one rank of `request` to its end. Returns the exit code; an exception is written to the rank's lines."""
+    folder = Path(request["folder"])
+    with (folder / f"rank-{rank}.jsonl").open("a", buffering=1) as file:
+
+        def write(event: str, **fields: Any) -> None:
+            file.write(json.dumps({"event": event, **fields}) + "\n")
+
+        write("begin")
+        try:
+            _train(request, rank, local_rank, write)
+        except BaseException as error:
+            traceback.print_exc()
+            write(
+                "error",
+                type=type(error).__name__,
+                message=str(error),
+                traceback=traceback.format_exc(),
+                time=time.time(),
+            )
+            return 1
+        return 0
+
+
+def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[..., None]) -> None:
+    workload = namespace(request["workload"])
+    uses_torch = "torch" in sys.modules
+    if uses_torch:
+        _rendezvous(Path(request["folder"]), rank, workload.ranks)
+    clock: Clock = CpuClock()
+    if request["device"] == "cuda":
+        import torch
+
+        torch.cuda.set_device(local_rank)
+        clock = CudaClock()
+    elif uses_torch:
+        import torch
+
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0))) if request["pin"] else 1)
+    module, _, name = request["trainer"].partition(":")
+    found = getattr(importlib.import_module(module), name)
+    trainer = found() if isinstance(found, type) else found
+    context = SimpleNamespace(
+        workload=workload,
+        rank=rank,
+        local_rank=local_rank,
+        world_size=workload.ranks,
+        device=request["device"],
+        data=namespace(request["data"]),
+        cache=Path(request["cache"]),
+        note=lambda text: write("note", text=text),
+    )
+    trainer.setup(context)
+    window = measure(trainer, workload, clock, write, watch=request["watch"])
+    losses = [float(loss) for loss in window.pop("losses")]
+    for step, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {step} (0 is the first of the warm-up)")
+    write(
+        "samples",
+        rank=rank,
+        place=_place(request["device"], local_rank),
+        losses=losses,
+        data=getattr(trainer, "data_identity", None),
+        compile_seconds=_compile_seconds(),
+        **window,
+    )
+    if uses_torch and sys.modules["torch"].distributed.is_initialized():
+        sys.modules["torch"].distributed.barrier()
+        sys.modules["torch"].distributed.destroy_process_group()
+
+
+def measure(
+    trainer: Any, workload: Any, clock: Clock, write: Callable[..., None], *, watch: list[int]
+) -> dict[str, Any]:
+    """Warm up, then time `workload.steps` steps.
+
+    The optimizer steps after every `accumulation`-th measured step, and besides after the last step of the warm-up (its
+    first step allocates its states) and the last measured one (so that every run times at least one).
+
+    Returns:
+        Seconds of each part and step, losses as the trainer returned them, peak bytes, CPU seconds of the window.
+    """
+    losses: list[Any] = []
+    warmup = [
+        _step(trainer, clock, write, losses, step, step == workload.warmup - 1) for step in range(workload.warmup)
+    ]
+    gc.collect()
+    _barrier(clock)
+    clock.reset_peak()
+    begin_cpu, begin = _cpu_seconds(watch), time.monotonic()
+    measured = []
+    for step in range(workload.steps):
+        boundary = (step + 1) % workload.accumulation == 0 or step == workload.steps - 1
+        measured.append(_step(trainer, clock, write, losses, workload.warmup + step, boundary))
+    clock.synchronize()
+    end_cpu, end = _cpu_seconds(watch), time.monotonic()
+    return {
+        "warmup_seconds": [clock.seconds(start, trained) for start, trained, _, _ in warmup],
+        "seconds": [clock.seconds(start, trained) for start, trained, _, _ in measured],
+        "data_seconds": [data for _, _, _, data in measured],
+        "optimizer_seconds": [clock.seconds(trained, done) for _, trained, done, _ in measured if done is not None],
+        "losses": losses,
+        "peak_memory_bytes": clock.peak_bytes(),
+        "window_seconds": end - begin,
+        "busy_cpu_seconds": end_cpu[0] - begin_cpu[0],
+        "own_cpu_seconds": end_cpu[1] - begin_cpu[1],
+    }
+
+
+def _step(
+    trainer: Any, clock: Clock, write: Callable[..., None], losses: list[Any], step: int, boundary: bool
+) -> tuple[Any, Any, Any, float]:
+    """One micro-step; marks at its start, after the backward, and after the optimizer where one stepped."""
+    start = clock.mark()
+    loading = time.perf_counter()
+    batch = trainer.load(step)
+    loaded = time.perf_counter()
+    losses.append(trainer.forward_backward(batch))
+    trained = clock.mark()
+    done = None
+    if boundary:
+        trainer.optimizer_step()
+        done = clock.mark()
+    if step == 0:
+        clock.synchronize()  # the judging side ends the start-up here
+    write("step", step=step)
+    return start, trained, done, loaded - loading
+
+
+def namespace(value: Any) -> Any:
+    """Nested JSON objects as attributes; a newer judging side's extra fields do no harm."""
+    if isinstance(value, dict):
+        return SimpleNamespace(**{key: namespace(inner) for key, inner in value.items()})
+    return value
+
+
+def _rendezvous(folder: Path, rank: int, ranks: int) -> None:
+    """Make `torch.distributed.init_process_group()` work as under torchrun, without a port that another could take.
+
+    Rank 0 opens torch's store on a port that the kernel chooses and publishes it in the run's folder; every rank then
+    connects as a client, which is how torchrun's own agent store is used.
+    """
+    from torch.distributed import TCPStore
+
+    published = folder / "rendezvous"
+    if rank == 0:
+        address = os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        store = TCPStore(address, 0, None, is_master=True, wait_for_workers=False)
+        _keep.append(store)
+        temporary = folder / "rendezvous.tmp"
+        temporary.write_text(f"{address} {store.port}")
+        temporary.replace(published)
+    while not published.exists():
+        time.sleep(0.005)
+    address, port = published.read_text().split()
+    os.environ.update(
+        MASTER_ADDR=address,
+        MASTER_PORT=port,
+        WORLD_SIZE=str(ranks),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+        TORCHELASTIC_RESTART_COUNT="0",
+        TORCHELASTIC_RUN_ID=folder.name,
+    )
+
+
+def _barrier(clock: Clock) -> None:
+    """All ranks enter the measured window together, with nothing outstanding."""
+    clock.synchronize()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        clock.synchronize()
+
+
+def _compile_seconds() -> float:
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return float(dynamo.calculate_time_spent().get("total_wall_time", 0.0)) if dynamo is not None else 0.0
+
+
+def _place(device: str, local_rank: int) -> str:
+    if device == "cuda":
+        import torch
+
+        return f"{socket.gethostname()}/GPU-{torch.cuda.get_device_properties(local_rank).uuid}"
+    return f"{socket.gethostname()}/cpu {','.join(map(str, sorted(os.sched_getaffinity(0))))}"
+
+
+def _cpu_seconds(watch: list[int]) -> tuple[float, float]:
+    """CPU seconds since boot of all cores, and of the session: this process session's processes and those in `watch`."""
+    tick = os.sysconf("SC_CLK_TCK")
+    user, nice, system = (int(field) for field in Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
+    session, own = os.getsid(0), 0
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                # The command's name is in brackets and may hold anything: the fields start behind the last one.
+                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session or int(entry.name) in watch:
+                own += int(fields[11]) + int(fields[12])
+    return (user + nice + system) / tick, own / tick

@@ -1,0 +1,105 @@
+"""The native trainer: transformers' decoder, ZeRO-3 or FSDP2, Ulysses sequence parallelism, fused loss.
+
+As the published rows were trained: full fine-tuning, batch 1 a GPU, accumulation = sp, AdamW, clipping, warm-up and
+cosine, full activation checkpointing, plain causal attention across the packed sequence.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import transformers.models.llama.modeling_llama  # noqa: F401 - the run host imports this module once, before the ranks fork
+from torch import Tensor
+
+from perf.data import packed
+from perf.trainers.native.attention import Ulysses
+from perf.trainers.native.engines import ENGINES
+from perf.trainers.native.loss import IGNORED
+from perf.trainers.native.model import CausalLm
+
+
+class Native:
+    """The trainer that the suite brings along."""
+
+    def setup(self, context: Any) -> None:
+        """Join the process group, map the packed tokens, build the sharded model."""
+        workload = self._workload = context.workload
+        self._device = context.device
+        dist.init_process_group("nccl" if context.device == "cuda" else "gloo")
+        # Ranks that share a sequence stand next to each other, within a node as far as sp fits one.
+        self._replica, self._part = divmod(context.rank, workload.sp)
+        self._ulysses = Ulysses(_sequence_group(context.rank, workload.ranks, workload.sp), workload.sp)
+        self._replicas = workload.ranks // workload.sp
+        micro_steps = workload.warmup + workload.steps
+        self._data = packed(
+            sources=context.data.sources,
+            tokenizer=context.data.tokenizer,
+            sequence=workload.sequence,
+            count=micro_steps * self._replicas,
+            seed=context.data.seed,
+            cache=context.cache,
+            progress=lambda done, text: context.note(f"{text} {done:.0%}"),
+        )
+        self.data_identity = self._data.identity
+        context.note("building the model")
+        self._engine = ENGINES[workload.engine](
+            lambda: CausalLm(workload.shape, workload.sequence),
+            workload,
+            context.device,
+            total=2 + workload.steps // workload.accumulation,
+        )
+
+    def load(self, step: int) -> dict[str, Any]:
+        """This rank's part of its replica's sequence: ids, labels of the next token, positions, document ends."""
+        workload = self._workload
+        index = step * self._replicas + self._replica
+        labels = np.append(self._data.labels[index, 1:], IGNORED)
+        tokens = workload.sequence // workload.sp
+        mine = slice(self._part * tokens, (self._part + 1) * tokens)
+        if workload.attention == "varlen":
+            starts = self._data.document_starts(index)
+            ends = np.append(starts, workload.sequence)
+            positions = np.arange(workload.sequence) - np.repeat(starts, np.diff(ends))
+        else:
+            # On purpose, as published: attention and positions run on across the documents of a sequence.
+            ends = np.array([0, workload.sequence])
+            positions = np.arange(workload.sequence)
+        return {
+            "tokens": self._put(self._data.ids[index, mine], torch.int64),
+            "labels": self._put(labels[mine], torch.int64),
+            "positions": self._put(positions[mine], torch.int64),
+            "document_ends": self._put(ends, torch.int32),
+            "longest": int(np.diff(ends).max()),
+            "judged": max(1, int((labels != IGNORED).sum())),
+        }
+
+    def forward_backward(self, batch: dict[str, Any]) -> Tensor:
+        """One micro-step. Returns this rank's share of the mean loss, times sp: the ranks' mean is the loss."""
+        judged = batch.pop("judged")
+        loss = self._engine.forward(**batch, ulysses=self._ulysses) * (self._workload.sp / judged)
+        self._engine.backward(loss)
+        return loss.detach()
+
+    def optimizer_step(self) -> None:
+        """Clip, AdamW, schedule."""
+        self._engine.step()
+
+    def _put(self, values: np.ndarray[Any, Any], dtype: torch.dtype) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
+        if self._device == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _sequence_group(rank: int, ranks: int, sp: int) -> dist.ProcessGroup | None:
+    """The group of the ranks that share this rank's sequence; None where nothing is shared."""
+    if sp == 1:
+        return None
+    groups = [list(range(first, first + sp)) for first in range(0, ranks, sp)]
+    mine = [dist.new_group(members) for members in groups][rank // sp]
+    assert isinstance(mine, dist.ProcessGroup)
+    return mine
+
+
+trainer = Native
