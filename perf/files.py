@@ -58,6 +58,11 @@ def read_json(path: Path) -> Any:
         raise FileError(f"{path}: nested too deeply") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+    except FileError:
+        raise
+    except ValueError as error:
+        # Python's own limit on the digits of an integer.
+        raise FileError(f"{path}: {error}") from None
 
 
 def read_record(path: Path, record: type[R]) -> R:
@@ -69,12 +74,18 @@ def read_record(path: Path, record: type[R]) -> R:
     return check_record(read_json(path), record, where=str(path))
 
 
-def check_record(value: Any, record: type[R], *, where: str) -> R:
-    """Make a record of parsed JSON; `where` opens the message of the FileError raised where it is none."""
+def check_record(value: Any, record: type[R], *, where: str, strict: bool = False) -> R:
+    """Make a record of parsed JSON; `where` opens the message of the FileError raised where it is none.
+
+    `strict` also refuses what pydantic would convert, `true` or `"1"` for a number: for files that people edit.
+    """
     try:
-        return record.model_validate(value, strict=False)
+        # Strict rules for JSON differ from those for Python's objects (a list is a tuple there): hence the detour.
+        return record.model_validate_json(json.dumps(value), strict=True) if strict else record.model_validate(value)
     except ValidationError as error:
         raise FileError("\n".join(f"{where}: {_said(problem)}" for problem in error.errors()[:5])) from None
+    except RecursionError:
+        raise FileError(f"{where}: nested too deeply") from None
 
 
 def _said(problem: Any) -> str:

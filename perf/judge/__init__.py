@@ -1,0 +1,1 @@
+"""What a measurement means: baselines, statistics and the verdict."""

@@ -94,6 +94,8 @@ class Run(Record):
     revision: str | None = None
     """The measured checkout's commit, `+dirty` appended where files differ from it."""
     data: DataIdentity | None = None
+    mean_attended: PositiveFloat | None = None
+    """Keys that a token attends to, mean over the measured tokens; needed, and used, where attention is varlen."""
     startup_seconds: NonNegativeFloat
     """From the request for the run to the end of its first step."""
     compile_seconds: NonNegativeFloat = 0.0
@@ -104,6 +106,8 @@ class Run(Record):
     def _whole(self) -> Self:
         if self.schema_version != SCHEMA:
             raise ValueError(f"schema_version must be {SCHEMA}, got {self.schema_version}")
+        if self.workload.attention == "varlen" and self.mean_attended is None:
+            raise ValueError("mean_attended must be given where attention is varlen, got None")
         expected, got = list(range(self.workload.ranks)), [samples.rank for samples in self.ranks]
         if expected != got:
             raise ValueError(f"ranks must be 0..{self.workload.ranks - 1} in order, got {got}")

@@ -1,0 +1,80 @@
+"""The value of a run: its samples in, a few numbers out. The run is the unit of statistics, never the step.
+
+Sizes: a run has R ranks and N measured steps; a thousand of each are judged within a tenth of a second.
+"""
+
+from typing import TYPE_CHECKING
+
+from perf.measure import flops
+from perf.measure.run import Run
+
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
+
+WARMUP_EXCESS = 0.10
+"""First measured steps this much slower than the later ones say that the warm-up was too short."""
+
+
+def tgs(run: Run) -> float:
+    """Tokens per GPU per second: (S / sp) / (median step + median optimizer seconds / accumulation), slowest rank.
+
+    The medians leave out the step that a page fault or a log flush hit; the optimizer counts with the share that
+    accumulation gives it. On steady steps that is what whole_window_tgs gives.
+    """
+    return run.workload.rank_tokens / float(_step_seconds(run).max())
+
+
+def whole_window_tgs(run: Run) -> float:
+    """TGS as a stopwatch gives it: all measured tokens of a rank / all its measured seconds, slowest rank."""
+    seconds = max(sum(samples.seconds) + sum(samples.optimizer_seconds) for samples in run.ranks)
+    return run.workload.rank_tokens * run.workload.steps / seconds
+
+
+def tflops(run: Run, convention: str = flops.DEFAULT) -> float:
+    """TFLOP/s of one GPU in a named convention, at the run's TGS."""
+    return flops.tflops(tgs(run), run.workload, convention, mean_attended=run.mean_attended)
+
+
+def peak_memory(run: Run) -> int:
+    """Bytes: the largest peak over the ranks (allocated on a GPU, resident on a CPU)."""
+    return max(samples.peak_memory_bytes for samples in run.ranks)
+
+
+def data_share(run: Run) -> float:
+    """The part of the steps' time that loading took, 0 to 1, of the rank where it is largest."""
+    return max(sum(samples.data_seconds) / sum(samples.seconds) for samples in run.ranks)
+
+
+def warmup_note(run: Run) -> str | None:
+    """Say that the warm-up was too short, by how much and what to run; None where it was long enough.
+
+    The median of the first eighth of the measured steps (slowest rank of each step) is compared with that of their
+    second half. Slower counts above WARMUP_EXCESS and above three standard errors of a median of that many steps
+    (1.2533 sigma / sqrt(n); sigma = 1.4826 x the median absolute deviation, so that single outliers do not hide it).
+    """
+    import numpy as np
+
+    steps = np.array([samples.seconds for samples in run.ranks]).max(axis=0)
+    if len(steps) < 2:
+        return None
+    first, later = steps[: max(1, len(steps) // 8)], steps[len(steps) // 2 :]
+    typical = float(np.median(later))
+    sigma = 1.4826 * float(np.median(np.abs(later - typical))) / typical
+    excess = float(np.median(first)) / typical - 1
+    if excess <= max(WARMUP_EXCESS, 3 * 1.2533 * sigma / len(first) ** 0.5):
+        return None
+    return (
+        f"warm-up too short: the first {len(first)} measured steps took {excess:.0%} longer than the later ones; "
+        f"measure again with --perf-warmup {2 * run.workload.warmup + len(first)}"
+    )
+
+
+def _step_seconds(run: Run) -> "NDArray[float64]":
+    """Seconds of one micro-step with its share of the optimizer, per rank: shape (R,)."""
+    import numpy as np
+
+    step = np.median(np.array([samples.seconds for samples in run.ranks]), axis=1)
+    optimizer = np.array([np.median(samples.optimizer_seconds) for samples in run.ranks])
+    seconds: NDArray[float64] = step + optimizer / run.workload.accumulation
+    return seconds
