@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 import pynvml  # type: ignore[import-untyped]
@@ -259,12 +260,15 @@ def _visible_handles() -> list[Any]:
 
 
 def _gpus(handles: Sequence[Any]) -> tuple[Device | None, int | None, tuple[str, ...]]:
-    """All GPUs that equal the first, the least free memory among them, and what to say about the choice."""
+    """The GPUs up to the first of another kind, the least free memory among them, and what to say about the choice.
+
+    Ranks take devices 0, 1, .. in order, so a GPU behind one of another kind could not be used by itself.
+    """
     if not handles:
         return None, None, ()
     names = [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-    equal = [handle for handle, name in zip(handles, names, strict=True) if name == names[0]]
-    memory = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in equal]
+    equal = len(list(takewhile(lambda name: name == names[0], names)))
+    memory = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles[:equal]]
     device = Device(
         slug=gpu_slug(names[0]),
         name=names[0],
@@ -274,8 +278,9 @@ def _gpus(handles: Sequence[Any]) -> tuple[Device | None, int | None, tuple[str,
         power_limit_watts=_asked(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handles[0]) / 1000),
     )
     notes = []
-    if others := sorted(set(names) - {names[0]}):
-        notes.append(f"the GPUs are not equal: using {len(memory)} x {names[0]}, leaving {', '.join(others)}")
+    if equal < len(names):
+        left = ", ".join(names[equal:])
+        notes.append(f"the GPUs are not equal: using {equal} x {names[0]}, leaving {left}; see CUDA_VISIBLE_DEVICES")
     if device.slug not in DATASHEETS:
         notes.append(f"no datasheet for {device.name} ({device.slug}): % of peak and impossible TFLOPs cannot be told")
     return device, min(int(info.free) for info in memory), tuple(notes)
@@ -306,7 +311,8 @@ _SLOWED_FIELDS = {
         pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN,
     ),
     "power brake": (pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN,),
-    "hardware slowdown": (pynvml.NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT, pynvml.NVML_FI_DEV_PERF_POLICY_RELIABILITY),
+    # Not the reliability policy: its voltage limit is what stops a healthy card's boost.
+    "hardware slowdown": (pynvml.NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT,),
 }
 _REASON_BITS = {
     "software power cap": pynvml.nvmlClocksThrottleReasonSwPowerCap,
@@ -387,13 +393,10 @@ class GpuWindow:
         self._started = 0.0
         self._before: tuple[GpuState, ...] = ()
 
-    @classmethod
-    def open(cls, count: int) -> Self:
-        """Start a window now."""
-        window = cls(count)
-        window._before = _gpu_states(count)
-        window._started = time.monotonic()
-        return window
+    def open(self) -> None:
+        """Start the window now; once more, and it starts anew."""
+        self._started = time.monotonic()
+        self._before = _gpu_states(self.count)
 
     def close(self) -> Health:
         """End the window and judge it."""

@@ -1,0 +1,37 @@
+"""The published rows as cases, and the cases that a user writes."""
+
+import pytest
+
+from perf.cases import LLAMA2_7B, PUBLISHED, Case
+
+
+def test_fourteen_rows_with_ids_of_their_own():
+    """The table has 14 rows, and each id names one."""
+    assert 14 == len({case.id for case in PUBLISHED})
+
+
+def test_id_says_model_length_and_sp():
+    """An id reads `model-length-sp`."""
+    assert ("llama2_7b-8k-sp1", "llama2_70b-1m-sp64") == (PUBLISHED[0].id, str(PUBLISHED[-1]))
+
+
+def test_length_by_name_and_by_number():
+    """A length is a name of the table or a number of tokens."""
+    assert (1 << 20, 5000) == (
+        Case(model=LLAMA2_7B, length="1m", sp=1, gpus=1).sequence,
+        Case(model=LLAMA2_7B, length="5000", sp=1, gpus=1).sequence,
+    )
+
+
+@pytest.mark.parametrize("length", ["9k", "0", "-5", ""])
+def test_unknown_length_is_refused(length):
+    """A length that is neither is an error that names it."""
+    with pytest.raises(ValueError, match=f"length must be one of 8k, .* or a number of tokens, got {length!r}"):
+        Case(model=LLAMA2_7B, length=length, sp=1, gpus=1)
+
+
+@pytest.mark.parametrize(("sp", "gpus"), [(3, 8), (0, 8), (1, 0), (16, 8)])
+def test_gpus_are_a_multiple_of_sp(sp, gpus):
+    """GPUs that do not make whole sequence-parallel groups are an error that names both numbers."""
+    with pytest.raises(ValueError, match=f"got gpus={gpus}, sp={sp}"):
+        Case(model=LLAMA2_7B, length="8k", sp=sp, gpus=gpus)

@@ -1,0 +1,58 @@
+"""The workload record: what it refuses, and what names its baseline."""
+
+import pytest
+
+from perf.cases import PUBLISHED, Shape, Workload
+from perf.cases.scales import resolve
+from perf.measure.device import Machine
+from perf.measure.run import Device
+
+CPU = Device(slug="cpu-amd-epyc-2c", name="AMD EPYC", kind="cpu", count=2, memory_bytes=1 << 34)
+WORKLOAD = resolve(PUBLISHED[0], Machine(gpus=None, cpu=CPU, free_bytes=1 << 33)).workload
+
+
+def test_survives_a_file():
+    """Written as JSON and read again it is the same workload with the same hash."""
+    again = Workload.model_validate_json(WORKLOAD.model_dump_json())
+
+    assert (WORKLOAD, WORKLOAD.hash) == (again, again.hash)
+
+
+def test_key_names_case_scale_and_trainer():
+    """The key of a baseline can be read."""
+    assert f"llama2_7b-8k-sp1/mini/native/{WORKLOAD.hash}" == WORKLOAD.key
+
+
+@pytest.mark.parametrize("field", ["warmup", "steps", "sequence"])
+def test_hash_covers_every_number(field):
+    """A workload that differs in one number has another hash."""
+    assert WORKLOAD.hash != WORKLOAD.model_copy(update={field: 64}).hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sp": 3}, "ranks must be a multiple of sp, got ranks=2, sp=3"),
+        ({"sp": 2, "sequence": 127}, "sequence must be a multiple of sp, got sequence=127, sp=2"),
+        ({"sp": 16, "ranks": 16}, "heads must be a multiple of sp, got heads=8, sp=16"),
+        ({"steps": 0}, "steps"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_impossible_workload_is_refused(changes, message):
+    """A workload that cannot run is refused with the field and the value."""
+    with pytest.raises(ValueError, match=message):
+        Workload.model_validate(WORKLOAD.model_dump() | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 3}, "hidden must be a multiple of heads, got hidden=64, heads=3"),
+        ({"kv_heads": 3}, "heads must be a multiple of kv_heads, got heads=8, kv_heads=3"),
+    ],
+)
+def test_impossible_shape_is_refused(changes, message):
+    """A shape whose heads do not divide is refused with both numbers."""
+    with pytest.raises(ValueError, match=message):
+        Shape.model_validate(WORKLOAD.shape.model_dump() | changes)
