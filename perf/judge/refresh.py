@@ -41,7 +41,8 @@ class Change:
             return f"{self.key}: not recorded: {self.refused}"
         if self.old is None:
             return f"{self.key}: none -> {self.new.tgs:.1f} TGS"
-        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({self.new.tgs / self.old.tgs - 1:+.1%})"
+        percents = 100 * (self.new.tgs / self.old.tgs - 1)
+        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({percents:+.1f} %)"
 
 
 def refresh(

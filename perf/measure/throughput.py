@@ -1,6 +1,6 @@
 """The value of a run: its samples in, a few numbers out. The run is the unit of statistics, never the step.
 
-Sizes: a run has R ranks and N measured steps; a thousand of each are judged within a tenth of a second.
+Sizes: a run has R ranks and N measured steps; a thousand of each are judged within half a second.
 """
 
 from typing import TYPE_CHECKING

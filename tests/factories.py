@@ -1,0 +1,104 @@
+"""Records for tests, made from a few words: `make_run(tgs=900.0)` is a run whose value is 900 TGS."""
+
+import random
+from typing import Any
+
+from perf.cases import PUBLISHED, Workload
+from perf.measure.run import DataIdentity, Device, RankSamples, Run
+
+CPU = Device(slug="cpu-test-2c", name="Test CPU", kind="cpu", count=2, memory_bytes=8 << 30)
+DATA = DataIdentity(sources=("generated",), tokenizer="bytes", fingerprint="0123abcd", seed=0)
+LOSSES = (6.24, 6.21, 6.17, 6.14, 6.1)
+"""First losses of every run that is not given others; the last one stays."""
+OPTIMIZER_SHARE = 0.1
+"""Of a step's time, optimizer included."""
+
+
+def make_workload(case: str = "llama2_7b-8k-sp1", **overrides: Any) -> Workload:
+    """The mini cut of a published case (or of any other name, as the first row is cut); `overrides` are its fields."""
+    row = next((each for each in PUBLISHED if each.id == case), PUBLISHED[0])
+    sp = min(row.sp, 4)
+    fields: dict[str, Any] = {
+        "case": case,
+        "model": row.model.name,
+        "scale": "mini",
+        "shape": row.model.mini,
+        "sequence": row.sequence // 64,
+        "ranks": 2 if sp <= 2 else 4,
+        "sp": sp,
+        "accumulation": sp,
+        "warmup": 3,
+        "steps": 40,
+    }
+    return Workload(**{**fields, **overrides})
+
+
+def make_full_workload(case: str = "llama2_7b-8k-sp1", **overrides: Any) -> Workload:
+    """A published row as it was run: full shape, all GPUs."""
+    row = next(each for each in PUBLISHED if each.id == case)
+    full = {"scale": "full", "shape": row.model.shape, "sequence": row.sequence, "ranks": row.gpus, "sp": row.sp}
+    return make_workload(case, **{**full, "accumulation": row.sp, "steps": 64, **overrides})
+
+
+def make_run(
+    case: str = "llama2_7b-8k-sp1",
+    tgs: float = 1000.0,
+    noise: float = 0.0,
+    *,
+    workload: Workload | None = None,
+    ranks: int | None = None,
+    seed: int = 0,
+    losses: tuple[float, ...] = LOSSES,
+    peak_memory_bytes: int = 1 << 30,
+    warmup_factor: float = 2.0,
+    **overrides: Any,
+) -> Run:
+    """A run that trained `case` at `tgs`.
+
+    Args:
+        case: id of the case; its mini cut is what ran, unless `workload` says otherwise.
+        tgs: the run's value, exact where `noise` is 0 (and up to a rounding of floats).
+        noise: standard deviation of the log of a step's time within the run.
+        ranks: processes, instead of the workload's.
+        seed: of the noise, and part of the run's id.
+        losses: the first ones of every rank; the last is repeated to the end.
+        peak_memory_bytes: of every rank.
+        warmup_factor: the warm-up's steps are this much slower.
+        overrides: fields of the Run.
+    """
+    workload = workload or make_workload(case, **({} if ranks is None else {"ranks": ranks}))
+    whole = workload.rank_tokens / tgs
+    step, optimizer = whole * (1 - OPTIMIZER_SHARE), whole * OPTIMIZER_SHARE * workload.accumulation
+    chance = random.Random(seed)  # noqa: S311 - noise, no secret
+    num_losses = workload.warmup + workload.steps
+    samples = []
+    for rank in range(workload.ranks):
+        seconds = [step * chance.lognormvariate(0, noise) for _ in range(workload.steps)]
+        samples.append(
+            RankSamples(
+                rank=rank,
+                place=f"host/cpu {rank}",
+                warmup_seconds=[step * warmup_factor] * workload.warmup,
+                seconds=seconds,
+                data_seconds=[value / 100 for value in seconds],
+                optimizer_seconds=[optimizer] * max(1, workload.steps // workload.accumulation),
+                losses=[*losses, *[losses[-1]] * num_losses][:num_losses],
+                peak_memory_bytes=peak_memory_bytes,
+            )
+        )
+    fields: dict[str, Any] = {
+        "id": f"run{seed}",
+        "started": f"2026-11-25T00:00:{seed % 60:02d}+00:00",
+        "workload": workload,
+        "device": CPU,
+        "software": {"python": "3.11.7", "torch": "2.13.0"},
+        "data": DATA,
+        "startup_seconds": 2.0,
+        "ranks": tuple(samples),
+    }
+    return Run(**{**fields, **overrides})
+
+
+def make_runs(*tgs: float, **overrides: Any) -> list[Run]:
+    """One run for each value, all of one workload."""
+    return [make_run(tgs=value, seed=number, **overrides) for number, value in enumerate(tgs)]

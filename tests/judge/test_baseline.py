@@ -1,0 +1,276 @@
+"""Baseline files: what is read, what is refused and how, which baseline is found."""
+
+import copy
+import json
+
+import pytest
+from factories import make_full_workload, make_runs, make_workload
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from perf.cases import PUBLISHED
+from perf.files import FileError
+from perf.judge import baseline as stored
+from perf.judge.compare import Spread
+from perf.judge.refresh import refresh
+
+KEY = make_workload().key
+ROW = "llama2_7b-8k-sp1/full/published"
+A100 = stored.published_folder() / "a100-sxm4-80gb.json"
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """A device's file with one measured baseline, written by a refresh."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    refresh(tmp_path / "baselines", make_runs(990.0, 1000.0, 1010.0))
+    return tmp_path / "baselines" / "cpu-test-2c.json"
+
+
+def test_published_table_is_whole():
+    """Every published case has its row, under its own key, with GPUs, sp and sequence of the case."""
+    rows = stored.load_file(A100).baselines
+
+    assert {case.id: (case.gpus, case.sp, case.sequence) for case in PUBLISHED} == {
+        row.case: (row.gpus, row.sp, row.sequence) for row in rows.values()
+    }
+
+
+def test_published_file_is_written_as_a_refresh_writes():
+    """The first refresh on an A100 shows as the lines that it adds, and no other."""
+    assert A100.read_text() == stored.load_file(A100).text()
+
+
+def test_measured_baseline_survives_its_file(path):
+    """What is read back is what the runs gave."""
+    baseline = stored.load_file(path).baselines[KEY]
+
+    assert baseline.workload == make_workload()
+    assert baseline.tgs_of_runs == [990.0, 1000.0, 1010.0]
+    assert pytest.approx(999.967, abs=1e-3) == baseline.tgs
+    assert baseline.tgs == baseline.reference_tgs
+    assert path.read_text() == stored.load_file(path).text()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("tgs", float("nan"), "expected finite numbers, got NaN"),
+        ("tgs", float("inf"), "expected finite numbers, got Infinity"),
+        ("tgs", 0, f"{KEY}: tgs: Input should be greater than 0, got 0"),
+        ("tgs", -3.5, f"{KEY}: tgs: Input should be greater than 0, got -3.5"),
+        ("tgs", "1000", f"{KEY}: tgs: Input should be a valid number, got '1000'"),
+        ("tgs", True, f"{KEY}: tgs: Input should be a valid number, got True"),
+        ("tgs", 1100.0, f"{KEY}: .*tgs must be the geometric mean of tgs_of_runs, 999.967, got 1100"),
+        ("tgs_of_runs", [], f"{KEY}: tgs_of_runs: List should have at least 1 item"),
+        ("tgs_of_runs", [990.0, 0.0], f"{KEY}: tgs_of_runs.1: Input should be greater than 0, got 0.0"),
+        ("tflops", None, f"{KEY}: tflops: Input should be a valid number, got None"),
+        ("peak_memory_bytes", 1.5, f"{KEY}: peak_memory_bytes: .*valid integer"),
+        ("convention", "mfu", f"{KEY}: convention: expected one of xtuner, megatron, exact, got 'mfu'"),
+        ("origin", "guessed", f"{KEY}: origin: expected one of published, measured, got 'guessed'"),
+        ("origin", ["measured"], f"{KEY}: origin: expected one of"),
+        ("unheard", 1, f"{KEY}: unheard: Extra inputs are not permitted, got 1"),
+    ],
+)
+def test_wrong_value_is_refused(path, field, value, said):
+    """File, case, field and value stand in the message."""
+    content = json.loads(path.read_text())
+    content["baselines"][KEY][field] = value
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(FileError, match=f"cpu-test-2c.json.*{said}"):
+        stored.load_file(path)
+
+
+@pytest.mark.parametrize("field", sorted(stored.Measured.model_fields))
+def test_missing_field_is_refused(path, field):
+    """Nothing is filled in: a field that is gone is named."""
+    content = json.loads(path.read_text())
+    del content["baselines"][KEY][field]
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(FileError, match=f"{KEY}: {field}: "):
+        stored.load_file(path)
+
+
+def test_number_too_large_for_a_float_is_refused(path):
+    """1e999 is an infinity that no constant announces."""
+    path.write_text(path.read_text().replace('"tgs": 999.967', '"tgs": 1e999'))
+
+    with pytest.raises(FileError, match=r"tgs: .*finite number"):
+        stored.load_file(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            '"schema_version": 1',
+            '"schema_version": 2',
+            "expected schema_version 1, got 2: use the trainpace that wrote it",
+        ),
+        ('"schema_version": 1', '"schema_version": true', "expected schema_version 1, got True"),
+        ('"schema_version": 1', '"version": 1', "expected schema_version 1, got None"),
+        ('"device": "cpu-test-2c",', "", r"missing=\['device'\]"),
+        ('"device": "cpu-test-2c",', '"device": "cpu-test-2c", "x": 1,', r"unknown=\['x'\]"),
+        (
+            '"device": "cpu-test-2c",',
+            '"device": "other",',
+            "device: expected 'cpu-test-2c' as the file is named, got 'other'",
+        ),
+        ('"sequence": 128', '"sequence": 256', "expected the key .* of what it holds"),
+        ('"scale": "mini"', '"scale": "huge"', "workload.scale: .*got 'huge'"),
+        ('"tgs": 999.967', '"tgs": 999.967, "tgs": 1.0', "key 'tgs' stands there twice"),
+    ],
+)
+def test_wrong_file_is_refused(path, old, new, said):
+    """What is wrong with the file as a whole is said with what to do."""
+    path.write_text(path.read_text().replace(old, new, 1))
+
+    with pytest.raises(FileError, match=said):
+        stored.load_file(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 300, -3])
+def test_truncated_file_is_refused(path, length):
+    """A file that ends early holds no baselines, whatever could be read of it."""
+    path.write_text(path.read_text()[:length])
+
+    with pytest.raises(FileError, match="not JSON, or cut off"):
+        stored.load_file(path)
+
+
+@pytest.mark.parametrize(("content", "said"), [("[]", "expected an object .* got list"), ("3", "got int")])
+def test_other_json_is_refused(path, content, said):
+    """JSON that is no baseline file is refused."""
+    path.write_text(content)
+
+    with pytest.raises(FileError, match=said):
+        stored.load_file(path)
+
+
+def test_baselines_that_are_no_object_are_refused(path):
+    """A list of baselines has no keys."""
+    path.write_text('{"schema_version": 1, "device": "cpu-test-2c", "baselines": []}')
+
+    with pytest.raises(FileError, match="baselines: expected an object, got list"):
+        stored.load_file(path)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def _places(value, place=()):
+    yield place
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from _places(inner, (*place, key))
+
+
+def _with(value, place, new):
+    if not place:
+        return new
+    changed = copy.copy(value)
+    changed[place[0]] = _with(value[place[0]], place[1:], new)
+    return changed
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(data=st.data())
+def test_any_change_is_read_or_refused(path, data):
+    """Whatever stands in a field, loading gives baselines or a FileError that names the file: nothing else."""
+    content = json.loads(path.read_text())
+    place = data.draw(st.sampled_from(list(_places(content))))
+    changed = path.parent / "changed" / path.name
+    changed.parent.mkdir(exist_ok=True)
+    changed.write_text(json.dumps(_with(content, place, data.draw(json_values))))
+
+    assert _read_or_refused(changed)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(data=st.data())
+def test_any_bytes_are_read_or_refused(path, data):
+    """A byte changed, added or lost anywhere gives baselines or a FileError."""
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content)))
+    changed = path.parent / "changed" / path.name
+    changed.parent.mkdir(exist_ok=True)
+    changed.write_bytes(content[:at] + data.draw(st.binary(max_size=3)) + content[at + data.draw(st.integers(0, 2)) :])
+
+    assert _read_or_refused(changed)
+
+
+def _read_or_refused(path):
+    try:
+        return stored.load_file(path)
+    except FileError as error:
+        return path.name in str(error)
+
+
+def test_own_folder_comes_before_the_package(path):
+    """A user's baselines are found first, the package's published rows last."""
+    own = path.parent / "a100-sxm4-80gb.json"
+    own.write_text(stored.BaselineFile("a100-sxm4-80gb", stored.load_file(path).baselines).text())
+    found = stored.load([path.parent], "a100-sxm4-80gb")
+
+    assert found[0].key == KEY
+    assert len(found) == 1 + len(PUBLISHED)
+
+
+def test_package_folder_is_read_once():
+    """A checkout's own baselines/ given as the user's folder does not double its rows."""
+    assert len(stored.load([A100.parent], "a100-sxm4-80gb")) == len(PUBLISHED)
+
+
+def test_unknown_device_has_no_baselines(tmp_path):
+    """A folder without the device's file is how a device starts."""
+    assert stored.load([tmp_path, tmp_path / "absent"], "cpu-test-2c") == []
+
+
+def test_measured_is_found_by_its_workload(path):
+    """A measured baseline matches its whole workload, and no other one."""
+    baselines = stored.load([path.parent], "cpu-test-2c")
+
+    assert stored.find(baselines, make_workload()).key == KEY
+    assert stored.find(baselines, make_workload(engine="fsdp2")) is None
+
+
+def test_published_is_found_by_case_and_gpus():
+    """A row matches on case, GPUs and full scale alone, whatever trains."""
+    rows = stored.load([], "a100-sxm4-80gb")
+
+    assert stored.find(rows, make_full_workload()).key == ROW
+    assert stored.find(rows, make_full_workload(engine="fsdp2")).key == ROW
+    assert stored.find(rows, make_full_workload(ranks=4)) is None
+    assert stored.find(rows, make_full_workload(scale="proxy")) is None
+    assert stored.find(rows, make_workload()) is None
+
+
+def test_measured_is_preferred_to_published(path):
+    """A row is used only where nothing was measured for the workload."""
+    own = refresh(path.parent, make_runs(3000.0, 3010.0, workload=make_full_workload()))[0].new
+
+    assert stored.find([*stored.load([], "a100-sxm4-80gb"), own], make_full_workload()) == own
+
+
+def test_pool_takes_the_runs_of_one_scale(path):
+    """Spread is pooled over the measured baselines of a scale; published rows have none."""
+    baselines = stored.load([path.parent], "cpu-test-2c") + stored.load([], "a100-sxm4-80gb")
+    mini = stored.pool(baselines, "mini")
+
+    assert Spread(pytest.approx(0.01, abs=1e-4), 2) == mini
+    assert stored.pool(baselines, "full") is None
+
+
+def test_proxy_cuts_are_read_back(path):
+    """The cut that a proxy's baseline was measured with is found by its case."""
+    cut = make_full_workload(scale="proxy", ranks=1)
+    refresh(path.parent, make_runs(3000.0, 3010.0, workload=cut))
+    baselines = stored.load([path.parent], "cpu-test-2c")
+
+    assert [cut] == stored.proxy_cuts(baselines, "llama2_7b-8k-sp1")
+    assert stored.proxy_cuts(baselines, "llama2_7b-32k-sp1") == []

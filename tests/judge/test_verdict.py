@@ -1,0 +1,376 @@
+"""The judgement: every verdict with its reasons, and what no noise may change."""
+
+import math
+from datetime import UTC, datetime
+
+import pytest
+from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_runs, make_workload
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perf.judge import baseline as stored
+from perf.judge.compare import Spread, geometric_mean
+from perf.judge.verdict import (
+    Verdict,
+    command,
+    exit_status,
+    judge,
+    judge_failure,
+    outcome,
+    runs_to_measure,
+)
+from perf.measure import flops
+from perf.measure.run import Health, RunFailed
+
+QUIET = Spread(0.01, 40)
+"""1 % between runs, as a GPU or a still CPU shows."""
+NOISY = Spread(0.06, 40)
+COMMAND = "pytest perf -k llama2_7b-8k-sp1 --perf-scale mini"
+
+
+def make_baseline(*tgs, workload=None, **overrides):
+    """A measured baseline of runs at `tgs` (five at 1000 unless given), with the memory and losses of make_run."""
+    workload = workload or make_workload()
+    tgs = list(tgs or [1000.0] * 5)
+    mean = geometric_mean(tgs)
+    attended = overrides.get("mean_attended")
+    fields = {
+        "origin": "measured",
+        "workload": workload,
+        "tgs": mean,
+        "tgs_of_runs": tgs,
+        "reference_tgs": mean,
+        "tflops": flops.tflops(mean, workload, mean_attended=attended),
+        "convention": "xtuner",
+        "convention_version": 1,
+        "mean_attended": None,
+        "peak_memory_bytes": 1 << 30,
+        "first_losses": list(LOSSES),
+        "data": DATA,
+        "startup_seconds": 2.0,
+        "device": CPU,
+        "software": {"python": "3.11.7", "torch": "2.13.0"},
+        "revision": None,
+        "recorded": datetime(2026, 11, 25, tzinfo=UTC).isoformat(),
+        "accepted_slower": None,
+    }
+    return stored.Measured(**{**fields, **overrides})
+
+
+def published_row():
+    """The published row of Llama2-7B 8k: 3028.3 TGS on 8 A100s."""
+    return stored.find(stored.load([], "a100-sxm4-80gb"), make_full_workload())
+
+
+def test_same_speed_passes():
+    """The recorded speed, measured again: pass, with nothing to explain."""
+    judgement = judge(make_runs(1000.0), make_baseline(), pool=QUIET)
+
+    assert judgement.verdict is Verdict.PASS
+    assert judgement.reasons == ()
+    assert pytest.approx(1.0) == judgement.ratio
+    assert judgement.tolerance_source == "5 runs, 1 now: 2.6 %"
+
+
+def test_judgement_holds_what_a_table_prints():
+    """Value, memory, start-up, share of the peak and versions come with the verdict."""
+    judgement = judge(
+        make_runs(1000.0, 1010.0, software={"python": "3.11.7", "torch": "2.14.0", "numpy": "2.4"}),
+        make_baseline(),
+        pool=QUIET,
+        peak_tflops=0.01,
+    )
+
+    assert pytest.approx(math.sqrt(1000 * 1010)) == judgement.tgs
+    assert pytest.approx(flops.tflops(judgement.tgs, make_workload())) == judgement.tflops
+    assert pytest.approx(judgement.tflops / 0.01) == judgement.peak_share
+    assert (judgement.peak_memory_bytes, judgement.startup_seconds) == (1 << 30, 2.0)
+    assert judgement.version_differences == ("numpy absent -> 2.4", "torch 2.13.0 -> 2.14.0")
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "verdict"), [(0.10, Verdict.REGRESSION), (0.01, Verdict.PASS), (0.0, Verdict.PASS)]
+)
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10_000), noise=st.floats(0.0, 0.01))
+def test_replayed_slowdown(slowdown, verdict, seed, noise):
+    """At 1 % noise a run replayed 10 % slower is red and one 1 % slower is green."""
+    run = make_run(tgs=1000.0 * (1 - slowdown), noise=noise, seed=seed)
+
+    assert judge([run], make_baseline(), pool=QUIET).verdict is verdict
+
+
+def test_regression_says_what_came_and_what_to_run():
+    """What was expected, what came, the tolerance with its origin and the next command."""
+    judgement = judge(make_runs(900.0), make_baseline(), pool=QUIET)
+
+    assert judgement.verdict is Verdict.REGRESSION
+    assert (
+        "TGS 900.0 is 10 % below the measured baseline's 1000.0 (tolerance 5 runs, 1 now: 2.6 %)",
+        f"look closer with `{COMMAND} --perf-runs-per-case 3`",
+    ) == judgement.reasons
+
+
+def test_improvement_asks_for_a_refresh():
+    """Faster beyond the bound passes the test, and says that the baseline is stale."""
+    judgement = judge(make_runs(1100.0), make_baseline(), pool=QUIET)
+
+    assert judgement.verdict is Verdict.IMPROVEMENT
+    assert "TGS 1100.0 is 10 % above the measured baseline's 1000.0" in judgement.reasons[0]
+    assert f"`{COMMAND} --perf-refresh`" in judgement.reasons[0]
+
+
+def test_no_baseline_asks_for_one():
+    """Without a baseline the numbers stand alone, with the command that records them."""
+    judgement = judge(make_runs(1000.0), None)
+
+    assert judgement.verdict is Verdict.NO_BASELINE
+    assert judgement.ratio is None
+    assert f"on cpu-test-2c: record it with `{COMMAND} --perf-refresh`" in judgement.reasons[0]
+
+
+def test_noise_above_the_cap_is_inconclusive():
+    """Where one run cannot tell 10 %, it is said, with the runs that can."""
+    judgement = judge(make_runs(950.0), make_baseline(), pool=NOISY)
+
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.runs_needed == 4
+    assert "TGS 950.0 is 95 % of the measured baseline's 1000.0, too close to tell" in judgement.reasons[0]
+    assert f"4 runs decide, `{COMMAND} --perf-runs-per-case 4`" in judgement.reasons[0]
+
+
+def test_hopeless_noise_asks_for_more_stored_runs():
+    """Where no number of runs decides, more have to be recorded."""
+    judgement = judge(make_runs(1000.0), make_baseline(), pool=Spread(0.2, 40))
+
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.runs_needed is None
+    assert f"`{COMMAND} --perf-refresh --perf-runs-per-case 10`" in judgement.reasons[0]
+
+
+def test_regression_beyond_the_bound_is_red_above_the_cap():
+    """Noise excuses what lies within its bound, not what lies beyond."""
+    assert judge(make_runs(700.0), make_baseline(), pool=NOISY).verdict is Verdict.REGRESSION
+
+
+def test_improvement_above_the_cap_is_inconclusive():
+    """Above the cap nothing but a regression is said."""
+    assert judge(make_runs(1500.0), make_baseline(), pool=NOISY).verdict is Verdict.INCONCLUSIVE
+
+
+def test_own_spread_serves_without_a_pool():
+    """A device with one case is judged by that case's runs."""
+    judgement = judge(make_runs(1000.0), make_baseline(990.0, 1000.0, 1010.0))
+
+    assert judgement.tolerance_source.startswith("3 runs, 1 now: 7.")
+
+
+def test_more_cases_widen_the_tolerance():
+    """Cases share the session's chance of a false alarm."""
+    one = judge(make_runs(1000.0), make_baseline(), pool=QUIET)
+    fourteen = judge(make_runs(1000.0), make_baseline(), pool=QUIET, selected_cases=14)
+
+    assert one.tolerance < fourteen.tolerance
+
+
+def test_users_tolerance_stands_above_statistics():
+    """--perf-tolerance decides also where the noise would not."""
+    judgement = judge(make_runs(950.0), make_baseline(), pool=NOISY, tolerance=0.04)
+
+    assert judgement.verdict is Verdict.REGRESSION
+    assert judgement.tolerance_source == "--perf-tolerance: 4 %"
+
+
+@given(
+    first=st.floats(500, 2000),
+    second=st.floats(500, 2000),
+    spread=st.builds(Spread, sd=st.floats(0.001, 0.2), freedom=st.integers(1, 50)),
+    now=st.integers(1, 5),
+)
+@settings(max_examples=50, deadline=None)
+def test_faster_is_never_judged_worse(first, second, spread, now):
+    """Of two speeds against one baseline, the higher is not red where the lower is not."""
+    order = [Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.PASS, Verdict.IMPROVEMENT]
+    slow, fast = (
+        judge(make_runs(*[tgs] * now), make_baseline(), pool=spread).verdict for tgs in sorted((first, second))
+    )
+
+    assert order.index(slow) <= order.index(fast)
+
+
+@pytest.mark.parametrize(
+    ("tgs", "verdict"),
+    [(3028.3, Verdict.PASS), (2900.0, Verdict.PASS), (2800.0, Verdict.REGRESSION), (3300.0, Verdict.IMPROVEMENT)],
+)
+def test_published_row_is_judged_with_five_percent(tgs, verdict):
+    """A row has no spread, no memory and no losses; our own spread says nothing about it."""
+    judgement = judge(make_runs(tgs, workload=make_full_workload()), published_row(), pool=NOISY, peak_tflops=312.0)
+
+    assert judgement.verdict is verdict
+    assert judgement.tolerance_source == "no spread: 5 %"
+    assert "published row" in judgement.notes[0]
+    assert judgement.version_differences == ("python 3.10 -> 3.11.7", "torch 1.13 -> 2.13.0")
+
+
+def test_more_memory_is_a_regression():
+    """Memory above the baseline's by more than the tolerance is red at the same speed."""
+    judgement = judge(make_runs(1000.0, peak_memory_bytes=(1 << 30) * 11 // 10), make_baseline(), pool=QUIET)
+
+    assert judgement.verdict is Verdict.REGRESSION
+    assert judgement.reasons[0] == "peak memory 1.10 GiB is 10 % above the baseline's 1.00 GiB (tolerance 2.6 %)"
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.09, Verdict.INCONCLUSIVE), (1.11, Verdict.REGRESSION), (0.5, Verdict.INCONCLUSIVE)]
+)
+def test_noise_of_speed_excuses_no_memory(factor, verdict):
+    """Where the bound on speed exceeds the cap, memory is held to the cap."""
+    runs = make_runs(1000.0, peak_memory_bytes=int(factor * (1 << 30)))
+
+    assert judge(runs, make_baseline(), pool=NOISY).verdict is verdict
+
+
+@pytest.mark.parametrize("baseline", [make_baseline(), None], ids=["baseline", "none"])
+def test_invalid_wins_over_everything(baseline):
+    """An untrusted run is neither slow nor without a baseline."""
+    judgement = judge(make_runs(500.0, health=Health(faults=("thermal slowdown for 3.1 s",))), baseline, pool=QUIET)
+
+    assert judgement.verdict is Verdict.INVALID
+    assert ("thermal slowdown for 3.1 s", f"measure again with `{COMMAND}`") == judgement.reasons
+
+
+def test_one_invalid_run_of_many_is_named():
+    """Of several runs the one that cannot be trusted is named."""
+    runs = [*make_runs(1000.0, 1001.0), make_run(seed=2, losses=(1.0,))]
+    judgement = judge(runs, make_baseline(), pool=QUIET)
+
+    assert judgement.verdict is Verdict.INVALID
+    assert judgement.reasons[0].startswith("run run2: expected a loss of 6.2400")
+
+
+def test_more_than_the_device_can_do_is_invalid():
+    """A number above the datasheet's peak is wrong, not fast."""
+    judgement = judge(make_runs(6000.0, workload=make_full_workload()), published_row(), peak_tflops=312.0)
+
+    assert judgement.verdict is Verdict.INVALID
+    assert "at most the device's peak of 312 TFLOPs" in judgement.reasons[0]
+
+
+def test_tflops_that_disagree_with_tgs_are_invalid():
+    """One of the two formulas changed without its version."""
+    judgement = judge(make_runs(1000.0), make_baseline(tflops=0.5), pool=QUIET)
+
+    assert judgement.verdict is Verdict.INVALID
+    assert "expected one ratio to the baseline for TGS and TFLOPs" in judgement.reasons[0]
+
+
+def test_other_version_of_the_formula_is_recomputed():
+    """TFLOPs stored by another version of the convention are counted anew from the stored TGS."""
+    judgement = judge(make_runs(1000.0), make_baseline(tflops=0.5, convention_version=9), pool=QUIET)
+
+    assert judgement.verdict is Verdict.PASS
+
+
+def test_other_documents_are_other_work():
+    """Masked documents of other lengths cannot be judged against the baseline's."""
+    workload = make_workload(attention="varlen")
+    baseline = make_baseline(workload=workload, mean_attended=20.0)
+    same = judge(make_runs(1000.0, workload=workload, mean_attended=20.0), baseline, pool=QUIET)
+    other = judge(make_runs(1000.0, workload=workload, mean_attended=40.0), baseline, pool=QUIET)
+
+    assert same.verdict is Verdict.PASS
+    assert other.verdict is Verdict.INVALID
+    assert "attends to 20 keys as in the baseline, got 40" in other.reasons[0]
+
+
+def test_notes_are_passed_on_once():
+    """Notes of the machine, of the warm-up and of the baseline stand in the judgement, none twice."""
+    runs = make_runs(1000.0, 1000.0, health=Health(notes=("software power cap",)))
+    judgement = judge(runs, make_baseline(accepted_slower="checkpointing"), pool=QUIET)
+
+    assert judgement.notes == (
+        "software power cap",
+        "the baseline was recorded slower than before on purpose: checkpointing",
+    )
+
+
+def test_runs_of_two_workloads_are_refused():
+    """Only runs of one workload have one value."""
+    with pytest.raises(ValueError, match="expected runs of one workload"):
+        judge([make_run(), make_run("llama2_70b-8k-sp1")], None)
+
+
+def test_baseline_of_another_workload_is_refused():
+    """A run is never compared with another workload's speed."""
+    with pytest.raises(ValueError, match="expected runs of one workload and its baseline"):
+        judge(make_runs(1000.0), make_baseline(workload=make_workload(engine="fsdp2")))
+
+
+@pytest.mark.parametrize("workload", [make_workload(), None])
+def test_failed_run_is_invalid_with_its_cause(workload):
+    """A run that ended without its steps has no number, and says which rank ended it and why."""
+    judgement = judge_failure("llama2_7b-8k-sp1", workload, RunFailed("out of memory", rank=3))
+
+    assert judgement.verdict is Verdict.INVALID
+    assert judgement.reasons[0] == "expected a run of all its steps, got none: rank 3: out of memory"
+    assert judgement.tgs is None
+
+
+@pytest.mark.parametrize(
+    ("baseline", "pool", "runs"),
+    [(None, NOISY, 2), (make_baseline(), NOISY, 4), (make_baseline(), QUIET, 2), (published_row(), NOISY, 2)],
+    ids=["none", "noisy", "quiet", "published"],
+)
+def test_runs_to_measure_follow_the_noise(baseline, pool, runs):
+    """More runs only where they tighten the bound: not for a row without spread."""
+    assert runs == runs_to_measure(baseline, pool=pool, at_least=2)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "plain", "required"),
+    [
+        (Verdict.PASS, "passed", "passed"),
+        (Verdict.IMPROVEMENT, "passed", "passed"),
+        (Verdict.REGRESSION, "failed", "failed"),
+        (Verdict.INVALID, "failed", "failed"),
+        (Verdict.NO_BASELINE, "skipped", "failed"),
+        (Verdict.INCONCLUSIVE, "skipped", "failed"),
+    ],
+)
+def test_outcome_of_a_verdict(verdict, plain, required):
+    """What was not judged never counts as passed, and fails where a verdict is required."""
+    assert (plain, required) == (outcome(verdict), outcome(verdict, require_verdict=True))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status", "required"),
+    [
+        ([], 0, 0),
+        ([Verdict.PASS, Verdict.IMPROVEMENT], 0, 0),
+        ([Verdict.PASS, Verdict.NO_BASELINE], 0, 6),
+        ([Verdict.INCONCLUSIVE], 0, 6),
+        ([Verdict.INCONCLUSIVE, Verdict.INVALID], 7, 7),
+        ([Verdict.INVALID, Verdict.REGRESSION], 1, 1),
+    ],
+)
+def test_exit_status_of_a_session(verdicts, status, required):
+    """1 a regression, else 7 something invalid, else 6 something unjudged where a verdict is required."""
+    assert (status, required) == (exit_status(verdicts), exit_status(verdicts, require_verdict=True))
+
+
+def test_ordinary_failure_is_exit_status_one():
+    """A failing test that is no verdict counts as in any pytest session, also beside something invalid."""
+    assert exit_status([Verdict.INVALID], ordinary_failure=True) == 1
+
+
+def test_verdicts_that_judge():
+    """Pass, regression and improvement say something of the speed; the others do not."""
+    assert [each for each in Verdict if each.judged] == [Verdict.PASS, Verdict.REGRESSION, Verdict.IMPROVEMENT]
+
+
+def test_command_names_what_differs_from_the_defaults():
+    """The next command measures the same workload again."""
+    workload = make_workload(trainer="ours.train:fast", engine="fsdp2", dtype="fp32", attention="varlen")
+    options = "--perf-trainer ours.train:fast --perf-engine fsdp2 --perf-dtype fp32 --perf-varlen"
+
+    assert f"{COMMAND} {options} --perf-refresh" == command(workload, "--perf-refresh")
