@@ -45,6 +45,8 @@ def export(benchmark: BenchmarkFixture, clock: Clock, runs: Sequence[Run], judge
 
     Where no run ended there is nothing to hand over, and the benchmark is marked as failed.
     """
+    # A case as a parameter is an object, which pytest-benchmark would write as its whole repr.
+    benchmark.params = benchmark.params and {name: str(value) for name, value in benchmark.params.items()}
     benchmark.extra_info.update(extra_info(runs, judgement))
     steps = [seconds for run in runs for seconds in step_seconds(run)]
     forward = iter(steps)

@@ -115,8 +115,9 @@ def table(judgements: Sequence[Judgement], *, width: int, outcomes: Sequence[str
     columns = WIDE_COLUMNS if wide else STACKED_COLUMNS
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, leading=0 if wide else 1)
     for header, justify, stack in columns:
-        # Of what can be folded the tolerance reads best in two lines, and a case's id worst.
-        folds = _tolerance in stack or (stack[0] is _case and any(len(_case(each)) > CASE_WIDTH for each in judgements))
+        # The tolerance's source can be read in two lines; an id in two lines can be mistaken for two.
+        long_id = stack[0] is _case and any(len(_case(each)) > CASE_WIDTH for each in judgements)
+        folds = long_id or not {_tolerance, _tolerance_stacked}.isdisjoint(stack)
         drawn.add_column(header, justify=justify, overflow="fold", no_wrap=not folds)
     drawn.add_column("verdict" if RECORDED.isdisjoint(outcomes) else "outcome", no_wrap=True)
     for judgement, outcome in zip(judgements, outcomes or [each.verdict for each in judgements], strict=True):
@@ -212,6 +213,10 @@ def _tolerance(judgement: Judgement) -> str:
     return judgement.tolerance_source or "-"
 
 
+def _tolerance_stacked(judgement: Judgement) -> str:
+    return _tolerance(judgement).replace(": ", ":\n", 1)
+
+
 Justify = Literal["left", "right"]
 Column = tuple[str, Justify, tuple[Cell, ...]]
 
@@ -232,7 +237,7 @@ STACKED_COLUMNS: tuple[Column, ...] = (
     ("TGS\nTFLOPs", "right", (_tgs, _tflops)),
     ("of peak\nmemory", "right", (_peak, _memory)),
     ("baseline\norigin", "right", (_baseline, _origin)),
-    ("ratio\ntolerance", "left", (_ratio, _tolerance)),
+    ("ratio\ntolerance", "left", (_ratio, _tolerance_stacked)),
 )
 
 
@@ -251,9 +256,9 @@ def _details(
             yield f"{outcome}: {_case(judgement)}", STYLES[outcome]
             yield from ((f"  {reason}", "") for reason in judgement.reasons)
     yield from ((line, "") for line in [*refresh_lines(changes), *said])
-    versions = {_case(each): each.version_differences for each in judgements}
+    versions = [(_case(each), each.version_differences) for each in judgements]
     yield from ((f"version, baseline -> now: {line}", "") for line in _grouped(versions))
-    yield from ((f"note: {line}", "") for line in _grouped({_case(each): each.notes for each in judgements}))
+    yield from ((f"note: {line}", "") for line in _grouped([(_case(each), each.notes) for each in judgements]))
     started = [f"{_case(each)} {_startup(each)}" for each in judgements if each.startup_seconds is not None]
     if started:
         yield f"start-up to the first step: {', '.join(started)}", ""
@@ -267,10 +272,10 @@ def _startup(judgement: Judgement) -> str:
     return f"{judgement.startup_seconds:.1f} s{compiled}"
 
 
-def _grouped(sentences: Mapping[str, Sequence[str]]) -> list[str]:
+def _grouped(sentences: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """Each sentence once, with the cases that it is said of; without them where it is said of all."""
     cases: dict[str, list[str]] = {}
-    for case, texts in sentences.items():
+    for case, texts in sentences:
         for text in texts:
             cases.setdefault(text, []).append(case)
     every = len(sentences)
@@ -292,10 +297,11 @@ def _named(judgement: Judgement, outcome: str, refusals: Mapping[str, str]) -> s
     case = _case(judgement)
     if outcome == "refused" and judgement.workload:
         return f"{case}: {textwrap.shorten(refusals[judgement.workload.key], 100, placeholder=' ..')}"
-    if outcome in {Verdict.REGRESSION, Verdict.IMPROVEMENT} and judgement.ratio and judgement.tolerance:
-        slower, faster = judgement.ratio < 1 - judgement.tolerance, judgement.ratio > 1
-        if slower or faster:
-            tolerance = f"{judgement.tolerance:.1%}".replace("%", " %")
+    if judgement.ratio and judgement.tolerance:
+        tolerance = f"{judgement.tolerance:.1%}".replace("%", " %")
+        # A regression may be one of memory alone, which its reason tells better.
+        slower = outcome == Verdict.REGRESSION and judgement.ratio < 1 - judgement.tolerance
+        if slower or outcome == Verdict.IMPROVEMENT:
             return f"{case} {judgement.ratio:.2f} of baseline, tolerance {tolerance}"
     if outcome == Verdict.INCONCLUSIVE:
         return f"{case}, {judgement.runs_needed or 'no number of'} runs would decide"

@@ -98,6 +98,13 @@ def test_extra_info_carries_runs_and_judgement(session, tmp_path):
     assert ["run0", "run1"] == [run["id"] for run in info["runs"]]
 
 
+def test_parameters_are_text(session, tmp_path):
+    """A parameter is written as its name, whatever it is."""
+    session("--benchmark-json=out.json")
+
+    assert {"tgs": "1000.0"} == benchmarks(tmp_path / "out.json")[0]["params"]
+
+
 def test_case_without_a_run_is_left_out(session, tmp_path):
     """A case whose run was killed is in no file, and nothing complains that its fixture was not used."""
     done = session("--benchmark-json=out.json")

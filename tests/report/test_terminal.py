@@ -1,0 +1,361 @@
+"""The report as a user reads it: the table at both widths, the words below it, the last line, and progress."""
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+import factories
+import pytest
+from _pytest.terminal import TerminalReporter
+
+from perf.judge.baseline import Published
+from perf.judge.refresh import Change, refresh
+from perf.judge.verdict import Judgement, judge, judge_failure
+from perf.measure import flops
+from perf.measure.run import RunFailed
+from perf.report import terminal
+from perf.report.terminal import Bar, Lines, Progress, last_line, print_report, refresh_lines, render
+
+STORED = (1000.0, 1010.0, 990.0, 1005.0, 995.0)
+QUIET = "llama2_7b-8k-sp1"
+SLOW = "llama2_7b-128k-sp8"
+NOISY = "yi_34b_200k-8k-sp1"
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Records the baseline of a case, as a refresh does, and returns the change."""
+
+    def record(case: str = QUIET, tgs: tuple[float, ...] = STORED) -> Change:
+        (change,) = refresh(tmp_path, factories.make_runs(*tgs, case=case))
+        return change
+
+    return record
+
+
+@pytest.fixture
+def judged(stored):
+    """One judgement of each verdict."""
+    failure = RunFailed("killed by SIGKILL", rank=3)
+    return [
+        judge(factories.make_runs(1001.0), stored().new),
+        judge(factories.make_runs(700.0, case=SLOW), stored(SLOW).new),
+        judge(factories.make_runs(1200.0, case="llama2_7b-256k-sp8"), stored("llama2_7b-256k-sp8").new),
+        judge(factories.make_runs(12034.2, case="llama2_7b-32k-sp1"), None),
+        judge(factories.make_runs(950.0, case=NOISY), stored(NOISY, (1000.0, 1080.0, 930.0, 1005.0, 995.0)).new),
+        judge_failure("llama2_7b-1m-sp16", factories.make_workload("llama2_7b-1m-sp16"), failure),
+    ]
+
+
+def published() -> Judgement:
+    workload = factories.make_full_workload()
+    row = Published(
+        origin="published",
+        case=workload.case,
+        model="Llama2-7B",
+        scale="full",
+        sequence=workload.sequence,
+        sp=1,
+        gpus=8,
+        tgs=4028.3,
+        printed_tflops=200.0,
+        tflops=flops.tflops(4028.3, workload, flops.DEFAULT),
+        convention=flops.DEFAULT,
+        convention_version=flops.CONVENTIONS[flops.DEFAULT].version,
+        hardware="A100-SXM4-80GB",
+        software={"torch": "1.13"},
+        source="a table",
+    )
+    return judge(factories.make_runs(4000.0, workload=workload), row, peak_tflops=312)
+
+
+def words(text: str) -> list[str]:
+    """What stands between the blanks."""
+    return text.split()
+
+
+def lines(text: str) -> list[list[str]]:
+    """The words of every line."""
+    return [line.split() for line in text.splitlines()]
+
+
+def test_wide_table_has_a_line_a_case(judged):
+    """From 140 columns on a case is one line with every figure."""
+    actual = lines(render(judged[:1], width=140))
+
+    assert words("case scale GPUs TGS TFLOPs of peak memory baseline ratio tolerance verdict") == actual[0]
+    assert (
+        words("llama2_7b-8k-sp1 mini 2 cpu 1001.0 0.0011 - 1.00 GiB 1000.0 measured 1.001 5 runs, 1 now: 3.2 % pass")
+        == actual[2]
+    )
+
+
+def test_wide_table_of_a_published_row():
+    """On GPUs the share of the peak is known, and a published baseline is labelled so."""
+    actual = lines(render([published()], width=160))[2]
+
+    assert words("llama2_7b-8k-sp1 full 8 4000.0 244.7 78.4") == actual[:6]
+    assert words("% 1.00 GiB 4028.3 published 0.993 no spread: 5 % pass") == actual[6:]
+
+
+def test_nothing_is_wider_than_the_terminal(judged):
+    """At 80 columns the table stays within 80, with the same figures stacked."""
+    text = render(judged, width=80)
+    drawn = text.split("\n\nregression")[0]
+
+    assert max(len(line) for line in drawn.splitlines()) <= 80
+    assert words("case TGS of peak baseline ratio") == drawn.splitlines()[0].split()
+    assert words("scale, GPUs TFLOPs memory origin tolerance verdict") == drawn.splitlines()[1].split()
+    assert ["llama2_7b-8k-sp1", "1001.0", "-", "1000.0", "1.001", "pass"] == drawn.splitlines()[3].split()
+
+
+def test_ids_are_not_folded(judged):
+    """A published case's id is whole at 80 columns."""
+    text = render(judged, width=80)
+
+    assert [] == [each.case for each in judged if f"\n{each.case} " not in text]
+
+
+def test_long_id_folds():
+    """A user's very long id is folded instead of cut."""
+    case = "our_model_with_a_very_long_name-123456-sp1"
+    text = render([judge(factories.make_runs(1.0, case=case), None)], width=80)
+    table = text.split("\n\n")[0]
+
+    assert max(len(line) for line in table.splitlines()) <= 80
+    assert "our_model_with" in table
+
+
+def test_plain_text_has_no_codes(judged):
+    """Without colour there is no escape code."""
+    assert "\x1b" not in render(judged)
+
+
+def test_colour_and_word(judged):
+    """A verdict is coloured and still worded."""
+    text = render(judged, colour=True)
+
+    assert "\x1b[1;31mregression" in text
+    assert "\x1b[32mpass" in text
+
+
+def test_unknown_is_a_dash(judged):
+    """A case without a run has a dash for every figure."""
+    actual = lines(render(judged[-1:]))[2]
+
+    assert ["llama2_7b-1m-sp16", "mini", "4", "cpu", *["-"] * 7, "invalid"] == actual
+
+
+def test_case_that_was_never_cut():
+    """A case that failed before it had a workload is in the table too."""
+    actual = lines(render([judge_failure("llama2_7b-8k-sp1", None, RunFailed("scale full needs 8 GPUs"))]))[2]
+
+    assert ["llama2_7b-8k-sp1", *["-"] * 9, "invalid"] == actual
+
+
+def test_own_trainer_is_named(stored):
+    """A trainer that is not native stands beside the case."""
+    workload = factories.make_workload(trainer="ours:fast")
+
+    assert "llama2_7b-8k-sp1 (ours:fast) " in render([judge(factories.make_runs(1.0, workload=workload), None)])
+
+
+def test_reasons_below_the_table(judged):
+    """What did not pass has its reasons below the table; what passed has none."""
+    text = render(judged)
+
+    assert "\nregression: llama2_7b-128k-sp8\n  TGS 700.0 is 30 % below" in text
+    assert "\nno baseline for llama2_7b-32k-sp1/mini/native/" in text
+    assert "pass: " not in text
+
+
+def test_commands_are_not_broken(judged):
+    """A line with a command is not wrapped: it is there to be copied."""
+    text = render(judged, width=80)
+
+    assert "`pytest perf -k llama2_7b-32k-sp1 --perf-scale mini --perf-refresh`" in text
+
+
+def test_versions_that_differ(stored):
+    """Versions that differ from the baseline's are shown, once for all cases."""
+    baseline = stored().new
+    runs = factories.make_runs(1000.0, software={"python": "3.11.7", "torch": "2.14.0"})
+    text = render([judge(runs, baseline), judge(runs, baseline)])
+
+    assert 1 == text.count("version, baseline -> now: torch 2.13.0 -> 2.14.0\n")
+
+
+def test_notes_of_some_cases_name_them(judged):
+    """A note that is not of every case names those that it is of."""
+    text = render([*judged[1:2], published()], width=200)
+
+    assert "another machine of this kind (llama2_7b-8k-sp1)\n" in text
+
+
+def test_said_is_shown(judged):
+    """Choices that the suite made by itself are shown."""
+    assert "\nno CUDA GPU: mini\n" in render(judged, said=["no CUDA GPU: mini"])
+
+
+def test_startup_is_shown():
+    """Start-up seconds of every case that ran are shown, and compile seconds where there are any."""
+    runs = [factories.make_run(startup_seconds=6.44, compile_seconds=40.0)]
+
+    assert "\nstart-up to the first step: llama2_7b-8k-sp1 6.4 s (compiling 40.0 s)\n" in render([judge(runs, None)])
+
+
+def test_slow_loading_is_shown():
+    """Loading that takes a noticeable part of the steps is said."""
+    judgement = judge(factories.make_runs(1000.0), None)
+
+    assert "loading" not in render([judgement])
+    assert "\nloading took of the steps: llama2_7b-8k-sp1 20%\n" in render(
+        [judgement.model_copy(update={"data_share": 0.2})]
+    )
+
+
+def test_last_line_counts_and_names(judged):
+    """The last line counts every verdict and names whatever did not pass."""
+    actual = last_line(judged)
+
+    assert (
+        "6 cases: 1 pass, 1 regression (llama2_7b-128k-sp8 0.70 of baseline, tolerance 3.2 %), "
+        "1 improvement (llama2_7b-256k-sp8 1.20 of baseline, tolerance 3.2 %), 1 no baseline (llama2_7b-32k-sp1), "
+    ) == actual[: actual.index("1 inconclusive")]
+    assert (
+        "runs would decide), 1 invalid (llama2_7b-1m-sp16: expected a run of all its steps, got none: rank 3" in actual
+    )
+    assert actual == render(judged).splitlines()[-1]
+
+
+def test_last_line_of_one():
+    """One case is a case."""
+    assert "1 case: 1 no baseline (llama2_7b-8k-sp1)" == last_line([judge(factories.make_runs(1.0), None)])
+
+
+def test_memory_regression_is_not_named_by_its_speed(stored):
+    """A regression of memory alone is named by the memory."""
+    runs = factories.make_runs(1000.0, peak_memory_bytes=2 << 30)
+
+    assert (
+        "1 case: 1 regression (llama2_7b-8k-sp1: peak memory 2.00 GiB is 100 % above the baseline's 1.00 GiB "
+        "(tolerance 3.2 %))"
+    ) == last_line([judge(runs, stored().new)])
+
+
+def test_inconclusive_without_end(judged):
+    """Where no number of runs decides, the last line says so."""
+    judgement = judged[4].model_copy(update={"runs_needed": None})
+
+    assert "1 case: 1 inconclusive (yi_34b_200k-8k-sp1, no number of runs would decide)" == last_line([judgement])
+
+
+def test_refresh_is_recorded_or_refused(stored):
+    """A refresh says what was recorded, old -> new, and names what was refused."""
+    first, runs = stored(), factories.make_runs(500.0, 800.0, case=SLOW)
+    refused = Change(runs[0].workload.key, None, None, "expected a spread of at most 10 %, got 33 %")
+    judgements = [judge(factories.make_runs(*STORED), None), judge(runs, None)]
+    text = render(judgements, changes=[first, refused], width=200)
+
+    assert "recorded" == lines(text)[2][-1]
+    assert "refused" == lines(text)[3][-1]
+    assert f"\n{first.key}: none -> 1000.0 TGS\n" in text
+    assert (
+        "2 cases: 1 recorded, 1 refused (llama2_7b-128k-sp8: expected a spread of at most 10 %, got 33 %)"
+        == text.splitlines()[-1]
+    )
+
+
+def test_refresh_lines(stored):
+    """A refresh is a line a baseline, old -> new."""
+    stored()
+    again = stored()
+
+    assert [f"{again.key}: 1000.0 -> 1000.0 TGS (+0.0 %)"] == refresh_lines([again])
+
+
+@pytest.fixture
+def reporter(pytestconfig):
+    """A real reporter that writes to memory; its `_file` holds what was written."""
+    file = io.StringIO()
+    made = TerminalReporter(pytestconfig, file)
+    made._file = file
+    return made
+
+
+def test_report_goes_through_the_reporter(reporter, judged, monkeypatch):
+    """The report is a section of pytest's output, as wide as the terminal says."""
+    monkeypatch.setenv("COLUMNS", "80")
+    print_report(judged, terminal=reporter)
+    text = reporter._file.getvalue()
+
+    assert " trainpace " in text
+    assert text.endswith(f"{last_line(judged)}\n")
+    assert "scale, GPUs" in text
+
+
+def test_no_reporter_no_progress():
+    """Without a reporter progress is silent."""
+    progress = Progress.on(None)
+    progress.start("llama2_7b-8k-sp1 mini", 43)
+    progress.update(1, "warm-up")
+    progress.stop()
+
+    assert type(progress) is Progress
+
+
+def test_plain_progress(reporter, monkeypatch):
+    """Without a terminal progress is a line at the start and further ones now and then."""
+    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.0)
+    progress = Progress.on(reporter)
+    progress.start("llama2_7b-8k-sp1 mini", 43)
+    progress.update(20, "measured")
+    progress.stop()
+
+    assert isinstance(progress, Lines)
+    assert (
+        "llama2_7b-8k-sp1 mini: 43 steps\nllama2_7b-8k-sp1 mini: step 20/43, measured, 0 s\n"
+        == reporter._file.getvalue()
+    )
+
+
+def test_plain_progress_does_not_flood(reporter):
+    """Steps in quick succession do not each write a line."""
+    progress = Progress.on(reporter)
+    progress.start("llama2_7b-8k-sp1 mini", 43)
+    progress.update(1, "warm-up")
+    progress.update(2, "warm-up")
+
+    assert 1 == reporter._file.getvalue().count("\n")
+
+
+BAR = """
+import sys
+from _pytest.config import get_config
+from _pytest.terminal import TerminalReporter
+from perf.report import terminal
+terminal.BAR_SECONDS = 0.0
+reporter = TerminalReporter(get_config([]), sys.stdout)
+progress = terminal.Progress.on(reporter)
+progress.start("llama2_7b-8k-sp1 mini", 43)
+progress.update(20, "measured [loss 6.2]")
+progress.stop()
+print(type(progress).__name__)
+"""
+
+
+def test_bar_on_a_terminal():
+    """On a terminal progress is a bar with the steps and what is under way, and it takes itself away."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "120"}
+    subprocess.run([sys.executable, "-c", BAR], stdout=theirs, env=environment, check=True)
+    text = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    os.close(theirs)
+
+    assert "llama2_7b-8k-sp1 mini" in text
+    assert "20/43" in text
+    assert "measured [loss 6.2]" in text
+    assert Bar.__name__ in text.rsplit("\x1b[2K", 1)[-1]
