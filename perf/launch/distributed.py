@@ -373,6 +373,7 @@ def _record(
             software=software,
             revision=revision,
             data=first["data"],
+            mean_attended=first["mean_attended"],
             startup_seconds=startup_seconds,
             compile_seconds=max(rank["compile_seconds"] for rank in samples),
             ranks=tuple(

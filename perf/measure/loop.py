@@ -165,6 +165,7 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
         place=_place(request["device"], local_rank),
         losses=losses,
         data=getattr(trainer, "data_identity", None),
+        mean_attended=getattr(trainer, "mean_attended", None),
         compile_seconds=_compile_seconds(),
         **window,
     )

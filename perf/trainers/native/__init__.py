@@ -13,6 +13,7 @@ import transformers.models.llama.modeling_llama  # noqa: F401 - the run host imp
 from torch import Tensor
 
 from perf.data import packed
+from perf.measure.flops import mean_attended
 from perf.trainers.native.attention import Ulysses
 from perf.trainers.native.engines import ENGINES
 from perf.trainers.native.loss import IGNORED
@@ -42,6 +43,9 @@ class Native:
             progress=lambda done, text: context.note(f"{text} {done:.0%}"),
         )
         self.data_identity = self._data.identity
+        measured = range(workload.warmup * self._replicas, micro_steps * self._replicas)
+        if workload.attention == "varlen":
+            self.mean_attended = mean_attended([size for row in measured for size in np.diff(self._ends(row))])
         context.note("building the model")
         self._engine = ENGINES[workload.engine](
             lambda: CausalLm(workload.shape, workload.sequence),
@@ -58,9 +62,8 @@ class Native:
         tokens = workload.sequence // workload.sp
         mine = slice(self._part * tokens, (self._part + 1) * tokens)
         if workload.attention == "varlen":
-            starts = self._data.document_starts(index)
-            ends = np.append(starts, workload.sequence)
-            positions = np.arange(workload.sequence) - np.repeat(starts, np.diff(ends))
+            ends = self._ends(index)
+            positions = np.arange(workload.sequence) - np.repeat(ends[:-1], np.diff(ends))
         else:
             # On purpose, as published: attention and positions run on across the documents of a sequence.
             ends = np.array([0, workload.sequence])
@@ -84,6 +87,10 @@ class Native:
     def optimizer_step(self) -> None:
         """Clip, AdamW, schedule."""
         self._engine.step()
+
+    def _ends(self, index: int) -> np.ndarray[Any, Any]:
+        """Where the documents of one sequence begin, and its length."""
+        return np.append(self._data.document_starts(index), self._workload.sequence)
 
     def _put(self, values: np.ndarray[Any, Any], dtype: torch.dtype) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)

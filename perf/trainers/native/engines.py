@@ -97,8 +97,8 @@ class DeepSpeed:
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 1 << 30,
         }
-        dtype = torch.bfloat16 if workload.dtype == "bf16" else torch.float32
-        with deepspeed.zero.Init(config_dict_or_path=config, dtype=dtype):
+        # Without its argument `dtype`, which it ignores where the accelerator has no fp16: fp32 became bf16 on a CPU.
+        with deepspeed.zero.Init(config_dict_or_path=config):
             self.model = build()
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
@@ -109,6 +109,8 @@ class DeepSpeed:
         self.engine, *_ = deepspeed.initialize(
             model=self.model, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
         )
+        # Under zero.Init the frequencies of the rotary embedding were made in bf16: positions past 256 would blur.
+        _fill_buffers(self.model, device)
 
     def forward(self, **batch: Any) -> Tensor:
         """Summed loss of this rank's part."""
@@ -130,11 +132,10 @@ ENGINES: dict[str, Callable[..., Fsdp2 | DeepSpeed]] = {"deepspeed": DeepSpeed, 
 
 
 def _fill_buffers(model: CausalLm, device: str) -> None:
-    """What `to_empty` left without a value: the frequencies of the rotary embedding, which no checkpoint holds."""
+    """Give the rotary embedding the frequencies that no checkpoint holds, in float32."""
     rotary = model.body.rotary_emb
-    model.body.rotary_emb = type(rotary)(model.config).to(device)
-    left = [name for name, _ in model.named_buffers() if not name.startswith("body.rotary_emb.")]
+    for name, buffer in type(rotary)(model.config).named_buffers():
+        rotary.register_buffer(name, buffer.to(device), persistent=False)
+    left = [name for name, buffer in model.named_buffers() if not name.startswith("body.rotary_emb.")]
     if left:
-        raise ValueError(
-            f"the model has buffers that only its own constructor can fill: {', '.join(left)}; use --perf-engine deepspeed"
-        )
+        raise ValueError(f"the model has buffers that only its own constructor could fill: {', '.join(left)}")

@@ -1,0 +1,54 @@
+"""One suite per device at a time: two that train at once would measure each other."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_TOKEN = "TRAINPACE_LOCK"  # noqa: S105 - the name of a variable
+
+
+class DeviceBusy(RuntimeError):
+    """Another suite holds the device; the message names its process."""
+
+
+@contextmanager
+def device_lock(slug: str) -> Iterator[None]:
+    """Hold the device `slug`. A session inside one that holds it (its token in the environment) needs no lock of its own.
+
+    Raises:
+        DeviceBusy: at once, where another suite holds it.
+    """
+    from filelock import FileLock, Timeout
+    from platformdirs import user_state_path
+
+    if os.environ.get(_TOKEN) == slug:
+        yield
+        return
+    folder = user_state_path("trainpace") / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / f"device-{slug}.json"
+    lock = FileLock(folder / f"device-{slug}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DeviceBusy(
+            f"{slug} is being measured by another suite (process {_holder(holder)}): two at once would measure each "
+            "other; wait for it, then run the same command again"
+        ) from None
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid()}))
+        os.environ[_TOKEN] = slug
+        yield
+    finally:
+        os.environ.pop(_TOKEN, None)
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: os.PathLike[str]) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - a PathLike
+            return str(json.load(file)["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"

@@ -1,0 +1,148 @@
+"""The suite's options: declared for pytest, checked once, frozen."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pytest
+
+from perf.cases.workload import Dtype, Scale
+
+DEFAULT_REFRESH_RUNS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asked for, checked."""
+
+    scale: Literal["auto"] | Scale
+    dtype: Dtype
+    engine: str
+    trainer: str
+    varlen: bool
+    data: tuple[str, ...]
+    tokenizer: str
+    warmup: int | None
+    steps: int | None
+    runs_per_case: int | None
+    tolerance: float | None
+    baselines: Path | None
+    runs: Path | None
+    replay: tuple[Path, ...]
+    refresh: bool
+    max_spread: float
+    accept_slower: str | None
+    require_verdict: bool
+    step_timeout: float | None
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Self:
+        """Read and check the options of a session.
+
+        Raises:
+            pytest.UsageError: naming the option, what it takes and what it got.
+        """
+        option = config.getoption
+
+        def path(name: str) -> Path | None:
+            value = option(name)
+            return Path(config.invocation_params.dir, value) if value else None
+
+        replay = tuple(Path(config.invocation_params.dir, value) for value in option("perf_replay"))
+        for file in replay:
+            if not file.exists():
+                raise pytest.UsageError(f"--perf-replay: {file} does not exist")
+        if replay and option("perf_refresh"):
+            raise pytest.UsageError("--perf-refresh records fresh runs only: --perf-replay cannot be refreshed from")
+        if option("perf_accept_slower") is not None and not option("perf_refresh"):
+            raise pytest.UsageError("--perf-accept-slower belongs to --perf-refresh: judging never accepts a slowdown")
+        return cls(
+            scale=option("perf_scale"),
+            dtype=option("perf_dtype"),
+            engine=option("perf_engine"),
+            trainer=_trainer(option("perf_trainer")),
+            varlen=option("perf_varlen"),
+            data=tuple(_source(source, config.invocation_params.dir) for source in option("perf_data")),
+            tokenizer=_tokenizer(option("perf_tokenizer"), config.invocation_params.dir),
+            warmup=option("perf_warmup"),
+            steps=option("perf_steps"),
+            runs_per_case=option("perf_runs_per_case"),
+            tolerance=option("perf_tolerance"),
+            baselines=path("perf_baselines"),
+            runs=path("perf_runs"),
+            replay=replay,
+            refresh=option("perf_refresh"),
+            max_spread=option("perf_max_spread"),
+            accept_slower=option("perf_accept_slower"),
+            require_verdict=option("perf_require_verdict"),
+            step_timeout=option("perf_step_timeout"),
+        )
+
+
+def declare(parser: pytest.Parser) -> None:
+    """Declare every option. All are prefixed, and repeatable instead of taking several values."""
+    group = parser.getgroup("perf", "trainpace: speed of LLM training")
+    add = group.addoption
+    add("--perf-scale", choices=("auto", "full", "proxy", "mini"), default="auto", help="How cases are cut to this machine (default: auto, the largest that it can run).")
+    add("--perf-trainer", default="native", metavar="NAME", help="What is measured: native, or package.module:object (default: native).")
+    add("--perf-engine", choices=("deepspeed", "fsdp2"), default="deepspeed", help="What shards the native trainer (default: deepspeed, ZeRO-3 as published).")
+    add("--perf-dtype", choices=("bf16", "fp32"), default="bf16", help="What the model computes in (default: bf16).")
+    add("--perf-varlen", action="store_true", help="Mask attention at the documents' borders (default: plain causal, as published).")
+    add("--perf-data", action="append", default=[], metavar="FILE|NAME", help="Alpaca records: a JSON or JSONL file, or a name on the hub; repeatable (default: a generated corpus).")
+    add("--perf-tokenizer", default="bytes", metavar="PATH|NAME", help="A tokenizer's folder, file or name on the hub (default: bytes, which needs no download).")
+    add("--perf-warmup", type=_positive, metavar="N", help="Steps before the measured ones (default: by scale and sequence).")
+    add("--perf-steps", type=_positive, metavar="N", help="Measured steps (default: by scale and sequence).")
+    add("--perf-runs-per-case", type=_positive, metavar="N", help=f"Fresh runs of each case (default: 1, by itself up to 5 where the noise needs it; {DEFAULT_REFRESH_RUNS} with --perf-refresh).")
+    add("--perf-tolerance", type=_share, metavar="X", help="Judge within this share, 0.05 is 5 %% (default: from the noise between the baseline's runs).")
+    add("--perf-baselines", metavar="DIR", help="Where baselines are read and refreshed (default: baselines/ beside the tests' root).")
+    add("--perf-runs", metavar="DIR", help="Keep every run as a file here.")
+    add("--perf-replay", action="append", default=[], metavar="FILE|DIR", help="Judge recorded runs instead of measuring; repeatable.")
+    add("--perf-refresh", action="store_true", help="Record this device's baselines.")
+    add("--perf-max-spread", type=_share, default=0.10, metavar="X", help="Refuse to record runs that differ by more than this share (default: 0.10).")
+    add("--perf-accept-slower", metavar="REASON", help="With --perf-refresh: record slower values, and why.")
+    add("--perf-require-verdict", action="store_true", help="A case that could not be judged fails.")
+    add("--perf-step-timeout", type=_seconds, metavar="SECONDS", help="A run without a step for this long has hung (default: 300, on GPUs 1800).")
+
+
+def _trainer(value: str) -> str:
+    if value != "native" and not re.fullmatch(r"[\w.]+:\w+", value):
+        raise pytest.UsageError(f"--perf-trainer: expected native or package.module:object, got {value!r}")
+    return value
+
+
+def _source(value: str, folder: Path) -> str:
+    """A file as its whole path; anything else is a name on the hub."""
+    path = folder / value
+    if path.is_file():
+        return str(path.resolve())
+    if path.suffix in {".json", ".jsonl"} or value.startswith((".", "/", "~")):
+        raise pytest.UsageError(f"--perf-data: no file {path}")
+    return value
+
+
+def _tokenizer(value: str, folder: Path) -> str:
+    path = folder / value
+    return str(path.resolve()) if path.exists() else value
+
+
+def _number(convert: Callable[[str], Any], fits: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            # argparse words an ArgumentTypeError's text; pytest's parser turns it into a usage error.
+            from argparse import ArgumentTypeError
+
+            raise ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+_positive = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+_share = _number(float, lambda value: 0 < value < 1, "a share between 0 and 1 (0.05 is 5 %)")
+_seconds = _number(float, lambda value: 0 < value < float("inf"), "a positive number of seconds")

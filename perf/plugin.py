@@ -1,0 +1,205 @@
+"""The pytest plugin: options, fixtures and hooks. Thin: each calls one function of a room."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perf
+from perf import options as perf_options
+from perf.cases import Case
+from perf.judge.verdict import Verdict, exit_status, outcome
+from perf.options import Options
+from perf.session import Measured, Session
+
+_SESSION = pytest.StashKey[Session]()
+
+JudgeSpeed = Callable[[Case], Measured]
+
+
+class StaleBaseline(UserWarning):
+    """A case is faster than its baseline, which hides the next regression until it is refreshed."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    perf_options.declare(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options, before anything is collected."""
+    config.addinivalue_line("markers", "perf_trainer(name): measure this trainer, package.module:object")
+    _refuse_a_shadow(config)
+    config.stash[_SESSION] = Session(
+        options=Options.of(config), root=config.rootpath, show=lambda title, steps: _show(config, title, steps)
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each speed case its clock; take out what a replay does not hold."""
+    from perf.report.benchmark import Clock
+
+    session = config.stash[_SESSION]
+    if session.options.replay:
+        recorded = session.replayed
+        missing = [item for item in items if _is_speed(item) and _case(item).id not in recorded]
+        items[:] = [item for item in items if item not in missing]
+        if missing:
+            config.hook.pytest_deselected(items=missing)
+    for item in items:
+        if _is_speed(item):
+            item.add_marker(pytest.mark.benchmark(timer=Clock()))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse, with speed cases selected, what would leave them without a measurement that counts."""
+    config, speed = session.config, [item for item in session.items if _is_speed(item)]
+    config.stash[_SESSION].selected = max(1, len(speed))
+    if not speed:
+        return
+    if config.getoption("dist", "no") != "no" or config.getoption("numprocesses", None):
+        raise pytest.UsageError("-n runs cases side by side, where they measure each other: leave it out for perf cases")
+    for name in ("disable", "skip"):
+        if config.getoption(f"benchmark_{name}"):
+            raise pytest.UsageError(f"--benchmark-{name} drops the measurement of perf cases: leave it out")
+    if len(speed) == len(session.items):
+        from perf.report.benchmark import silence_table
+
+        silence_table(config)
+
+
+@pytest.fixture(scope="session")
+def distributed(pytestconfig: pytest.Config) -> Any:
+    """Fresh process groups on demand: `distributed.run(workload) -> Run`."""
+    return pytestconfig.stash[_SESSION].distributed
+
+
+@pytest.fixture
+def judge_speed(request: pytest.FixtureRequest, benchmark: Any, record_property: Any) -> JudgeSpeed:
+    """Measure a case, judge it against its baseline, and end the test as its verdict says."""
+    session = request.config.stash[_SESSION]
+    marker = request.node.get_closest_marker("perf_trainer")
+
+    def judge(case: Case) -> Measured:
+        measured = session.measure(request.node.nodeid, case, marker.args[0] if marker else None)
+        _record(measured, request.node, benchmark, record_property)
+        _end(measured, session.options)
+        return measured
+
+    return judge
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """End every process; let the exit status say which kind of failure it was."""
+    perf_session = session.config.stash[_SESSION]
+    perf_session.close()
+    if exitstatus != pytest.ExitCode.TESTS_FAILED:
+        return
+    measured = perf_session.measured.values()
+    judged_failures = sum(_outcome(each, perf_session.options)[0] == "failed" for each in measured)
+    session.exitstatus = exit_status(
+        (each.judgement.verdict for each in measured if each.change is None),
+        require_verdict=perf_session.options.require_verdict,
+        ordinary_failure=session.testsfailed > judged_failures
+        or any(each.change is not None and each.change.new is None for each in measured),
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table, and what must be said beside it."""
+    session = config.stash[_SESSION]
+    if session.measured:
+        from perf.report.terminal import print_report
+
+        print_report(
+            [each.judgement for each in session.measured.values()],
+            changes=[each.change for each in session.measured.values() if each.change],
+            said=session.said,
+            terminal=terminalreporter,
+        )
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    """pytest-benchmark's own way takes over a second; ours is at hand."""
+    from perf.report.benchmark import machine_info
+
+    return machine_info(config.stash[_SESSION].machine)
+
+
+def _record(measured: Measured, item: pytest.Item, benchmark: Any, record_property: Callable[[str, object], None]) -> None:
+    """The numbers, for machines: JUnit properties and pytest-benchmark's file."""
+    from perf.report.benchmark import export, properties
+
+    for name, value in properties(measured.judgement).items():
+        record_property(name, value)
+    marker = item.get_closest_marker("benchmark")
+    assert marker
+    if measured.runs:
+        export(benchmark, marker.kwargs["timer"], measured.runs, measured.judgement)
+
+
+def _end(measured: Measured, options: Options) -> None:
+    """Pass, fail or skip, with the reasons as the message."""
+    how, text = _outcome(measured, options)
+    if how == "failed":
+        pytest.fail("\n".join(filter(None, (text, measured.detail))), pytrace=False)
+    if how == "skipped":
+        pytest.skip(text)
+    if measured.judgement.verdict is Verdict.IMPROVEMENT and measured.change is None:
+        warnings.warn(StaleBaseline(f"{measured.judgement.case}: {text}"), stacklevel=2)
+
+
+def _outcome(measured: Measured, options: Options) -> tuple[str, str]:
+    """What becomes of the test, and why. A refresh passes when it recorded: its verdict is of the old baseline."""
+    judgement, change = measured.judgement, measured.change
+    if change is not None:
+        return ("failed" if change.new is None else "passed"), str(change)
+    text = "\n".join((f"{judgement.verdict}: {judgement.case}", *judgement.reasons))
+    return outcome(judgement.verdict, require_verdict=options.require_verdict), text
+
+
+@contextlib.contextmanager
+def _show(config: pytest.Config, title: str, steps: int) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar while a run is under way; pytest's capturing steps aside for it."""
+    from perf.report.terminal import Progress
+
+    capture = config.pluginmanager.getplugin("capturemanager")
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        progress = Progress.on(reporter)
+        progress.start(title, steps)
+        try:
+            yield progress.update
+        finally:
+            progress.stop()
+
+
+def _is_speed(item: pytest.Item) -> bool:
+    return "judge_speed" in getattr(item, "fixturenames", ()) and hasattr(item, "callspec")
+
+
+def _case(item: pytest.Item) -> Case:
+    """The case of a speed test, its parameter `case`."""
+    case = item.callspec.params.get("case")  # type: ignore[attr-defined]
+    if not isinstance(case, Case):
+        raise pytest.UsageError(
+            f"{item.nodeid}: a test that uses judge_speed takes a parameter `case`, a perf.cases.Case; got {case!r}"
+        )
+    return case
+
+
+def _refuse_a_shadow(config: pytest.Config) -> None:
+    """A repository's own perf/ must be a plain folder: as a package it would hide this one from its tests."""
+    ours = Path(perf.__file__).resolve().parent
+    for folder in (config.rootpath, config.invocation_params.dir):
+        shadow = folder / "perf" / "__init__.py"
+        if shadow.exists() and shadow.parent.resolve() != ours:
+            raise pytest.UsageError(
+                f"{shadow} makes that folder a package named perf, which hides the installed suite: delete the file, "
+                "a folder of tests needs none"
+            )

@@ -1,0 +1,231 @@
+"""One session of the suite: measures cases, judges them, keeps what was said of each."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from perf.cases import Case, Workload
+from perf.cases.scales import Resolved, resolve
+from perf.judge import baseline as baselines
+from perf.judge.refresh import Change, refresh
+from perf.judge.verdict import Judgement, judge, judge_failure, runs_to_measure
+from perf.launch.distributed import Data, Distributed, Side
+from perf.launch.lock import device_lock
+from perf.measure.device import Machine, peak_tflops, present
+from perf.measure.run import Device, Run, RunFailed, read_runs, write_run
+from perf.options import DEFAULT_REFRESH_RUNS, Options
+
+DISTURBED_ATTEMPTS = 3
+"""Fresh runs in place of one that something disturbed, before the case is called invalid."""
+
+Show = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
+"""Shows the progress of one run: given a title and the steps in all, a context that takes (step, text)."""
+
+
+@dataclass
+class Measured:
+    """What came of one case: its runs (none where it failed), the judgement, and in a refresh what was recorded."""
+
+    runs: list[Run]
+    judgement: Judgement
+    detail: str = ""
+    """The failing rank's traceback or log."""
+    change: Change | None = None
+
+
+@dataclass(kw_only=True)
+class Session:
+    """Holds what the cases of a session share. Nothing is started before the first case asks for it."""
+
+    options: Options
+    root: Path
+    """The tests' root: baselines/ lies in it, and a user's trainer is imported from it."""
+    show: Show
+    selected: int = 1
+    """Speed cases in this session: they share its chance of a false alarm."""
+    said: list[str] = field(default_factory=list)
+    """Choices that the suite made by itself, with their reasons, for the report."""
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """By test id."""
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """End every process that the session started, free the device."""
+        self._stack.close()
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The machine at hand."""
+        return present()
+
+    @cached_property
+    def distributed(self) -> Distributed:
+        """Runs workloads in fresh process groups; the first use takes the device's lock.
+
+        Raises:
+            DeviceBusy: where another suite holds the device.
+        """
+        self._stack.enter_context(device_lock(self.machine.device.slug))
+        options = self.options
+        return self._stack.enter_context(
+            Distributed(
+                machine=self.machine,
+                data=Data(sources=options.data, tokenizer=options.tokenizer),
+                cache=cache_folder(),
+                step_timeout=options.step_timeout or (1800.0 if self.machine.gpus else 300.0),
+                sides={"here": Side(checkout=self.root)},
+            )
+        )
+
+    @cached_property
+    def replayed(self) -> dict[str, list[Run]]:
+        """Recorded runs by case.
+
+        Raises:
+            FileError: for a file that holds no run.
+        """
+        found: dict[str, list[Run]] = {}
+        for path in self.options.replay:
+            for run in read_runs(path):
+                found.setdefault(run.workload.case, []).append(run)
+        return found
+
+    @property
+    def baselines_folder(self) -> Path:
+        """Where this session reads and refreshes baselines."""
+        return self.options.baselines or self.root / "baselines"
+
+    def measure(self, test: str, case: Case, trainer: str | None = None) -> Measured:
+        """Measure (or replay) `case` and judge it; in a refresh, record it. Remembered under `test`."""
+        try:
+            result = self._measure(case, trainer or self.options.trainer)
+        except RunFailed as failure:
+            result = Measured([], judge_failure(case.id, None, failure), failure.detail)
+        self.measured[test] = result
+        return result
+
+    def resolve(self, case: Case, trainer: str) -> Resolved:
+        """Cut `case` to this machine; the reason goes to the report.
+
+        Raises:
+            RunFailed: where the asked-for scale cannot run here.
+        """
+        options = self.options
+        cuts = baselines.proxy_cuts(self._baselines(self.machine.device), case.id)
+        try:
+            resolved = resolve(
+                case,
+                self.machine,
+                scale=options.scale,
+                dtype=options.dtype,
+                attention="varlen" if options.varlen else "causal",
+                trainer=trainer,
+                engine=options.engine if trainer == "native" else "own",
+                warmup=options.warmup,
+                steps=options.steps,
+                vocabulary=self._vocabulary,
+                stored_cut=cuts[0] if cuts else None,
+            )
+        except ValueError as error:
+            raise RunFailed(str(error)) from None
+        for text in (resolved.reason, *resolved.warnings):
+            self.say(f"{case.id}: {text}" if text in resolved.warnings else text)
+        return resolved
+
+    def say(self, text: str) -> None:
+        """Say something once in the report."""
+        if text not in self.said:
+            self.said.append(text)
+
+    def _measure(self, case: Case, trainer: str) -> Measured:
+        if self.options.replay:
+            return self._replay(case)
+        workload = self.resolve(case, trainer).workload
+        device = self.machine.cpu if workload.scale == "mini" else self.machine.device
+        stored = self._baselines(device)
+        found = baselines.find(stored, workload)
+        pool = baselines.pool(stored, workload.scale)
+        wanted = self.options.runs_per_case
+        if self.options.refresh:
+            number = wanted or DEFAULT_REFRESH_RUNS
+        else:
+            number = runs_to_measure(found, pool=pool, selected_cases=self.selected, at_least=wanted or 1)
+            if wanted is None and number > 1:
+                self.say(f"{number} runs a case: the noise between the baseline's runs needs as many")
+        runs: list[Run] = []
+        try:
+            for index in range(number):
+                runs.append(self._run(workload, f"{case.id} {workload.scale}", index, number))
+        except RunFailed as failure:
+            return Measured(runs, judge_failure(case.id, workload, failure), failure.detail)
+        judged = self._judged(runs, device, stored)
+        if not self.options.refresh:
+            return Measured(runs, judged)
+        (change,) = refresh(
+            self.baselines_folder,
+            runs,
+            max_spread=self.options.max_spread,
+            accept_slower=self.options.accept_slower,
+            peak_tflops=peak_tflops(device, workload.dtype),
+        )
+        return Measured(runs, judged, change=change)
+
+    def _replay(self, case: Case) -> Measured:
+        runs = self.replayed[case.id]
+        kinds = sorted({f"{run.workload.key} on {run.device.slug}" for run in runs})
+        if len(kinds) > 1:
+            raise RunFailed(f"the replayed runs of {case.id} are of several workloads or devices: {', '.join(kinds)}")
+        return Measured(runs, self._judged(runs, runs[0].device, self._baselines(runs[0].device)))
+
+    def _judged(self, runs: list[Run], device: Device, stored: list[Any]) -> Judgement:
+        workload = runs[0].workload
+        return judge(
+            runs,
+            baselines.find(stored, workload),
+            pool=baselines.pool(stored, workload.scale),
+            selected_cases=self.selected,
+            tolerance=self.options.tolerance,
+            peak_tflops=peak_tflops(device, workload.dtype),
+        )
+
+    def _run(self, workload: Workload, title: str, index: int, number: int) -> Run:
+        """One run that can be trusted; one that was disturbed is measured again, and counted."""
+        for attempt in range(1, DISTURBED_ATTEMPTS + 1):
+            nth = f", run {index + 1} of {number}" if number > 1 else ""
+            again = f", attempt {attempt}" if attempt > 1 else ""
+            with self.show(title + nth + again, workload.warmup + workload.steps) as progress:
+                run = self.distributed.run(workload, progress=progress)
+            if self.options.runs:
+                write_run(run, self.options.runs)
+            if not run.health.faults:
+                break
+            self.say(f"{title}: disturbed: {run.health.faults[0]}")
+        return run
+
+    def _baselines(self, device: Device) -> list[Any]:
+        return baselines.load([self.baselines_folder], device.slug)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        """Ids that the tokenizer can give.
+
+        Raises:
+            RunFailed: where it is no tokenizer.
+        """
+        from perf.data import DataError, vocabulary_size
+
+        try:
+            return vocabulary_size(self.options.tokenizer)
+        except DataError as error:
+            raise RunFailed(str(error)) from None
+
+
+def cache_folder() -> Path:
+    """Where packed tokens are kept between sessions: TRAINPACE_CACHE, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("TRAINPACE_CACHE") or user_cache_path("trainpace"))
