@@ -7,20 +7,20 @@ from perf.cases import LLAMA2_7B, PUBLISHED, Case
 
 def test_fourteen_rows_with_ids_of_their_own():
     """The table has 14 rows, and each id names one."""
-    assert 14 == len({case.id for case in PUBLISHED})
+    assert len({case.id for case in PUBLISHED}) == 14
 
 
 def test_id_says_model_length_and_sp():
     """An id reads `model-length-sp`."""
-    assert ("llama2_7b-8k-sp1", "llama2_70b-1m-sp64") == (PUBLISHED[0].id, str(PUBLISHED[-1]))
+    assert (PUBLISHED[0].id, str(PUBLISHED[-1])) == ("llama2_7b-8k-sp1", "llama2_70b-1m-sp64")
 
 
 def test_length_by_name_and_by_number():
     """A length is a name of the table or a number of tokens."""
-    assert (1 << 20, 5000) == (
+    assert (
         Case(model=LLAMA2_7B, length="1m", sp=1, gpus=1).sequence,
         Case(model=LLAMA2_7B, length="5000", sp=1, gpus=1).sequence,
-    )
+    ) == (1 << 20, 5000)
 
 
 @pytest.mark.parametrize("length", ["9k", "0", "-5", ""])

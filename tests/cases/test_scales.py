@@ -58,7 +58,7 @@ def test_mini_of_an_unusual_case():
     """A user's short case with an sp that no mini has is still cut to one that runs."""
     workload = resolve(Case(model=YI_34B_200K, length="300", sp=3, gpus=3), LAPTOP).workload
 
-    assert (2, 2, 32) == (workload.sp, workload.ranks, workload.sequence)
+    assert (workload.sp, workload.ranks, workload.sequence) == (2, 2, 32)
 
 
 @pytest.mark.parametrize("case", PUBLISHED, ids=str)
@@ -89,14 +89,14 @@ def test_proxy_cuts_ranks_and_sp_before_layers():
     """A proxy takes the GPUs present, the largest sp that they and the heads allow, then as many layers as fit."""
     actual = resolve(CASES["llama2_7b-1m-sp16"], machine(8))
 
-    assert "full needs 32 GPUs, 8 present: proxy, GPUs 32 -> 8, sp 16 -> 8, layers 32 -> 23" == actual.reason
-    assert (8, 8, 23, 1 << 20) == cut(actual.workload)
-    assert (8, 1, 3, ()) == (
+    assert actual.reason == "full needs 32 GPUs, 8 present: proxy, GPUs 32 -> 8, sp 16 -> 8, layers 32 -> 23"
+    assert cut(actual.workload) == (8, 8, 23, 1 << 20)
+    assert (
         actual.workload.accumulation,
         actual.workload.warmup,
         actual.workload.steps,
         actual.warnings,
-    )
+    ) == (8, 1, 3, ())
 
 
 def test_proxy_keeps_the_width():
@@ -110,27 +110,27 @@ def test_proxy_sp_divides_the_cases_own():
     """On 6 GPUs an sp of 8 becomes 4, and the two GPUs that do not make a group stay idle."""
     workload = resolve(CASES["llama2_7b-128k-sp8"], machine(6)).workload
 
-    assert (4, 4) == (workload.ranks, workload.sp)
+    assert (workload.ranks, workload.sp) == (4, 4)
 
 
 def test_proxy_that_must_cut_the_sequence_says_so():
     """Where two layers do not fit, the sequence is halved until they do, and a warning says so loudly."""
     actual = resolve(CASES["llama2_70b-128k-sp8"], machine(1))
 
-    assert (1, 1, 2, 32 << 10) == cut(actual.workload)
-    assert ("SEQUENCE CUT 131072 -> 32768 tokens: says little of the case's own length",) == actual.warnings
-    assert (3, 12) == (actual.workload.warmup, actual.workload.steps)
+    assert cut(actual.workload) == (1, 1, 2, 32 << 10)
+    assert actual.warnings == ("SEQUENCE CUT 131072 -> 32768 tokens: says little of the case's own length",)
+    assert (actual.workload.warmup, actual.workload.steps) == (3, 12)
 
 
 def test_proxy_on_request():
     """A proxy asked for where the full case fits is the full case under another name."""
     actual = resolve(CASES["llama2_7b-8k-sp1"], machine(8), scale="proxy")
 
-    assert ("asked for: proxy", "proxy", (8, 1, 32, 8 << 10)) == (
+    assert (
         actual.reason,
         actual.workload.scale,
         cut(actual.workload),
-    )
+    ) == ("asked for: proxy", "proxy", (8, 1, 32, 8 << 10))
 
 
 def test_stored_cut_is_reused():
@@ -140,7 +140,7 @@ def test_stored_cut_is_reused():
     actual = resolve(case, machine(1), stored_cut=stored, engine="fsdp2")
 
     assert (cut(stored), ()) == (cut(actual.workload), actual.warnings)
-    assert ("fsdp2", {}) == (actual.workload.engine, actual.workload.thresholds)
+    assert (actual.workload.engine, actual.workload.thresholds) == ("fsdp2", {})
 
 
 def test_stored_cut_that_needs_more_gpus_is_not_reused():
@@ -149,8 +149,8 @@ def test_stored_cut_that_needs_more_gpus_is_not_reused():
     stored = resolve(case, machine(4)).workload
     actual = resolve(case, machine(2), stored_cut=stored)
 
-    assert 2 == actual.workload.ranks
-    assert ("the cut stored with the proxy baseline is not reused: it needs 4 GPUs, 2 present",) == actual.warnings
+    assert actual.workload.ranks == 2
+    assert actual.warnings == ("the cut stored with the proxy baseline is not reused: it needs 4 GPUs, 2 present",)
 
 
 def test_stored_cut_of_another_shape_is_not_reused():
@@ -161,9 +161,9 @@ def test_stored_cut_of_another_shape_is_not_reused():
     actual = resolve(case, machine(2), stored_cut=other)
 
     assert cut(stored) == cut(actual.workload)
-    assert (
+    assert actual.warnings == (
         "the cut stored with the proxy baseline is not reused: the case's model has another shape now",
-    ) == actual.warnings
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_auto_on_a_gpu_that_is_too_small():
     """A GPU that no proxy fits leaves auto with mini."""
     actual = resolve(CASES["llama2_70b-8k-sp1"], machine(1, gib=4))
 
-    assert "even 2 layers of a short sequence do not fit 4 GiB: mini" == actual.reason
+    assert actual.reason == "even 2 layers of a short sequence do not fit 4 GiB: mini"
 
 
 def test_larger_tokenizer_raises_the_vocabulary():
@@ -194,9 +194,9 @@ def test_larger_tokenizer_raises_the_vocabulary():
     case = CASES["llama2_7b-8k-sp1"]
     actual = resolve(case, LAPTOP, vocabulary=32000)
 
-    assert 32000 == actual.workload.shape.vocabulary
+    assert actual.workload.shape.vocabulary == 32000
     assert resolve(case, LAPTOP).workload.hash != actual.workload.hash
-    assert ("vocabulary 512 -> 32000: the tokenizer has more ids than the model",) == actual.warnings
+    assert actual.warnings == ("vocabulary 512 -> 32000: the tokenizer has more ids than the model",)
 
 
 def test_smaller_tokenizer_changes_nothing():
@@ -210,7 +210,7 @@ def test_steps_can_be_set():
     """`warmup` and `steps` replace the table's."""
     workload = resolve(CASES["llama2_7b-1m-sp16"], LAPTOP, warmup=1, steps=2).workload
 
-    assert (1, 2) == (workload.warmup, workload.steps)
+    assert (workload.warmup, workload.steps) == (1, 2)
 
 
 def test_settings_reach_the_workload():
@@ -219,12 +219,12 @@ def test_settings_reach_the_workload():
         CASES["llama2_7b-8k-sp1"], LAPTOP, dtype="fp32", attention="varlen", trainer="ours:fast", engine="deepspeed"
     ).workload
 
-    assert ("fp32", "varlen", "ours:fast", {}) == (
+    assert (
         workload.dtype,
         workload.attention,
         workload.trainer,
         workload.thresholds,
-    )
+    ) == ("fp32", "varlen", "ours:fast", {})
 
 
 def test_mini_shards_its_matrices():

@@ -87,7 +87,7 @@ def test_cpu_model_from_the_kernel(tmp_path):
     """The model is the kernel's; where the kernel names none, the architecture."""
     root = files(tmp_path, {"x86": "processor\t: 0\nmodel name\t: AMD EPYC 7763\n", "arm": "processor\t: 0\n"})
 
-    assert "AMD EPYC 7763" == cpu_model(root / "x86")
+    assert cpu_model(root / "x86") == "AMD EPYC 7763"
     assert os.uname().machine == cpu_model(root / "arm") == cpu_model(root / "missing")
 
 
@@ -178,10 +178,10 @@ def test_present_with_gpus(with_fake_driver):
         "m.gpu_free_bytes >> 30); print(*m.notes)"
     )
 
-    assert (
+    assert actual == (
         "a100-sxm4-80gb 2 80 400.0 78\n"
         "the GPUs are not equal: using 2 x NVIDIA A100-SXM4-80GB, leaving Tesla T4; see CUDA_VISIBLE_DEVICES"
-    ) == actual
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_unknown_gpu_is_noted(with_fake_driver):
     """A GPU without a datasheet is used, and a note says what cannot be told of it."""
     actual = with_fake_driver("print(*present().notes)", CUDA_VISIBLE_DEVICES="2")
 
-    assert "no datasheet for Tesla T4 (t4): % of peak and impossible TFLOPs cannot be told" == actual
+    assert actual == "no datasheet for Tesla T4 (t4): % of peak and impossible TFLOPs cannot be told"
 
 
 def test_window_with_gpus(with_fake_driver):
@@ -218,11 +218,11 @@ def test_window_with_gpus(with_fake_driver):
         "w = GpuWindow(2); w.open(); time.sleep(0.05); h = w.close(); print(*h.faults, *h.notes, sep='\\n')"
     )
 
-    assert (
+    assert actual == (
         "GPU 0: thermal slowdown during 100% of the window (1155 MHz, 71 C, 399 W at its end)\n"
         "GPU 1: used by other processes too (pid 1)\n"
         "GPU 1: software power cap during 100% of the window (1155 MHz, 71 C, 399 W at its end)"
-    ) == actual
+    )
 
 
 def device(slug: str) -> Device:
@@ -254,7 +254,7 @@ def test_aliases_lead_to_datasheets():
 
 def test_healthy_gpu():
     """Counters that stood still are neither faults nor notes."""
-    assert ((), ()) == gpu_faults([COLD], [COLD], WINDOW)
+    assert gpu_faults([COLD], [COLD], WINDOW) == ((), ())
 
 
 @pytest.mark.parametrize("reason", ["thermal slowdown", "power brake", "hardware slowdown"])
@@ -271,48 +271,49 @@ def test_power_cap_is_a_note():
     """The software power cap is normal in training."""
     after = gpu(slowed_ns=COLD.slowed_ns | {"software power cap": 9_000_000_000})
 
-    assert (
+    assert gpu_faults([COLD], [after], WINDOW) == (
         (),
         ("GPU 0: software power cap during 90% of the window (1155 MHz, 71 C, 399 W at its end)",),
-    ) == gpu_faults([COLD], [after], WINDOW)
+    )
 
 
 def test_a_blink_is_no_fault():
     """Less than a hundredth of the window cannot move a median by as much as the least tolerance."""
     after = gpu(slowed_ns=COLD.slowed_ns | {"thermal slowdown": 90_000_000})
 
-    assert ((), ()) == gpu_faults([COLD], [after], WINDOW)
+    assert gpu_faults([COLD], [after], WINDOW) == ((), ())
 
 
 def test_reasons_stand_in_for_counters():
     """Where a card does not count a reason, its bit at the window's end decides."""
     before, after = gpu(slowed_ns={}), gpu(slowed_ns={}, reasons=0x40 | 0x4, clock_mhz=None, celsius=None, watts=None)
 
-    assert (
+    assert gpu_faults([before], [after], WINDOW) == (
         ("GPU 0: thermal slowdown at the window's end (no sensors)",),
         ("GPU 0: software power cap at the window's end (no sensors)",),
-    ) == gpu_faults([before], [after], WINDOW)
+    )
 
 
 def test_idle_and_application_clocks_are_nothing():
     """Idle, application clocks and sync boost say nothing against a run."""
-    assert ((), ()) == gpu_faults([gpu(slowed_ns={})], [gpu(slowed_ns={}, reasons=0x1 | 0x2 | 0x10)], WINDOW)
+    assert gpu_faults([gpu(slowed_ns={})], [gpu(slowed_ns={}, reasons=0x1 | 0x2 | 0x10)], WINDOW) == ((), ())
 
 
 def test_new_ecc_errors_are_a_fault():
     """Uncorrected ECC errors count where they are new."""
-    assert (("GPU 0: 3 new uncorrected ECC errors",), ()) == gpu_faults([COLD], [gpu(ecc_errors=5)], WINDOW)
+    assert gpu_faults([COLD], [gpu(ecc_errors=5)], WINDOW) == (("GPU 0: 3 new uncorrected ECC errors",), ())
 
 
 def test_card_without_ecc():
     """A card that does not count ECC errors has none."""
-    assert ((), ()) == gpu_faults([gpu(ecc_errors=None)], [gpu(ecc_errors=None)], WINDOW)
+    assert gpu_faults([gpu(ecc_errors=None)], [gpu(ecc_errors=None)], WINDOW) == ((), ())
 
 
 def test_stranger_on_the_gpu_is_a_fault():
     """A process of another session at either end of the window makes the run invalid."""
-    assert (("GPU 0: used by other processes too (pid 41, 7077)",), ()) == gpu_faults(
-        [gpu(foreign=(7077,))], [gpu(foreign=(41, 7077))], WINDOW
+    assert gpu_faults([gpu(foreign=(7077,))], [gpu(foreign=(41, 7077))], WINDOW) == (
+        ("GPU 0: used by other processes too (pid 41, 7077)",),
+        (),
     )
 
 

@@ -81,10 +81,10 @@ def test_statistics_are_those_of_the_steps(session, tmp_path):
     first, second = benchmarks(tmp_path / "out.json")
     runs = factories.make_runs(1000.0, 1010.0, noise=0.05)
 
-    assert ("3 passed", 0) == (done.stdout.splitlines()[-1][:8], done.returncode)
+    assert (done.stdout.splitlines()[-1][:8], done.returncode) == ("3 passed", 0)
     assert [seconds for run in runs for seconds in step_seconds(run)] == pytest.approx(first["stats"]["data"])
-    assert (80, 1) == (first["stats"]["rounds"], first["stats"]["iterations"])
-    assert 2 == pytest.approx(second["stats"]["median"] / first["stats"]["median"])
+    assert (first["stats"]["rounds"], first["stats"]["iterations"]) == (80, 1)
+    assert pytest.approx(second["stats"]["median"] / first["stats"]["median"]) == 2
 
 
 def test_extra_info_carries_runs_and_judgement(session, tmp_path):
@@ -93,23 +93,23 @@ def test_extra_info_carries_runs_and_judgement(session, tmp_path):
     info = benchmarks(tmp_path / "out.json")[0]["extra_info"]
     runs = factories.make_runs(1000.0, 1010.0, noise=0.05)
 
-    assert "no baseline" == info["judgement"]["verdict"]
+    assert info["judgement"]["verdict"] == "no baseline"
     assert [throughput.tgs(run) for run in runs] == pytest.approx([run["tgs"] for run in info["runs"]])
-    assert ["run0", "run1"] == [run["id"] for run in info["runs"]]
+    assert [run["id"] for run in info["runs"]] == ["run0", "run1"]
 
 
 def test_parameters_are_text(session, tmp_path):
     """A parameter is written as its name, whatever it is."""
     session("--benchmark-json=out.json")
 
-    assert {"tgs": "1000.0"} == benchmarks(tmp_path / "out.json")[0]["params"]
+    assert benchmarks(tmp_path / "out.json")[0]["params"] == {"tgs": "1000.0"}
 
 
 def test_case_without_a_run_is_left_out(session, tmp_path):
     """A case whose run was killed is in no file, and nothing complains that its fixture was not used."""
     done = session("--benchmark-json=out.json")
 
-    assert ["test_speed[1000.0]", "test_speed[500.0]"] == [each["name"] for each in benchmarks(tmp_path / "out.json")]
+    assert [each["name"] for each in benchmarks(tmp_path / "out.json")] == ["test_speed[1000.0]", "test_speed[500.0]"]
     assert "warning" not in done.stdout
 
 
@@ -120,7 +120,7 @@ def test_compare_reads_the_files(session, tmp_path):
     command = [sys.executable, "-m", "pytest_benchmark", "compare", "a.json", "b.json", "--columns=median,rounds"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
 
-    assert 2 == done.stdout.count("test_speed[1000.0]")
+    assert done.stdout.count("test_speed[1000.0]") == 2
     assert "Median" in done.stdout
 
 
@@ -136,7 +136,7 @@ def test_own_table_on_request(session):
 
 def test_disabled_benchmarks(session):
     """Where benchmarks are disabled the export does nothing and fails nothing."""
-    assert 0 == session("--benchmark-disable").returncode
+    assert session("--benchmark-disable").returncode == 0
 
 
 def test_machine_info_is_ours(session, tmp_path):
@@ -152,7 +152,7 @@ def test_machine_info_of_gpus():
     gpus = factories.CPU.model_copy(update={"kind": "cuda", "slug": "a100-sxm4-80gb", "count": 8})
     info = machine_info(Machine(gpus=gpus, cpu=factories.CPU, free_bytes=1))
 
-    assert ("a100-sxm4-80gb", 8) == (info["gpus"]["slug"], info["gpus"]["count"])
+    assert (info["gpus"]["slug"], info["gpus"]["count"]) == ("a100-sxm4-80gb", 8)
 
 
 def test_steps_are_the_slowest_ranks():
@@ -166,7 +166,7 @@ def test_extra_info_without_runs():
     """A case without a run still has its judgement."""
     info = extra_info([], judge_failure("llama2_7b-8k-sp1", None, RunFailed("killed", rank=1)))
 
-    assert ("invalid", []) == (info["judgement"]["verdict"], info["runs"])
+    assert (info["judgement"]["verdict"], info["runs"]) == ("invalid", [])
 
 
 def test_clocks_are_their_own():
@@ -175,18 +175,18 @@ def test_clocks_are_their_own():
     clock.advance(1.5)
     clock.advance(0.5)
 
-    assert (2.0, 0.0) == (clock(), other())
+    assert (clock(), other()) == (2.0, 0.0)
 
 
 def test_properties_of_a_judged_case():
     """JUnit properties are named, worded, and without what is not known."""
     actual = properties(judge(factories.make_runs(1000.0), None))
 
-    assert ("no baseline", "llama2_7b-8k-sp1", "mini") == (
+    assert (
         actual["perf.verdict"],
         actual["perf.case"],
         actual["perf.scale"],
-    )
+    ) == ("no baseline", "llama2_7b-8k-sp1", "mini")
     assert pytest.approx(1000.0) == float(actual["perf.tgs"])
     assert {"perf.ratio", "perf.tolerance", "perf.peak_share", "perf.baseline_tgs"}.isdisjoint(actual)
 

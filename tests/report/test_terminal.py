@@ -108,14 +108,14 @@ def test_nothing_is_wider_than_the_terminal(judged):
     assert max(len(line) for line in drawn.splitlines()) <= 80
     assert words("case TGS of peak baseline ratio") == drawn.splitlines()[0].split()
     assert words("scale, GPUs TFLOPs memory origin tolerance verdict") == drawn.splitlines()[1].split()
-    assert ["llama2_7b-8k-sp1", "1001.0", "-", "1000.0", "1.001", "pass"] == drawn.splitlines()[3].split()
+    assert drawn.splitlines()[3].split() == ["llama2_7b-8k-sp1", "1001.0", "-", "1000.0", "1.001", "pass"]
 
 
 def test_ids_are_not_folded(judged):
     """A published case's id is whole at 80 columns."""
     text = render(judged, width=80)
 
-    assert [] == [each.case for each in judged if f"\n{each.case} " not in text]
+    assert [each.case for each in judged if f"\n{each.case} " not in text] == []
 
 
 def test_long_id_folds():
@@ -184,7 +184,7 @@ def test_versions_that_differ(stored):
     runs = factories.make_runs(1000.0, software={"python": "3.11.7", "torch": "2.14.0"})
     text = render([judge(runs, baseline), judge(runs, baseline)])
 
-    assert 1 == text.count("version, baseline -> now: torch 2.13.0 -> 2.14.0\n")
+    assert text.count("version, baseline -> now: torch 2.13.0 -> 2.14.0\n") == 1
 
 
 def test_notes_of_some_cases_name_them(judged):
@@ -220,10 +220,10 @@ def test_last_line_counts_and_names(judged):
     """The last line counts every verdict and names whatever did not pass."""
     actual = last_line(judged)
 
-    assert (
+    assert actual[: actual.index("1 inconclusive")] == (
         "6 cases: 1 pass, 1 regression (llama2_7b-128k-sp8 0.70 of baseline, tolerance 3.2 %), "
         "1 improvement (llama2_7b-256k-sp8 1.20 of baseline, tolerance 3.2 %), 1 no baseline (llama2_7b-32k-sp1), "
-    ) == actual[: actual.index("1 inconclusive")]
+    )
     assert (
         "runs would decide), 1 invalid (llama2_7b-1m-sp16: expected a run of all its steps, got none: rank 3" in actual
     )
@@ -232,24 +232,24 @@ def test_last_line_counts_and_names(judged):
 
 def test_last_line_of_one():
     """One case is a case."""
-    assert "1 case: 1 no baseline (llama2_7b-8k-sp1)" == last_line([judge(factories.make_runs(1.0), None)])
+    assert last_line([judge(factories.make_runs(1.0), None)]) == "1 case: 1 no baseline (llama2_7b-8k-sp1)"
 
 
 def test_memory_regression_is_not_named_by_its_speed(stored):
     """A regression of memory alone is named by the memory."""
     runs = factories.make_runs(1000.0, peak_memory_bytes=2 << 30)
 
-    assert (
+    assert last_line([judge(runs, stored().new)]) == (
         "1 case: 1 regression (llama2_7b-8k-sp1: peak memory 2.00 GiB is 100 % above the baseline's 1.00 GiB "
         "(tolerance 3.2 %))"
-    ) == last_line([judge(runs, stored().new)])
+    )
 
 
 def test_inconclusive_without_end(judged):
     """Where no number of runs decides, the last line says so."""
     judgement = judged[4].model_copy(update={"runs_needed": None})
 
-    assert "1 case: 1 inconclusive (yi_34b_200k-8k-sp1, no number of runs would decide)" == last_line([judgement])
+    assert last_line([judgement]) == "1 case: 1 inconclusive (yi_34b_200k-8k-sp1, no number of runs would decide)"
 
 
 def test_refresh_is_recorded_or_refused(stored):
@@ -259,12 +259,12 @@ def test_refresh_is_recorded_or_refused(stored):
     judgements = [judge(factories.make_runs(*STORED), None), judge(runs, None)]
     text = render(judgements, changes=[first, refused], width=200)
 
-    assert "recorded" == lines(text)[2][-1]
-    assert "refused" == lines(text)[3][-1]
+    assert lines(text)[2][-1] == "recorded"
+    assert lines(text)[3][-1] == "refused"
     assert f"\n{first.key}: none -> 1000.0 TGS\n" in text
     assert (
-        "2 cases: 1 recorded, 1 refused (llama2_7b-128k-sp8: expected a spread of at most 10 %, got 33 %)"
-        == text.splitlines()[-1]
+        text.splitlines()[-1]
+        == "2 cases: 1 recorded, 1 refused (llama2_7b-128k-sp8: expected a spread of at most 10 %, got 33 %)"
     )
 
 
@@ -316,8 +316,8 @@ def test_plain_progress(reporter, monkeypatch):
 
     assert isinstance(progress, Lines)
     assert (
-        "llama2_7b-8k-sp1 mini: 43 steps\nllama2_7b-8k-sp1 mini: step 20/43, measured, 0 s\n"
-        == reporter._file.getvalue()
+        reporter._file.getvalue()
+        == "llama2_7b-8k-sp1 mini: 43 steps\nllama2_7b-8k-sp1 mini: step 20/43, measured, 0 s\n"
     )
 
 
@@ -328,7 +328,7 @@ def test_plain_progress_does_not_flood(reporter):
     progress.update(1, "warm-up")
     progress.update(2, "warm-up")
 
-    assert 1 == reporter._file.getvalue().count("\n")
+    assert reporter._file.getvalue().count("\n") == 1
 
 
 BAR = """
