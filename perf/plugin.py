@@ -12,6 +12,7 @@ import perf
 from perf import options as perf_options
 from perf.cases import Case
 from perf.judge.verdict import Verdict, exit_status, outcome
+from perf.launch.lock import DeviceBusy
 from perf.options import Options
 from perf.session import Measured, Session
 
@@ -79,14 +80,17 @@ def distributed(pytestconfig: pytest.Config) -> Any:
 
 
 @pytest.fixture
-def judge_speed(request: pytest.FixtureRequest, benchmark: Any, record_property: Any) -> JudgeSpeed:
+def judge_speed(request: pytest.FixtureRequest, record_property: Any) -> JudgeSpeed:
     """Measure a case, judge it against its baseline, and end the test as its verdict says."""
     session = request.config.stash[_SESSION]
     marker = request.node.get_closest_marker("perf_trainer")
 
     def judge(case: Case) -> Measured:
-        measured = session.measure(request.node.nodeid, case, marker.args[0] if marker else None)
-        _record(measured, request.node, benchmark, record_property)
+        try:
+            measured = session.measure(request.node.nodeid, case, marker.args[0] if marker else None)
+        except DeviceBusy as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        _record(measured, request, record_property)
         _end(measured, session.options)
         return measured
 
@@ -131,16 +135,18 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     return machine_info(config.stash[_SESSION].machine)
 
 
-def _record(measured: Measured, item: pytest.Item, benchmark: Any, record_property: Callable[[str, object], None]) -> None:
+def _record(
+    measured: Measured, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
     """The numbers, for machines: JUnit properties and pytest-benchmark's file."""
     from perf.report.benchmark import export, properties
 
     for name, value in properties(measured.judgement).items():
         record_property(name, value)
-    marker = item.get_closest_marker("benchmark")
-    assert marker
+    marker = request.node.get_closest_marker("benchmark")
     if measured.runs:
-        export(benchmark, marker.kwargs["timer"], measured.runs, measured.judgement)
+        # Asked for only now: pytest-benchmark warns of a fixture that was not used.
+        export(request.getfixturevalue("benchmark"), marker.kwargs["timer"], measured.runs, measured.judgement)
 
 
 def _end(measured: Measured, options: Options) -> None:
