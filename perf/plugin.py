@@ -80,7 +80,7 @@ def distributed(pytestconfig: pytest.Config) -> Any:
 
 
 @pytest.fixture
-def judge_speed(request: pytest.FixtureRequest, record_property: Any) -> JudgeSpeed:
+def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
     """Measure a case, judge it against its baseline, and end the test as its verdict says."""
     session = request.config.stash[_SESSION]
     marker = request.node.get_closest_marker("perf_trainer")
@@ -90,7 +90,7 @@ def judge_speed(request: pytest.FixtureRequest, record_property: Any) -> JudgeSp
             measured = session.measure(request.node.nodeid, case, marker.args[0] if marker else None)
         except DeviceBusy as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        _record(measured, request, record_property)
+        _record(measured, request)
         _end(measured, session.options)
         return measured
 
@@ -128,25 +128,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         )
 
 
-def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
-    """pytest-benchmark's own way takes over a second; ours is at hand."""
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
+    """pytest-benchmark's own way takes over a second; ours is at hand. A session without our cases keeps its own."""
+    if not config.stash[_SESSION].measured:
+        return None
     from perf.report.benchmark import machine_info
 
     return machine_info(config.stash[_SESSION].machine)
 
 
-def _record(
-    measured: Measured, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
-) -> None:
+def _record(measured: Measured, request: pytest.FixtureRequest) -> None:
     """The numbers, for machines: JUnit properties and pytest-benchmark's file."""
     from perf.report.benchmark import export, properties
 
-    for name, value in properties(measured.judgement).items():
-        record_property(name, value)
+    # Not through record_property, which warns once a case that JUnit's newer schema has no properties.
+    request.node.user_properties += properties(measured.judgement).items()
     marker = request.node.get_closest_marker("benchmark")
-    if measured.runs:
-        # Asked for only now: pytest-benchmark warns of a fixture that was not used.
-        export(request.getfixturevalue("benchmark"), marker.kwargs["timer"], measured.runs, measured.judgement)
+    assert marker
+    export(request.getfixturevalue("benchmark"), marker.kwargs["timer"], measured.runs, measured.judgement)
 
 
 def _end(measured: Measured, options: Options) -> None:

@@ -1,0 +1,1 @@
+"""How ranks are started and followed: the run host in its own process, and the judging side's handle on it."""

@@ -395,6 +395,7 @@ def _environment(device: str) -> dict[str, str]:
         "DS_ACCELERATOR": device,
         "DEEPSPEED_LOG_LEVEL": "error",
         "PYTHONUNBUFFERED": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML numbers them
     }
     if device == "cpu":
         chosen |= {"CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}

@@ -2,7 +2,7 @@
 
 The operator `trainpace::attention` is what a trace counts, whichever kernel implements it: flash-attn where it is
 installed on a GPU, else torch's own flash kernel (called directly: where it cannot run, that is an error and never a
-slower kernel in its place); on a CPU torch's flash kernel for CPUs.
+slower kernel in its place); on a CPU attention_cpu.py.
 """
 
 import importlib.util
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.utils.flop_counter import register_flop_formula
 from transformers import AttentionInterface, AttentionMaskInterface
+
+from perf.trainers.native import attention_cpu
 
 NAME = "trainpace"
 """Under which transformers knows this attention."""
@@ -40,16 +42,11 @@ def attention(
     Returns:
         [S, heads, d], and the log-sum-exp of the scores, float32 [heads, S].
     """
-    outs, sums = [], []
-    for begin, end in _documents(document_ends):
-        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
-            *(_batched(part[begin:end]) for part in (query, key, value)), 0.0, True, scale=scale
-        )
-        outs.append(out[0].transpose(0, 1))
-        sums.append(lse[0])
-    if len(outs) == 1:
-        return outs[0].contiguous(), sums[0].contiguous()
-    return torch.cat(outs), torch.cat(sums, dim=1)
+    parts = [
+        attention_cpu.forward(query[begin:end], key[begin:end], value[begin:end], scale)
+        for begin, end in _documents(document_ends)
+    ]
+    return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts], dim=1)
 
 
 @torch.library.custom_op("trainpace::attention_backward", mutates_args=(), device_types="cpu")
@@ -67,13 +64,9 @@ def attention_backward(
     """Gradients of query, key and value, in their shapes."""
     grads = []
     for begin, end in _documents(document_ends):
-        parts = (_batched(part[begin:end]) for part in (grad, query, key, value, out))
-        grads.append(
-            aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                *parts, lse[:, begin:end].unsqueeze(0), 0.0, True, scale=scale
-            )
-        )
-    joined = [torch.cat([part[0].transpose(0, 1) for part in parts]) for parts in zip(*grads, strict=True)]
+        parts = (part[begin:end] for part in (grad, query, key, value, out))
+        grads.append(attention_cpu.backward(*parts, lse[:, begin:end], scale))
+    joined = [torch.cat(parts) for parts in zip(*grads, strict=True)]
     return joined[0], joined[1], joined[2]
 
 
@@ -178,11 +171,6 @@ def attention_backward_flops(
 def _documents(ends: Tensor) -> list[tuple[int, int]]:
     marks = ends.tolist()
     return list(zip(marks[:-1], marks[1:], strict=True))
-
-
-def _batched(part: Tensor) -> Tensor:
-    """[tokens, heads, d] -> [1, heads, tokens, d], as the CPU kernel wants it; a view."""
-    return part.transpose(0, 1).unsqueeze(0)
 
 
 @cache

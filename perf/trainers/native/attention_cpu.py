@@ -1,0 +1,95 @@
+"""Causal attention on a CPU, a block of queries at a time, with the long side of every product last.
+
+With heads of size 8, as at mini scale, a product [queries, keys] @ [keys, 8] runs at a quarter of the speed of its
+transpose, and torch's own flash kernel for CPUs multiplies that way, in bf16 at half its float32 speed. This computes in
+float32; against that kernel in bf16 it is 2.4 times faster at 8k tokens, forward, recompute and backward together.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_BLOCK = 64  # queries at a time: measured best from 512 to 8,192 tokens, of 32, 64, 128 and 256
+_LOG2_E = math.log2(math.e)
+
+
+def forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """One document. query [n, heads, d], key and value [n, kv_heads, d]; out like query, log-sum-exp float32 [heads, n]."""
+    tokens, heads, size = query.shape
+    kv_heads = key.shape[1]
+    group = heads // kv_heads
+    queries = _by_group(query, kv_heads) * (scale * _LOG2_E)
+    keys = key.float().transpose(0, 1).contiguous()
+    values = value.float().permute(1, 2, 0).contiguous()
+    out = queries.new_empty(kv_heads, size, group, tokens)
+    log_sum = queries.new_empty(kv_heads, group, tokens)
+    for begin in range(0, tokens, _BLOCK):
+        end = min(begin + _BLOCK, tokens)
+        block = (kv_heads, size, group, end - begin)
+        scores = _scores(queries, keys, begin, end)
+        largest = scores.amax(1, keepdim=True)
+        weights = scores.sub_(largest).exp2_()
+        total = weights.sum(1, keepdim=True)
+        out[..., begin:end] = (torch.bmm(values[:, :, :end], weights) / total).view(block)
+        log_sum[..., begin:end] = (largest + total.log2()).view(kv_heads, group, end - begin)
+    return _ungrouped(out).to(query.dtype), log_sum.view(heads, tokens) / _LOG2_E
+
+
+def backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value of one document, in their shapes and dtypes."""
+    tokens, heads, size = query.shape
+    kv_heads = key.shape[1]
+    group = heads // kv_heads
+    queries = _by_group(query, kv_heads) * (scale * _LOG2_E)
+    grads = _by_group(grad, kv_heads)
+    keys = key.float().transpose(0, 1).contiguous()
+    keys_last = key.float().permute(1, 2, 0).contiguous()
+    values = value.float().transpose(0, 1).contiguous()
+    # What the softmax's normalisation takes off each score's gradient: the row sum of grad * out.
+    taken = (grad.float() * out.float()).sum(-1).t().reshape(kv_heads, group, tokens)
+    log_sum = (lse * _LOG2_E).view(kv_heads, group, tokens)
+    grad_query = torch.empty_like(queries)
+    grad_key, grad_value = torch.zeros_like(keys_last), torch.zeros_like(keys_last)
+    for begin in range(0, tokens, _BLOCK):
+        end = min(begin + _BLOCK, tokens)
+        row = (kv_heads, 1, group * (end - begin))
+        grad_block = grads[..., begin:end].reshape(kv_heads, size, -1)
+        weights = _scores(queries, keys, begin, end).sub_(log_sum[..., begin:end].reshape(row)).exp2_()
+        grad_value[:, :, :end].baddbmm_(grad_block, weights.transpose(1, 2))
+        grad_scores = torch.bmm(values[:, :end], grad_block).sub_(taken[..., begin:end].reshape(row)).mul_(weights)
+        grad_query[..., begin:end] = torch.bmm(keys_last[:, :, :end], grad_scores).view(
+            kv_heads, size, group, end - begin
+        )
+        grad_key[:, :, :end].baddbmm_(
+            queries[..., begin:end].reshape(kv_heads, size, -1), grad_scores.transpose(1, 2)
+        )
+    # The queries carry scale * log2(e): the scores' gradient is in units of the scores themselves.
+    return (
+        _ungrouped(grad_query).mul_(scale).to(query.dtype),
+        grad_key.permute(2, 0, 1).div(_LOG2_E).to(key.dtype),
+        grad_value.permute(2, 0, 1).to(value.dtype),
+    )
+
+
+def _scores(queries: Tensor, keys: Tensor, begin: int, end: int) -> Tensor:
+    """Scores, in powers of two, of the keys up to `end` for the queries from `begin`: [kv_heads, end, group * queries]."""
+    kv_heads, size, group, _ = queries.shape
+    scores = torch.bmm(keys[:, :end], queries[..., begin:end].reshape(kv_heads, size, -1))
+    later = torch.ones(end - begin, end - begin, dtype=torch.bool).tril(-1)  # keys behind their query
+    scores[:, begin:].view(kv_heads, end - begin, group, end - begin).masked_fill_(later[:, None, :], -math.inf)
+    return scores
+
+
+def _by_group(part: Tensor, kv_heads: int) -> Tensor:
+    """[n, heads, d] -> float32 [kv_heads, d, heads / kv_heads, n]."""
+    tokens, heads, size = part.shape
+    return part.float().view(tokens, kv_heads, heads // kv_heads, size).permute(1, 3, 2, 0).contiguous()
+
+
+def _ungrouped(part: Tensor) -> Tensor:
+    """[kv_heads, d, group, n] -> [n, heads, d]."""
+    kv_heads, size, group, tokens = part.shape
+    return part.permute(3, 0, 2, 1).reshape(tokens, kv_heads * group, size)
