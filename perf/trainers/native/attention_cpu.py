@@ -43,29 +43,28 @@ def backward(
     tokens, heads, size = query.shape
     kv_heads = key.shape[1]
     group = heads // kv_heads
-    queries = _by_group(query, kv_heads) * (scale * _LOG2_E)
-    grads = _by_group(grad, kv_heads)
-    keys = key.float().transpose(0, 1).contiguous()
+    # One more row and column each subtract the log-sum-exp from the scores, and from the weights' gradient what the
+    # softmax's normalisation takes off (the sum of grad * out), within the products themselves.
+    log_sum = (lse * _LOG2_E).view(kv_heads, 1, group, tokens)
+    taken = (grad.float() * out.float()).sum(-1).t().reshape(kv_heads, 1, group, tokens)
+    queries = torch.cat([_by_group(query, kv_heads) * (scale * _LOG2_E), -log_sum], dim=1)
+    grads = torch.cat([_by_group(grad, kv_heads), -taken], dim=1)
     keys_last = key.float().permute(1, 2, 0).contiguous()
-    values = value.float().transpose(0, 1).contiguous()
-    # What the softmax's normalisation takes off each score's gradient: the row sum of grad * out.
-    taken = (grad.float() * out.float()).sum(-1).t().reshape(kv_heads, group, tokens)
-    log_sum = (lse * _LOG2_E).view(kv_heads, group, tokens)
-    grad_query = torch.empty_like(queries)
+    ones = keys_last.new_ones(kv_heads, tokens, 1)
+    keys = torch.cat([key.float().transpose(0, 1), ones], dim=2)
+    values = torch.cat([value.float().transpose(0, 1), ones], dim=2)
+    grad_query = queries.new_empty(kv_heads, size, group, tokens)
     grad_key, grad_value = torch.zeros_like(keys_last), torch.zeros_like(keys_last)
     for begin in range(0, tokens, _BLOCK):
         end = min(begin + _BLOCK, tokens)
-        row = (kv_heads, 1, group * (end - begin))
-        grad_block = grads[..., begin:end].reshape(kv_heads, size, -1)
-        weights = _scores(queries, keys, begin, end).sub_(log_sum[..., begin:end].reshape(row)).exp2_()
-        grad_value[:, :, :end].baddbmm_(grad_block, weights.transpose(1, 2))
-        grad_scores = torch.bmm(values[:, :end], grad_block).sub_(taken[..., begin:end].reshape(row)).mul_(weights)
-        grad_query[..., begin:end] = torch.bmm(keys_last[:, :, :end], grad_scores).view(
-            kv_heads, size, group, end - begin
-        )
-        grad_key[:, :, :end].baddbmm_(
-            queries[..., begin:end].reshape(kv_heads, size, -1), grad_scores.transpose(1, 2)
-        )
+        query_block = queries[..., begin:end].reshape(kv_heads, size + 1, -1)
+        grad_block = grads[..., begin:end].reshape(kv_heads, size + 1, -1)
+        weights = _scores(queries, keys, begin, end).exp2_()
+        grad_value[:, :, :end].baddbmm_(grad_block[:, :-1], weights.transpose(1, 2))
+        grad_scores = torch.bmm(values[:, :end], grad_block).mul_(weights)
+        of_queries = torch.bmm(keys_last[:, :, :end], grad_scores)
+        grad_query[..., begin:end] = of_queries.view(kv_heads, size, group, end - begin)
+        grad_key[:, :, :end].baddbmm_(query_block[:, :-1], grad_scores.transpose(1, 2))
     # The queries carry scale * log2(e): the scores' gradient is in units of the scores themselves.
     return (
         _ungrouped(grad_query).mul_(scale).to(query.dtype),
@@ -76,8 +75,8 @@ def backward(
 
 def _scores(queries: Tensor, keys: Tensor, begin: int, end: int) -> Tensor:
     """Scores, in powers of two, of the keys up to `end` for the queries from `begin`: [kv_heads, end, group * queries]."""
-    kv_heads, size, group, _ = queries.shape
-    scores = torch.bmm(keys[:, :end], queries[..., begin:end].reshape(kv_heads, size, -1))
+    kv_heads, rows, group, _ = queries.shape
+    scores = torch.bmm(keys[:, :end], queries[..., begin:end].reshape(kv_heads, rows, -1))
     later = torch.ones(end - begin, end - begin, dtype=torch.bool).tril(-1)  # keys behind their query
     scores[:, begin:].view(kv_heads, end - begin, group, end - begin).masked_fill_(later[:, None, :], -math.inf)
     return scores
