@@ -1,4 +1,4 @@
-"""A native trainer that writes its whole gradients and its loss to a file before its first optimizer step."""
+"""A native trainer that keeps its first step's loss and whole gradients in a file of the folder PARITY_OUT."""
 
 import os
 from pathlib import Path
@@ -10,29 +10,29 @@ from perf.trainers.native import Native
 
 
 class Parity(Native):
-    """`PARITY_OUT` names the file; every replica is given the same sequences, so that only sp differs."""
-
-    def setup(self, context):
-        super().setup(context)
-        self._losses = []
-        self._replicas_of_data, self._replicas, self._replica = self._replicas, 1, 0
+    """The native trainer, looked at before its first optimizer step."""
 
     def forward_backward(self, batch):
-        loss = super().forward_backward(batch)
-        self._losses.append(loss)
-        return loss
+        """Remember the loss."""
+        self._loss = super().forward_backward(batch)
+        return self._loss
 
     def optimizer_step(self):
-        out = Path(os.environ["PARITY_OUT"])
-        loss = torch.stack(self._losses).mean()
+        """Write what is to be compared; the suite needs one more step, which is not."""
+        workload = self._workload
+        out = Path(
+            os.environ["PARITY_OUT"],
+            f"{workload.model}-{workload.attention}-{workload.engine}-{workload.ranks}-{workload.sp}",
+        )
+        loss = self._loss.clone()
         dist.all_reduce(loss)
-        grads = {name: _whole_gradient(parameter) for name, parameter in self._engine.model.named_parameters()}
+        grads = {name: _whole(parameter) for name, parameter in self._engine.model.named_parameters()}
         if dist.get_rank() == 0 and not out.exists():
             torch.save({"loss": loss / dist.get_world_size(), "grads": grads}, out)
         super().optimizer_step()
 
 
-def _whole_gradient(parameter):
+def _whole(parameter):
     if hasattr(parameter, "ds_id"):
         from deepspeed.utils import safe_get_full_grad
 

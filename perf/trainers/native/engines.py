@@ -39,12 +39,13 @@ def _optimizer(parameters: Iterator[nn.Parameter], total: int) -> tuple[Any, Any
 class Fsdp2:
     """torch.distributed.fsdp.fully_shard: one group a layer, one for the rest."""
 
-    def __init__(self, build: Build, workload: Any, device: str, total: int) -> None:
+    def __init__(self, build: Build, workload: Any, device: str, total: int, mesh: Any = None) -> None:
+        """`mesh` is the DeviceMesh of all ranks, where it was made before: fake tensors cannot make one."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
         from torch.distributed.tensor import distribute_tensor
 
-        mesh = init_device_mesh(device, (workload.ranks,))
+        mesh = mesh or init_device_mesh(device, (workload.ranks,))
         with torch.device("meta"):
             self.model = build()
         dtype = torch.bfloat16 if workload.dtype == "bf16" else torch.float32
