@@ -85,25 +85,91 @@ def declare(parser: pytest.Parser) -> None:
     """Declare every option. All are prefixed, and repeatable instead of taking several values."""
     group = parser.getgroup("perf", "trainpace: speed of LLM training")
     add = group.addoption
-    add("--perf-scale", choices=("auto", "full", "proxy", "mini"), default="auto", help="How cases are cut to this machine (default: auto, the largest that it can run).")
-    add("--perf-trainer", default="native", metavar="NAME", help="What is measured: native, or package.module:object (default: native).")
-    add("--perf-engine", choices=("deepspeed", "fsdp2"), default="deepspeed", help="What shards the native trainer (default: deepspeed, ZeRO-3 as published).")
+    add(
+        "--perf-scale",
+        choices=("auto", "full", "proxy", "mini"),
+        default="auto",
+        help="How cases are cut to this machine (default: auto, the largest that it can run).",
+    )
+    add(
+        "--perf-trainer",
+        default="native",
+        metavar="NAME",
+        help="What is measured: native, or package.module:object (default: native).",
+    )
+    add(
+        "--perf-engine",
+        choices=("deepspeed", "fsdp2"),
+        default="deepspeed",
+        help="What shards the native trainer (default: deepspeed, ZeRO-3 as published).",
+    )
     add("--perf-dtype", choices=("bf16", "fp32"), default="bf16", help="What the model computes in (default: bf16).")
-    add("--perf-varlen", action="store_true", help="Mask attention at the documents' borders (default: plain causal, as published).")
-    add("--perf-data", action="append", default=[], metavar="FILE|NAME", help="Alpaca records: a JSON or JSONL file, or a name on the hub; repeatable (default: a generated corpus).")
-    add("--perf-tokenizer", default="bytes", metavar="PATH|NAME", help="A tokenizer's folder, file or name on the hub (default: bytes, which needs no download).")
-    add("--perf-warmup", type=_positive, metavar="N", help="Steps before the measured ones (default: by scale and sequence).")
+    add(
+        "--perf-varlen",
+        action="store_true",
+        help="Mask attention at the documents' borders (default: plain causal, as published).",
+    )
+    add(
+        "--perf-data",
+        action="append",
+        default=[],
+        metavar="FILE|NAME",
+        help="Alpaca records: a JSON or JSONL file, or a name on the hub; repeatable (default: a generated corpus).",
+    )
+    add(
+        "--perf-tokenizer",
+        default="bytes",
+        metavar="PATH|NAME",
+        help="A tokenizer's folder, file or name on the hub (default: bytes, which needs no download).",
+    )
+    add(
+        "--perf-warmup",
+        type=_positive,
+        metavar="N",
+        help="Steps before the measured ones (default: by scale and sequence).",
+    )
     add("--perf-steps", type=_positive, metavar="N", help="Measured steps (default: by scale and sequence).")
-    add("--perf-runs-per-case", type=_positive, metavar="N", help=f"Fresh runs of each case (default: 1, by itself up to 5 where the noise needs it; {DEFAULT_REFRESH_RUNS} with --perf-refresh).")
-    add("--perf-tolerance", type=_share, metavar="X", help="Judge within this share, 0.05 is 5 %% (default: from the noise between the baseline's runs).")
-    add("--perf-baselines", metavar="DIR", help="Where baselines are read and refreshed (default: baselines/ beside the tests' root).")
+    add(
+        "--perf-runs-per-case",
+        type=_positive,
+        metavar="N",
+        help=f"Fresh runs a case (default: 1, up to 5 where the noise needs it; {DEFAULT_REFRESH_RUNS} with --perf-refresh).",
+    )
+    add(
+        "--perf-tolerance",
+        type=_share,
+        metavar="X",
+        help="Judge within this share, 0.05 is 5 %% (default: from the noise between the baseline's runs).",
+    )
+    add(
+        "--perf-baselines",
+        metavar="DIR",
+        help="Where baselines are read and refreshed (default: baselines/ beside the tests' root).",
+    )
     add("--perf-runs", metavar="DIR", help="Keep every run as a file here.")
-    add("--perf-replay", action="append", default=[], metavar="FILE|DIR", help="Judge recorded runs instead of measuring; repeatable.")
+    add(
+        "--perf-replay",
+        action="append",
+        default=[],
+        metavar="FILE|DIR",
+        help="Judge recorded runs instead of measuring; repeatable.",
+    )
     add("--perf-refresh", action="store_true", help="Record this device's baselines.")
-    add("--perf-max-spread", type=_share, default=0.10, metavar="X", help="Refuse to record runs that differ by more than this share (default: 0.10).")
+    add(
+        "--perf-max-spread",
+        type=_share,
+        default=0.10,
+        metavar="X",
+        help="Refuse to record runs that differ by more than this share (default: 0.10).",
+    )
     add("--perf-accept-slower", metavar="REASON", help="With --perf-refresh: record slower values, and why.")
     add("--perf-require-verdict", action="store_true", help="A case that could not be judged fails.")
-    add("--perf-step-timeout", type=_seconds, metavar="SECONDS", help="A run without a step for this long has hung (default: 300, on GPUs 1800).")
+    add(
+        "--perf-step-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="A run without a step for this long has hung (default: 300, on GPUs 1800).",
+    )
 
 
 def _trainer(value: str) -> str:

@@ -63,7 +63,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not speed:
         return
     if config.getoption("dist", "no") != "no" or config.getoption("numprocesses", None):
-        raise pytest.UsageError("-n runs cases side by side, where they measure each other: leave it out for perf cases")
+        raise pytest.UsageError(
+            "-n runs cases side by side, where they measure each other: leave it out for perf cases"
+        )
     for name in ("disable", "skip"):
         if config.getoption(f"benchmark_{name}"):
             raise pytest.UsageError(f"--benchmark-{name} drops the measurement of perf cases: leave it out")

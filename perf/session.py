@@ -159,7 +159,7 @@ class Session:
         runs: list[Run] = []
         try:
             for index in range(number):
-                runs.append(self._run(workload, f"{case.id} {workload.scale}", index, number))
+                runs.append(self._run(workload, f"{case.id} {workload.scale}", index, number))  # noqa: PERF401 - one may raise, and those before it count
         except RunFailed as failure:
             return Measured(runs, judge_failure(case.id, workload, failure), failure.detail)
         judged = self._judged(runs, device, stored)

@@ -4,4 +4,4 @@ from perf.cases.models import LLAMA2_7B, LLAMA2_70B, YI_34B_200K, Model
 from perf.cases.published import PUBLISHED, Case
 from perf.cases.workload import Shape, Workload
 
-__all__ = ["LLAMA2_70B", "LLAMA2_7B", "PUBLISHED", "YI_34B_200K", "Case", "Model", "Shape", "Workload"]
+__all__ = ["LLAMA2_7B", "LLAMA2_70B", "PUBLISHED", "YI_34B_200K", "Case", "Model", "Shape", "Workload"]

@@ -35,6 +35,7 @@ class Case:
 
     @property
     def id(self) -> str:
+        """`llama2_7b-8k-sp1`."""
         return f"{self.model.name}-{self.length}-sp{self.sp}"
 
     def __str__(self) -> str:

@@ -38,6 +38,7 @@ class Shape(Record):
 
     @property
     def head_size(self) -> int:
+        """Width of one attention head, d."""
         return self.hidden // self.heads
 
 

@@ -1,7 +1,7 @@
 """The judging side's handle on run hosts: asks for fresh process groups, follows their lines, ends what hangs.
 
-Behind the fixture `distributed`. One host serves every run of one interpreter, checkout and kind of device, so that torch
-is imported once a session and not once a run.
+Behind the fixture `distributed`. One host serves every run of one interpreter, checkout and kind of device, so that
+torch is imported once a session and not once a run.
 """
 
 import contextlib
@@ -211,12 +211,12 @@ class Distributed:
         assert self._folder
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def run(self, workload: Workload, *, side: str = "here", progress: Progress = lambda step, text: None) -> Run:
+    def run(self, workload: Workload, *, side: str = "here", progress: Progress = lambda *_: None) -> Run:
         """Train `workload` once in a fresh process group.
 
         Raises:
-            RunFailed: where the run ended without its steps (killed, hung, out of memory, an exception): every process of
-                it is gone, `cause` names what happened, `rank` whose fault it was, `detail` its traceback.
+            RunFailed: where the run ended without its steps (killed, hung, out of memory, an exception): every process
+                of it is gone, `cause` names what happened, `rank` whose fault it was, `detail` its traceback.
         """
         assert self._folder, "used outside its `with`"
         device = "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
@@ -250,7 +250,7 @@ class Distributed:
                 host.kill()
                 del self._hosts[key]
             shutil.rmtree(folder, ignore_errors=True)
-        samples = [rank.samples for rank in lines]
+        samples = [rank.samples for rank in lines if rank.samples is not None]
         return _record(
             run_id,
             started,
@@ -293,11 +293,11 @@ class Distributed:
     def _follow(
         self, host: RunHost, lines: list[Lines], workload: Workload, window: GpuWindow, progress: Progress
     ) -> float:
-        """Follow the ranks' lines until all have ended. Returns when the first step was done, on the monotonic clock."""
+        """Follow the ranks' lines until all have ended. Returns when the first step was done, monotonic seconds."""
         first_step, last_line = 0.0, time.monotonic()
         while True:
             answers = host.answers(_POLL_SECONDS)
-            if any([rank.read() for rank in lines]):
+            if sum(rank.read() for rank in lines):
                 last_line = time.monotonic()
                 step = min(rank.steps for rank in lines)
                 if step and not first_step:
@@ -314,8 +314,8 @@ class Distributed:
             if time.monotonic() - last_line > self.step_timeout:
                 behind = min(lines, key=lambda rank: rank.steps)
                 raise RunFailed(
-                    f"hung: no step from any rank for {self.step_timeout:.0f} s; the run stands at "
-                    f"{behind.where()} of {workload.warmup + workload.steps} steps (--perf-step-timeout sets the limit)",
+                    f"hung: no step from any rank for {self.step_timeout:.0f} s; the run stands at {behind.where()} of "
+                    f"{workload.warmup + workload.steps} steps (--perf-step-timeout sets the limit)",
                     rank=behind.rank,
                 )
 
@@ -335,7 +335,9 @@ def _check_exits(exits: list[dict[str, Any]], lines: list[Lines]) -> None:
         cause = f"out of memory: {message}" if "OutOfMemory" in kind or kind == "MemoryError" else f"{kind}: {message}"
         raise RunFailed(f"{cause} (at {rank.where()})", rank=rank.rank, detail=rank.error["traceback"])
     if failed:
-        raise RunFailed(f"{describe_exit(failed[0]['code'])} at {lines[failed[0]['rank']].where()}", rank=failed[0]["rank"])
+        raise RunFailed(
+            f"{describe_exit(failed[0]['code'])} at {lines[failed[0]['rank']].where()}", rank=failed[0]["rank"]
+        )
     for rank in lines:
         if rank.samples is None:
             raise RunFailed(f"ended without its samples at {rank.where()}", rank=rank.rank)
@@ -410,4 +412,6 @@ def _tail(path: Path, lines: int = 30) -> str:
 
 
 def _rank_logs(folder: Path) -> str:
-    return "\n".join(f"--- {path.name}\n{_tail(path)}" for path in sorted(folder.glob("rank-*.log")) if path.stat().st_size)
+    return "\n".join(
+        f"--- {path.name}\n{_tail(path)}" for path in sorted(folder.glob("rank-*.log")) if path.stat().st_size
+    )

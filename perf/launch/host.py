@@ -3,8 +3,8 @@
     python host.py '{"launcher": ".../local.py", "loop": ".../loop.py", "checkout": "...", "preload": ["torch"]}'
 
 It is loaded by file path from the judging checkout, by the measured side's interpreter, and imports nothing of `perf`:
-what is measured is imported from `checkout`, what times it is not. Requests come as JSON lines on standard input, answers
-leave as JSON lines on standard output; everything else that is printed goes to standard error.
+what is measured is imported from `checkout`, what times it is not. Requests come as JSON lines on standard input,
+answers leave as JSON lines on standard output; everything else that is printed goes to standard error.
 
 The host ends, and takes every rank with it, when its standard input closes or its parent dies.
 """
@@ -31,17 +31,24 @@ from typing import Any
 PROTOCOL = 1
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, however that dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(how: int = signal.SIGKILL) -> None:
+    """Ask the kernel for the signal `how` when the parent of this process dies, however that dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, how)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what ranks start and leave behind, so that it can be found and ended with their run."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def load_by_path(path: str) -> ModuleType:
     """Import one file as a module, without its package."""
     spec = importlib.util.spec_from_file_location(f"trainpace_{Path(path).stem}", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -68,7 +75,7 @@ class Host:
         try:
             begin = time.perf_counter()
             self._preload()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a trainer's import may raise anything: it is the answer
             self._answer(event="refused", cause=f"{type(error).__name__}: {error}", detail=traceback.format_exc())
             return
         self._answer(
@@ -77,6 +84,8 @@ class Host:
             software=versions(self._settings["software"]),
             preload_seconds=time.perf_counter() - begin,
         )
+        # From here on there may be ranks to end; before, the signal's own effect is right.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         launcher = load_by_path(self._settings["launcher"])
         loop = load_by_path(self._settings["loop"])
         while True:
@@ -91,9 +100,10 @@ class Host:
                     self._ended(key.fd)
 
     def close(self) -> None:
-        """End the run that is under way, if any."""
+        """End the run that is under way, if any, and wait for it."""
         if self._launch is not None:
             self._launch.kill()
+            self._launch.sweep()
 
     def _preload(self) -> None:
         # The script's own folder would make its neighbours importable by bare names.
@@ -116,7 +126,8 @@ class Host:
 
     def _take(self, request: dict[str, Any], launcher: ModuleType, loop: ModuleType) -> None:
         if request["op"] == "kill":
-            self.close()
+            if self._launch is not None:
+                self._launch.kill()
             return
         assert self._launch is None, "one run at a time"
 
@@ -154,7 +165,8 @@ def versions(names: list[str]) -> dict[str, str]:
 
 def main(read_settings: Callable[[], dict[str, Any]] = lambda: json.loads(sys.argv[1])) -> None:
     """Serve until the judging side closes the pipe."""
-    die_with_parent()
+    die_with_parent(signal.SIGTERM)
+    adopt_orphans()
     settings = read_settings()
     if os.getppid() != settings["parent"]:
         return  # the parent died before the kernel was asked

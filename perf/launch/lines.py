@@ -32,6 +32,11 @@ class Lines:
             self._take(json.loads(line))
         return bool(newline)
 
+    @property
+    def progress(self) -> tuple[bool, int]:
+        """Orders ranks by how far they have come."""
+        return self._begun, self.steps
+
     def where(self) -> str:
         """How far the rank has come, in words."""
         if self.steps:

@@ -6,10 +6,15 @@ Loaded by file path inside the run host; imports nothing of `perf`.
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+
+_SWEEP_SECONDS = 5.0
 
 
 class Launch:
@@ -20,6 +25,7 @@ class Launch:
         self._pids: list[int] = []
         self._exits: list[dict[str, Any]] = []
         self._killed = False
+        self._before = _descendants(os.getpid())
         for rank in range(request["workload"]["ranks"]):
             self._fork(rank, request, rank_main)
 
@@ -42,7 +48,7 @@ class Launch:
         if code != 0 and not self._killed:
             self.kill()
         if not self._ranks:
-            self._sweep()
+            self.sweep()
             return True
         return False
 
@@ -51,15 +57,24 @@ class Launch:
         return self._exits
 
     def kill(self) -> None:
-        """End every process of the run."""
+        """End every rank: at once, since one may be waited for by the others."""
         self._killed = True
-        self._sweep()
-
-    def _sweep(self) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._pids[0], signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+
+    def sweep(self) -> None:
+        """End what the ranks started and left behind, whatever group it moved to, and wait until it is gone.
+
+        The host has adopted it: it is whatever descends from the host and did not when the run began.
+        """
+        deadline = time.monotonic() + _SWEEP_SECONDS
+        while (left := _descendants(os.getpid()) - self._before) and time.monotonic() < deadline:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.002)
 
     def _fork(self, rank: int, request: dict[str, Any], rank_main: Callable[[int, int], int]) -> None:
         sys.stdout.flush()
@@ -71,7 +86,7 @@ class Launch:
             try:
                 _enter(rank, request, host, group=self._pids[0] if self._pids else 0)
                 code = rank_main(rank, rank)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - whatever it was, it must not go on as a second host
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
@@ -79,10 +94,8 @@ class Launch:
                 # Not sys.exit: the host's own exit handlers are the host's.
                 os._exit(code)
         # Set on both sides: neither may be first, and both must find it set.
-        try:
+        with suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, self._pids[0] if self._pids else pid)
-        except (PermissionError, ProcessLookupError):
-            pass
         self._pids.append(pid)
         self._ranks[os.pidfd_open(pid)] = rank
 
@@ -90,10 +103,11 @@ class Launch:
 def _enter(rank: int, request: dict[str, Any], host: int, *, group: int) -> None:
     """What a forked process does before it is a rank: its group, its output, its environment, its cores."""
     os.setpgid(0, group)
-    sys.modules["__main__"].die_with_parent()  # type: ignore[attr-defined]
+    sys.modules["__main__"].die_with_parent()
     if os.getppid() != host:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     log = os.open(Path(request["folder"]) / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -106,3 +120,21 @@ def _enter(rank: int, request: dict[str, Any], host: int, *, group: int) -> None
         share = max(1, len(cores) // ranks)
         first = rank * share % len(cores)
         os.sched_setaffinity(0, cores[first : first + share])
+
+
+def _descendants(pid: int) -> set[int]:
+    """Every process below `pid`."""
+    children: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with suppress(OSError):
+                # The command's name is in brackets and may hold anything: the fields start behind the last one.
+                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: set[int] = set()
+    above = [pid]
+    while above:
+        below = children.get(above.pop(), [])
+        found.update(below)
+        above.extend(below)
+    return found

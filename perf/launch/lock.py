@@ -14,7 +14,7 @@ class DeviceBusy(RuntimeError):
 
 @contextmanager
 def device_lock(slug: str) -> Iterator[None]:
-    """Hold the device `slug`. A session inside one that holds it (its token in the environment) needs no lock of its own.
+    """Hold the device `slug`. A session inside one that holds it (by its token in the environment) takes no lock.
 
     Raises:
         DeviceBusy: at once, where another suite holds it.

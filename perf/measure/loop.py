@@ -1,7 +1,7 @@
 """The step loop: the suite's own code in a rank. Calls the trainer's parts, times them, writes what it saw.
 
-Loaded by file path from the judging checkout; imports nothing of `perf`. The trainer comes from the measured checkout and
-has no clock. A rank appends JSON lines to `rank-<n>.jsonl` in the run's folder, whatever launched it:
+Loaded by file path from the judging checkout; imports nothing of `perf`. The trainer comes from the measured checkout
+and has no clock. A rank appends JSON lines to `rank-<n>.jsonl` in the run's folder, whatever launched it:
 
     {"event": "begin"}                            the process runs
     {"event": "note", "text": ...}                what the trainer is doing before its first step
@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -30,15 +31,20 @@ _keep: list[Any] = []  # the rendezvous store lives as long as rank 0
 class Clock(Protocol):
     """Marks points on the timeline that the step's work runs on."""
 
-    def mark(self) -> Any: ...  # noqa: D102 - the class says it
+    def mark(self) -> Any:
+        """A point behind the work issued so far."""
 
-    def synchronize(self) -> None: ...  # noqa: D102
+    def synchronize(self) -> None:
+        """Wait for everything issued."""
 
-    def seconds(self, begin: Any, end: Any) -> float: ...  # noqa: D102
+    def seconds(self, begin: Any, end: Any) -> float:
+        """From one mark to another, both of which have happened."""
 
-    def reset_peak(self) -> None: ...  # noqa: D102
+    def reset_peak(self) -> None:
+        """Start the peak of memory anew."""
 
-    def peak_bytes(self) -> int: ...  # noqa: D102
+    def peak_bytes(self) -> int:
+        """Largest memory since `reset_peak`."""
 
 
 class CpuClock:
@@ -57,10 +63,8 @@ class CpuClock:
 
     def reset_peak(self) -> None:
         """Start the peak of resident memory anew."""
-        try:
+        with suppress(OSError):  # where it is refused, the peak includes the start-up
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass  # then the peak includes the start-up, as ru_maxrss would
 
     def peak_bytes(self) -> int:
         """Largest resident memory since `reset_peak`."""
@@ -71,7 +75,7 @@ class CpuClock:
 
 
 class CudaClock:
-    """Events on the current stream: one synchronisation at a window's end, none inside, so that host time is not hidden."""
+    """Events on the current stream: one synchronisation at a window's end and none inside, which would hide host time."""
 
     def __init__(self) -> None:
         import torch
@@ -112,7 +116,7 @@ def main(request: dict[str, Any], rank: int, local_rank: int) -> int:
         write("begin")
         try:
             _train(request, rank, local_rank, write)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever ends a rank is written down
             traceback.print_exc()
             write(
                 "error",
@@ -187,7 +191,8 @@ def measure(
     """
     losses: list[Any] = []
     warmup = [
-        _step(trainer, clock, write, losses, step, step == workload.warmup - 1) for step in range(workload.warmup)
+        _step(trainer, clock, write, losses, step, boundary=step == workload.warmup - 1)
+        for step in range(workload.warmup)
     ]
     gc.collect()
     _barrier(clock)
@@ -196,7 +201,7 @@ def measure(
     measured = []
     for step in range(workload.steps):
         boundary = (step + 1) % workload.accumulation == 0 or step == workload.steps - 1
-        measured.append(_step(trainer, clock, write, losses, workload.warmup + step, boundary))
+        measured.append(_step(trainer, clock, write, losses, workload.warmup + step, boundary=boundary))
     clock.synchronize()
     end_cpu, end = _cpu_seconds(watch), time.monotonic()
     return {
@@ -213,7 +218,7 @@ def measure(
 
 
 def _step(
-    trainer: Any, clock: Clock, write: Callable[..., None], losses: list[Any], step: int, boundary: bool
+    trainer: Any, clock: Clock, write: Callable[..., None], losses: list[Any], step: int, *, boundary: bool
 ) -> tuple[Any, Any, Any, float]:
     """One micro-step; marks at its start, after the backward, and after the optimizer where one stepped."""
     start = clock.mark()
@@ -291,7 +296,7 @@ def _place(device: str, local_rank: int) -> str:
 
 
 def _cpu_seconds(watch: list[int]) -> tuple[float, float]:
-    """CPU seconds since boot of all cores, and of the session: this process session's processes and those in `watch`."""
+    """CPU seconds since boot: of all cores, and of the session (this process session's processes, those in `watch`)."""
     tick = os.sysconf("SC_CLK_TCK")
     user, nice, system = (int(field) for field in Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
     session, own = os.getsid(0), 0

@@ -63,9 +63,9 @@ class Health(Record):
     """What tells a run that can be trusted from one that cannot."""
 
     foreign_cores: float | None = None
-    """Cores kept busy by processes that are not the session's, over the measured window; None where it cannot be told."""
+    """Cores kept busy over the measured window by processes that are not the session's; None where it is not known."""
     faults: tuple[str, ...] = ()
-    """Facts that make the run invalid, each a sentence with its figure (thermal slowdown, a foreign process on a GPU)."""
+    """Facts that make the run invalid, each a sentence with its figure (thermal slowdown, foreign load)."""
     notes: tuple[str, ...] = ()
     """Facts worth knowing that do not make it invalid (software power cap, warm-up too short)."""
 
@@ -114,7 +114,9 @@ class Run(Record):
         for samples in self.ranks:
             for field, wanted in (("seconds", self.workload.steps), ("warmup_seconds", self.workload.warmup)):
                 if len(getattr(samples, field)) != wanted:
-                    raise ValueError(f"rank {samples.rank}: {field} must have {wanted} entries, got {len(getattr(samples, field))}")
+                    raise ValueError(
+                        f"rank {samples.rank}: {field} must have {wanted} entries, got {len(getattr(samples, field))}"
+                    )
         return self
 
 

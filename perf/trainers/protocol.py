@@ -36,9 +36,9 @@ class Context(Protocol):
 class Trainer(Protocol):
     """A system under test.
 
-    Two attributes are read if they are there: `data_identity`, the fields of perf.measure.run.DataIdentity, so that losses
-    are compared with the baseline's; `mean_attended`, the keys that a token attends to on average where documents are
-    masked, without which the TFLOPs of such a run cannot be told.
+    Two attributes are read if they are there: `data_identity`, the fields of perf.measure.run.DataIdentity, so that
+    losses are compared with the baseline's; `mean_attended`, the keys that a token attends to on average where
+    documents are masked, without which the TFLOPs of such a run cannot be told.
     """
 
     def setup(self, context: Context) -> None:

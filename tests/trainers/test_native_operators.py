@@ -124,7 +124,7 @@ def test_the_model_is_transformers_own(pair):
 
 
 def test_operators_count_their_flops():
-    """Torch's counter finds both operators: attention as half the square and 5 / 2 of it backward, the loss as 3 products."""
+    """Torch's counter finds both: attention as half the square, 5 / 2 of it backward; the loss as three products."""
     query = torch.randn(64, 4, 8, requires_grad=True)
     hidden, weight = torch.randn(64, 16, requires_grad=True), torch.randn(512, 16, requires_grad=True)
     ends = torch.tensor([0, 64], dtype=torch.int32)

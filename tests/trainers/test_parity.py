@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Loss and gradients of one step, by model, attention, engine, ranks and sp; each trained once, from one run host."""
+    """Loss and gradients of one step, by model, attention, engine, ranks and sp; each trained once."""
     folder = tmp_path_factory.mktemp("parity")
 
     def train(model, attention, engine, ranks, sp):

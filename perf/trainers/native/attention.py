@@ -8,6 +8,7 @@ slower kernel in its place); on a CPU attention_cpu.py.
 import importlib.util
 import math
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -64,8 +65,8 @@ def attention_backward(
     """Gradients of query, key and value, in their shapes."""
     grads = []
     for begin, end in _documents(document_ends):
-        parts = (part[begin:end] for part in (grad, query, key, value, out))
-        grads.append(attention_cpu.backward(*parts, lse[:, begin:end], scale))
+        cut = slice(begin, end)
+        grads.append(attention_cpu.backward(grad[cut], query[cut], key[cut], value[cut], out[cut], lse[:, cut], scale))
     joined = [torch.cat(parts) for parts in zip(*grads, strict=True)]
     return joined[0], joined[1], joined[2]
 
@@ -170,7 +171,7 @@ def attention_backward_flops(
 
 def _documents(ends: Tensor) -> list[tuple[int, int]]:
     marks = ends.tolist()
-    return list(zip(marks[:-1], marks[1:], strict=True))
+    return list(pairwise(marks))
 
 
 @cache
@@ -185,8 +186,8 @@ def _flash_attn() -> Any:
 class Ulysses:
     """Sequence parallelism by all-to-all: each rank trades its part of the sequence for its part of the heads.
 
-    Source: DeepSpeed-Ulysses (arXiv 2309.14509). Correct where the group is smaller than the world, and where it has more
-    ranks than there are key/value heads: then, and only then, those are repeated before they are sent.
+    Source: DeepSpeed-Ulysses (arXiv 2309.14509). Correct where the group is smaller than the world, and where it has
+    more ranks than there are key/value heads: then, and only then, those are repeated before they are sent.
     """
 
     def __init__(self, group: dist.ProcessGroup | None, size: int) -> None:

@@ -1,8 +1,8 @@
 """The loss of the native trainer: one named operator that multiplies by the head and takes the cross-entropy.
 
-The logits of a long sequence do not fit: 1M tokens of a vocabulary of 32,000 are 122 GiB in float32. They are made a chunk
-at a time, and the gradients with them, so that no chunk is made twice (the method of Liger's fused linear cross-entropy,
-arXiv 2410.10989).
+The logits of a long sequence do not fit: 1M tokens of a vocabulary of 32,000 are 122 GiB in float32. They are made a
+chunk at a time, and the gradients with them, so that no chunk is made twice (the method of Liger's fused linear
+cross-entropy, arXiv 2410.10989).
 """
 
 from typing import Any
