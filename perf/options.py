@@ -133,7 +133,7 @@ def declare(parser: pytest.Parser) -> None:
         "--perf-runs-per-case",
         type=_positive,
         metavar="N",
-        help=f"Fresh runs a case (default: 1, up to 5 where the noise needs it; {DEFAULT_REFRESH_RUNS} with --perf-refresh).",
+        help=f"Fresh runs a case (default: 1, up to 5 for a noisy device; {DEFAULT_REFRESH_RUNS} with --perf-refresh).",
     )
     add(
         "--perf-tolerance",

@@ -222,18 +222,16 @@ def load(folders: Iterable[Path], device: str) -> list[Published | Measured]:
 def find(baselines: Sequence[Published | Measured], workload: Workload) -> Published | Measured | None:
     """The baseline that `workload` is judged against: a measured one of its key, else the published row of its case.
 
-    A row says case, GPUs and device and nothing else, so it matches on those, at full scale only.
+    A row says case, GPUs and device and nothing else, so it matches on those, at full scale only; and only plain causal
+    attention, which is what the table was measured with.
     """
     for baseline in baselines:
         if isinstance(baseline, Measured) and baseline.key == workload.key:
             return baseline
+    row = (workload.case, workload.scale, workload.ranks)
     for baseline in baselines:
-        if isinstance(baseline, Published) and (baseline.case, baseline.scale, baseline.gpus) == (
-            workload.case,
-            workload.scale,
-            workload.ranks,
-        ):
-            return baseline
+        if isinstance(baseline, Published) and (baseline.case, baseline.scale, baseline.gpus) == row:
+            return baseline if workload.attention == "causal" else None
     return None
 
 

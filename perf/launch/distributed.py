@@ -312,11 +312,13 @@ class Distributed:
                     _check_exits(answer["exits"], lines)
                     return first_step or time.monotonic()
             if time.monotonic() - last_line > self.step_timeout:
-                behind = min(lines, key=lambda rank: rank.steps)
+                least = min(rank.progress for rank in lines)
+                behind = [rank for rank in lines if rank.progress == least]
                 raise RunFailed(
-                    f"hung: no step from any rank for {self.step_timeout:.0f} s; the run stands at {behind.where()} of "
-                    f"{workload.warmup + workload.steps} steps (--perf-step-timeout sets the limit)",
-                    rank=behind.rank,
+                    f"hung: no step from any rank for {self.step_timeout:.0f} s; the run stands at {behind[0].where()} "
+                    f"of {workload.warmup + workload.steps} steps (--perf-step-timeout sets the limit)",
+                    # Ranks at one step wait for each other: which of them is at fault cannot be told.
+                    rank=behind[0].rank if len(behind) == 1 else None,
                 )
 
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-
 _SWEEP_SECONDS = 5.0
 
 

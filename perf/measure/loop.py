@@ -75,7 +75,7 @@ class CpuClock:
 
 
 class CudaClock:
-    """Events on the current stream: one synchronisation at a window's end and none inside, which would hide host time."""
+    """Events on the current stream: one synchronisation at a window's end, none inside to hide host time."""
 
     def __init__(self) -> None:
         import torch

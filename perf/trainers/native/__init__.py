@@ -27,6 +27,10 @@ class Native:
         """Join the process group, map the packed tokens, build the sharded model."""
         workload = self._workload = context.workload
         self._device = context.device
+        if context.device == "cuda" and workload.dtype != "bf16":
+            raise ValueError(
+                f"attention on a GPU needs --perf-dtype bf16, got {workload.dtype}: flash kernels have no other"
+            )
         dist.init_process_group("nccl" if context.device == "cuda" else "gloo")
         # Ranks that share a sequence stand next to each other, within a node as far as sp fits one.
         self._replica, self._part = divmod(context.rank, workload.sp)

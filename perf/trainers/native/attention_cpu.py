@@ -15,7 +15,7 @@ _LOG2_E = math.log2(math.e)
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """One document: query [n, heads, d], key and value [n, kv_heads, d] -> like query, log-sum-exp float32 [heads, n]."""
+    """One document: query [n, heads, d], key and value [n, kv_heads, d] -> like query; log-sum-exp [heads, n]."""
     tokens, heads, size = query.shape
     kv_heads = key.shape[1]
     group = heads // kv_heads

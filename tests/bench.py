@@ -1,0 +1,121 @@
+"""How fast the suite itself is. Prints figures beside what they should be; judges nothing.
+
+python tests/bench.py            # or: tox run -e bench
+python tests/bench.py --quick    # without the five mini cases and the data
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+from data.bench import main as data_bench
+from factories import make_run
+
+from perf.cases import PUBLISHED, Workload
+from perf.cases.scales import resolve
+from perf.launch.distributed import Distributed
+from perf.measure import loop
+from perf.measure.device import present
+from perf.measure.run import write_run
+from perf.session import cache_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Print every figure, the cheap ones first."""
+    with tempfile.TemporaryDirectory() as folder:
+        collecting_and_replaying(Path(folder))
+    inside_a_step()
+    first_step()
+    if "--quick" not in sys.argv:
+        five_mini_cases()
+        data_bench()
+
+
+def collecting_and_replaying(folder: Path) -> None:
+    """CPU seconds of the two commands that train nothing."""
+    for case in PUBLISHED:
+        write_run(make_run(case.id), folder)
+    for what, arguments in (
+        ("pytest perf --collect-only", ["--collect-only", "-q"]),
+        ("replay of 14 recorded cases", [f"--perf-replay={folder}", "-k", "test_speed"]),
+    ):
+        seconds = min(cpu_seconds([sys.executable, "-m", "pytest", "perf", *arguments]) for _ in range(3))
+        show(what, f"{seconds:.2f} s of CPU", "under 1.5 s")
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """User and system seconds of a command and its children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+class Idle:
+    """A trainer that does nothing: what its steps take is the suite's own work."""
+
+    def load(self, step: int) -> None:
+        """Nothing."""
+
+    def forward_backward(self, batch: None) -> float:
+        """No loss."""
+        return 1.0
+
+    def optimizer_step(self) -> None:
+        """Nothing."""
+
+
+def inside_a_step() -> None:
+    """Seconds between two steps of a trainer that does nothing: timing, recording, writing the line."""
+    times: list[float] = []
+    with tempfile.TemporaryFile("w", buffering=1) as file:
+
+        def write(event: str, **fields: object) -> None:
+            file.write(f'{{"event": "{event}", "step": {fields["step"]}}}\n')
+            times.append(time.perf_counter())
+
+        workload = SimpleNamespace(warmup=100, steps=2000, accumulation=1)
+        loop.measure(Idle(), workload, loop.CpuClock(), write, watch=[os.getpid()])
+    each = median(later - earlier for earlier, later in pairwise(times))
+    show("the suite's own work inside a step", f"{each * 1e3:.4f} ms", "under 0.1 ms")
+
+
+def first_step() -> None:
+    """Seconds from the request for a run to the end of its first step, the run host warm."""
+    with Distributed(machine=present(), cache=cache_folder(), step_timeout=300) as distributed:
+        for engine in ("fsdp2", "deepspeed"):
+            workload = mini(engine)
+            distributed.run(workload)
+            started = [distributed.run(workload).startup_seconds for _ in range(3)]
+            show(f"request to first step, warm, mini, 2 ranks, {engine}", f"{median(started):.2f} s", "under 2.5 s")
+
+
+def mini(engine: str) -> Workload:
+    """The first row, small and short."""
+    return resolve(PUBLISHED[0], present(), scale="mini", engine=engine, warmup=1, steps=3).workload
+
+
+def five_mini_cases() -> None:
+    """Wall seconds of the whole command."""
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "pytest", "perf/test_speed.py", "-k", "llama2_7b", "--perf-scale=mini", "-q"]
+    subprocess.run(command, cwd=ROOT, check=False)
+    show("five mini Llama2-7B cases", f"{time.perf_counter() - begin:.0f} s", "under 90 s on 2 cores")
+
+
+def show(what: str, figure: str, wanted: str) -> None:
+    """One line."""
+    print(f"{what}: {figure} ({wanted})", flush=True)  # noqa: T201 - this is what a bench is for
+
+
+if __name__ == "__main__":
+    main()
