@@ -1,0 +1,63 @@
+"""What tests share: who was started, and a user's own repository."""
+
+import os
+import signal
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from repository import Repository
+
+pytest_plugins = ["pytester"]
+
+LEAVE_SECONDS = 20.0
+"""What is told to end gets this long; it takes a fraction of it."""
+
+
+class Started:
+    """The processes that a test started, however they detached themselves: all inherit one variable."""
+
+    def __init__(self, mark):
+        self._mark = mark
+
+    def pids(self):
+        """Of those alive."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("TRAINPACE_TEST") == self._mark:
+                    found.append(process.pid)
+        return sorted(found)
+
+    def left(self):
+        """Those that are alive after they have had time to leave: empty as soon as there is none."""
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while (pids := self.pids()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return pids
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that this test starts; none of them outlives it."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("TRAINPACE_TEST", mark)
+    yield (processes := Started(mark))
+    for pid in processes.pids():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def repository(tmp_path, started):
+    """A user's own repository: a toy trainer, and two cases in a perf/ folder that is no package."""
+    return Repository.create(tmp_path / "ours")
+
+
+@pytest.fixture(scope="session")
+def checkout():
+    """The folder of this checkout."""
+    return Path(__file__).resolve().parents[1]

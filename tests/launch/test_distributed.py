@@ -1,0 +1,228 @@
+"""Fresh process groups: what a run gives, and how each way to fail ends, with a message and without a process left."""
+
+import os
+import re
+import signal
+import tempfile
+import threading
+
+import pytest
+from factories import make_workload
+from repository import TOY, wait_for
+
+from perf.launch.distributed import Distributed, Side, trainer_object
+from perf.measure.device import present
+from perf.measure.run import RunFailed
+
+
+@pytest.fixture
+def fleet(tmp_path, monkeypatch, started):
+    """Process groups of toys; a run without a step for two seconds has hung."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sides = {"here": Side(checkout=TOY)}
+    with Distributed(machine=present(), cache=tmp_path / "cache", step_timeout=2.0, sides=sides) as distributed:
+        yield distributed
+
+
+def toy(trainer="toy_trainer:Toy", *, ranks=2, steps=4, **wishes):
+    """A short workload of the toy; `wishes` as in tests/toy/toy_trainer.py."""
+    shape = make_workload().shape.model_copy(update={"config": wishes})
+    return make_workload(shape=shape, trainer=trainer, engine="own", ranks=ranks, warmup=2, steps=steps)
+
+
+def failure(fleet, workload):
+    """How a run of `workload` fails."""
+    with pytest.raises(RunFailed) as raised:
+        fleet.run(workload)
+    return raised.value
+
+
+def host_pids(fleet):
+    return [host.pid for host in fleet._hosts.values()]
+
+
+def folders(fleet):
+    """Of runs: each is taken away when its run ends."""
+    return [path for path in fleet._folder.iterdir() if path.is_dir()]
+
+
+def test_run_has_every_step(fleet):
+    """A run holds the samples of every rank and step, and what was measured on."""
+    run = fleet.run(toy(ranks=3))
+
+    assert [samples.rank for samples in run.ranks] == [0, 1, 2]
+    assert [len(samples.seconds) for samples in run.ranks] == [4, 4, 4]
+    assert run.ranks[2].losses == [1.0] * 6
+    assert present().cpu == run.device
+    assert {"python", "torch", "deepspeed"} <= run.software.keys()
+
+
+def test_progress_is_told(fleet):
+    """The steps of the slowest rank are told while the run goes on, up to the last."""
+    told = []
+    fleet.run(toy(seconds=0.1, rank=0), progress=lambda step, text: told.append((step, text)))
+    steps = [step for step, _ in told]
+
+    assert sorted(steps) == steps
+    assert told[-1] == (6, "training")
+    assert len(set(steps)) > 2
+
+
+def test_an_object_is_a_trainer_too(fleet):
+    """`module:object` may name an instance as well as a class."""
+    assert len(fleet.run(toy("toy_trainer:toy")).ranks) == 2
+
+
+@pytest.mark.parametrize(
+    ("do", "step", "cause"),
+    [
+        ("kill", 3, "killed by SIGKILL (the kernel's out-of-memory killer, or somebody) at step 3"),
+        ("kill", -1, "killed by SIGKILL (the kernel's out-of-memory killer, or somebody) at set-up"),
+        ("segfault", 3, "killed by SIGSEGV at step 3"),
+        ("exit", 3, "ended without its samples at step 3"),
+        ("raise", 3, "ValueError: the toy broke (at step 3)"),
+        ("raise", -1, "ValueError: the toy broke (at set-up)"),
+        ("leave", 3, "SystemExit: the toy left (at step 3)"),
+        ("no memory", 3, "out of memory: no more (at step 3)"),
+        ("no GPU memory", 3, "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB (at step 3)"),
+        ("NaN", 3, "FloatingPointError: the loss is nan at step 3 (0 is the first of the warm-up) (at step 6)"),
+        ("text", 3, "ValueError: could not convert string to float: 'no number' (at step 6)"),
+        ("hang", 3, "hung: no step from any rank for 2 s; the run stands at step 3 of 6 steps"),
+        ("hang", -1, "hung: no step from any rank for 2 s; the run stands at set-up of 6 steps"),
+    ],
+)
+def test_failure_names_rank_and_cause(fleet, started, do, step, cause):
+    """A rank that fails ends its run: cause and rank are named, only the host is left, and the next run works in it."""
+    failed = failure(fleet, toy(do=do, step=step))
+    alive, hosts = started.pids(), host_pids(fleet)
+
+    assert cause == failed.cause.removesuffix(" (--perf-step-timeout sets the limit)")
+    assert failed.rank == 1
+    assert hosts == alive
+    assert folders(fleet) == []
+    assert len(fleet.run(toy()).ranks) == 2
+    assert hosts == host_pids(fleet)
+
+
+def test_failure_of_the_first_rank(fleet, started):
+    """Rank 0, whose process group all others are in, may fail like any other."""
+    failed = failure(fleet, toy(do="kill", rank=0, step=3, ranks=4))
+
+    assert failed.rank == 0
+    assert host_pids(fleet) == started.pids()
+
+
+def test_traceback_is_in_the_detail(fleet):
+    """An exception's whole traceback stands in the detail, its first line in the cause."""
+    failed = failure(fleet, toy(do="raise", step=3))
+
+    assert str(failed) == "rank 1: ValueError: the toy broke (at step 3)"
+    assert failed.detail.endswith("ValueError: the toy broke\nin two lines\n")
+    assert 'toy_trainer.py", line ' in failed.detail
+
+
+def test_log_is_in_the_detail(fleet):
+    """Of a rank that could say nothing more the detail is what it had printed."""
+    failed = failure(fleet, toy(do="hang", step=3, say="the toy is here"))
+
+    assert failed.detail == "--- rank-0.log\nthe toy is here\n--- rank-1.log\nthe toy is here"
+
+
+def test_hang_of_all_ranks_blames_none(fleet, started):
+    """Ranks that stand at the same step wait for each other: none is named."""
+    failed = failure(fleet, toy(do="hang", rank=None, step=3))
+
+    assert failed.rank is None
+    assert "the run stands at step 3 of 6 steps" in failed.cause
+    assert host_pids(fleet) == started.pids()
+
+
+def test_rank_that_never_comes(fleet, started):
+    """A rank that hangs before its first line is the one that is named, and it is gone."""
+    failed = failure(fleet, toy("late_toy:Toy"))
+
+    assert failed.rank == 1
+    assert "the run stands at start of 6 steps" in failed.cause
+    assert host_pids(fleet) == started.pids()
+
+
+def test_garbage_on_standard_output(fleet):
+    """What a trainer prints reaches neither the answers nor the samples."""
+    assert len(fleet.run(toy(do="print", rank=None, step=3)).ranks[0].losses) == 6
+
+
+@pytest.mark.parametrize("child", ["plain", "detached"])
+def test_children_end_with_a_finished_run(fleet, started, child):
+    """Processes that a trainer started and forgot are gone with its run, also those in a session of their own."""
+    fleet.run(toy(child=child))
+
+    assert host_pids(fleet) == started.pids()
+
+
+@pytest.mark.parametrize("child", ["plain", "detached"])
+def test_children_end_with_a_failed_run(fleet, started, child):
+    """So are those of a rank that was killed."""
+    failure(fleet, toy(child=child, do="kill", step=3))
+
+    assert host_pids(fleet) == started.pids()
+
+
+def test_host_killed(fleet, started):
+    """A host that dies in mid-run takes its ranks along; the next run has a new one."""
+    failed = failure(fleet, toy(do="kill host", step=3))
+
+    assert failed.cause.startswith("the run host ended (killed by SIGKILL")
+    assert started.left() == []
+    assert folders(fleet) == []
+    assert len(fleet.run(toy()).ranks) == 2
+
+
+@pytest.mark.parametrize(
+    ("trainer", "cause"),
+    [
+        (
+            "no_such_module:Toy",
+            "the trainer could not be imported: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        ("broken_toy:Toy", "the trainer could not be imported: ZeroDivisionError: division by zero"),
+        ("toy_trainer:Missing", "AttributeError: module 'toy_trainer' has no attribute 'Missing' (at set-up)"),
+    ],
+)
+def test_trainer_that_cannot_be_imported(fleet, trainer, cause):
+    """It is said with the interpreter's own words, and another trainer still runs."""
+    failed = failure(fleet, toy(trainer))
+
+    assert cause == failed.cause
+    assert "Traceback" in failed.detail
+    assert len(fleet.run(toy()).ranks) == 2
+
+
+def test_everything_ends_with_the_fleet(tmp_path, monkeypatch, started):
+    """Leaving the context leaves no process and no folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    sides = {"here": Side(checkout=TOY)}
+    with Distributed(machine=present(), cache=tmp_path, step_timeout=2.0, sides=sides) as distributed:
+        distributed.run(toy())
+
+    assert started.pids() == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_interrupted_run(fleet, started, tmp_path):
+    """Ctrl-C in mid-run ends its ranks before it goes on."""
+    mark = tmp_path / "mark"
+    interrupt = threading.Thread(target=lambda: (wait_for(mark), os.kill(os.getpid(), signal.SIGINT)))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        fleet.run(toy(do="hang", step=3, mark=str(mark)))
+
+    assert host_pids(fleet) == started.pids()
+    assert folders(fleet) == []
+
+
+@pytest.mark.parametrize("trainer", ["nonsense", "module:", ":name"])
+def test_trainer_must_be_named_whole(trainer):
+    """A trainer's name is `native` or a module and an object in it."""
+    with pytest.raises(ValueError, match=re.escape(f"'native' or 'package.module:object', got '{trainer}'")):
+        trainer_object(trainer)

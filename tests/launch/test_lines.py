@@ -1,0 +1,61 @@
+"""What a rank has said so far, from a file that grows."""
+
+import pytest
+
+from perf.launch.lines import Lines
+
+STEP = '{"event": "step", "step": 4}\n'
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "rank-0.jsonl"
+
+
+def test_no_file_yet(file):
+    """A rank that has not begun has said nothing."""
+    lines = Lines(file, 0)
+
+    assert (lines.read(), lines.where()) == (False, "start")
+
+
+def test_lines_are_taken_as_they_come(file):
+    """Every line is taken once, and says how far the rank is."""
+    lines = Lines(file, 0)
+    file.write_text('{"event": "begin"}\n{"event": "note", "text": "packing"}\n')
+
+    assert (lines.read(), lines.where(), lines.note) == (True, "set-up", "packing")
+    file.write_text(file.read_text() + STEP)
+    assert (lines.read(), lines.where(), lines.note) == (True, "step 5", "training")
+    assert not lines.read()
+
+
+def test_half_a_line_waits(file):
+    """A line that is being written is taken when it is whole."""
+    lines = Lines(file, 0)
+    file.write_text(STEP[:10])
+
+    assert not lines.read()
+    file.write_text(STEP)
+    assert (lines.read(), lines.steps) == (True, 5)
+
+
+def test_end_is_kept(file):
+    """Samples and the exception stay as they were written."""
+    lines = Lines(file, 0)
+    file.write_text('{"event": "samples", "seconds": [1]}\n{"event": "error", "type": "E"}\n')
+    lines.read()
+
+    assert lines.samples["seconds"] == [1]
+    assert lines.error["type"] == "E"
+
+
+def test_order_of_ranks(file, tmp_path):
+    """A rank that has not begun is behind one that sets up, and that behind one with a step."""
+    ranks = [Lines(tmp_path / name, 0) for name in ("step", "setup", "none")]
+    (tmp_path / "step").write_text(STEP)
+    (tmp_path / "setup").write_text('{"event": "begin"}\n')
+    for rank in ranks:
+        rank.read()
+
+    assert ranks[::-1] == sorted(ranks, key=lambda rank: rank.progress)

@@ -1,0 +1,105 @@
+"""A user's own repository in a folder, and the suite run in it as a user runs it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+TOY = Path(__file__).resolve().parent / "toy"
+SUITE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Repository:
+    """`perf/test_ours.py` and `training.py`, which holds the toy."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path):
+        """Write one into a new folder."""
+        (path / "perf").mkdir(parents=True)
+        shutil.copy(TOY / "ours.py", path / "perf" / "test_ours.py")
+        shutil.copy(TOY / "toy_trainer.py", path / "training.py")
+        (path / "pytest.ini").write_text("[pytest]\naddopts = --perf-trainer training:Toy -p no:cacheprovider\n")
+        return cls(path)
+
+    def copy(self, path):
+        """Another one like it, baselines and runs included."""
+        shutil.copytree(self.path, path)
+        return Repository(path)
+
+    def start(self, *arguments, environment=(), **toy):
+        """Start the suite on it; `toy` are the trainer's wishes."""
+        chosen = {
+            "TOY": json.dumps(toy),
+            "XDG_STATE_HOME": str(self.path / ".state"),
+            "TRAINPACE_CACHE": str(self.path / ".cache"),
+            "TMPDIR": str(self.path / ".tmp"),
+        }
+        (self.path / ".tmp").mkdir(exist_ok=True)
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+        # On one core of several the load by others cannot be told, and so cannot make a run invalid; the toy sleeps,
+        # and is not slowed by it either.
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            return subprocess.Popen(
+                # The script, not `python -m pytest`, which would put this folder on the path.
+                [str(Path(sys.executable).with_name("pytest")), "perf", *map(str, arguments)],
+                cwd=self.path,
+                env=inherited | chosen | dict(environment),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        finally:
+            os.sched_setaffinity(0, cores)
+
+    def suite(self, *arguments, **options):
+        """Run the suite on it to its end."""
+        return finish(self.start(*arguments, **options))
+
+    def cases(self, name="junit.xml"):
+        """What a JUnit file says, by test: the kind of its outcome (`passed`, `failure`, `skipped`), text, properties."""
+        found = {}
+        for case in ElementTree.parse(self.path / name).iter("testcase"):  # noqa: S314 - our own file
+            properties = {each.get("name"): each.get("value") for each in case.iter("property")}
+            kinds = [each for each in case if each.tag in {"failure", "skipped", "error"}]
+            kind, text = (kinds[0].tag, kinds[0].get("message") + (kinds[0].text or "")) if kinds else ("passed", "")
+            found[case.get("name")] = (kind, text, properties)
+        return found
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a session ended."""
+
+    code: int
+    text: str
+
+    @property
+    def last_line(self):
+        """Of the suite's own report."""
+        return [line for line in self.text.splitlines() if re.match(r"\d+ cases?: ", line)][-1]
+
+
+def finish(process):
+    """Wait for a session's end."""
+    text, _ = process.communicate(timeout=SUITE_SECONDS)
+    print(text)  # noqa: T201 - shown where the test fails
+    return Done(process.returncode, text)
+
+
+def wait_for(path):
+    """Wait until a toy has marked its place."""
+    deadline = time.monotonic() + SUITE_SECONDS
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was not written"
+        time.sleep(0.02)

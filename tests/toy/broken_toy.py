@@ -1,0 +1,3 @@
+"""A trainer that cannot be imported."""
+
+NUMBER = 1 / 0
