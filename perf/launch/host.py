@@ -85,7 +85,7 @@ class Host:
             preload_seconds=time.perf_counter() - begin,
         )
         # From here on there may be ranks to end; before, the signal's own effect is right.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        signal.signal(signal.SIGTERM, self._terminated)
         launcher = load_by_path(self._settings["launcher"])
         loop = load_by_path(self._settings["loop"])
         while True:
@@ -104,6 +104,11 @@ class Host:
         if self._launch is not None:
             self._launch.kill()
             self._launch.sweep()
+
+    def _terminated(self, *_: Any) -> None:
+        """End here and now: an exception could hit `close` itself, since a parent that dies also closes the pipe."""
+        self.close()
+        os._exit(128 + signal.SIGTERM)
 
     def _preload(self) -> None:
         # The script's own folder would make its neighbours importable by bare names.
