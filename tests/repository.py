@@ -67,7 +67,7 @@ class Repository:
         return finish(self.start(*arguments, **options))
 
     def cases(self, name="junit.xml"):
-        """What a JUnit file says, by test: the kind of its outcome (`passed`, `failure`, `skipped`), text, properties."""
+        """What a JUnit file says by test: the kind of outcome (`passed`, `failure`, `skipped`), text and properties."""
         found = {}
         for case in ElementTree.parse(self.path / name).iter("testcase"):  # noqa: S314 - our own file
             properties = {each.get("name"): each.get("value") for each in case.iter("property")}

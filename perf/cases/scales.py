@@ -86,7 +86,7 @@ def resolve(
     """
 
     def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int) -> Workload:
-        table_warmup, table_steps = _steps(MINI_STEPS if scale == "mini" else GPU_STEPS, sequence)
+        table_warmup, table_steps = default_steps(scale, sequence, sp)
         return Workload(
             case=case.id,
             model=case.model.name,
@@ -99,7 +99,7 @@ def resolve(
             attention=attention,
             accumulation=sp,
             warmup=table_warmup if warmup is None else warmup,
-            steps=max(table_steps, sp if scale == "mini" else 1) if steps is None else steps,
+            steps=table_steps if steps is None else steps,
             trainer=trainer,
             engine=engine,
             thresholds=_thresholds(scale, trainer, engine),
@@ -187,8 +187,11 @@ def memory_bytes(workload: Workload) -> int:
     return states + (live + bucket) * width + checkpoints + work + loss
 
 
-def _steps(table: StepTable, sequence: int) -> tuple[int, int]:
-    return next((warmup, steps) for limit, warmup, steps in table if limit is None or sequence <= limit)
+def default_steps(scale: Scale, sequence: int, sp: int) -> tuple[int, int]:
+    """Warm-up and measured steps of the fixed table; at mini scale never fewer than the accumulation, which is sp."""
+    table = MINI_STEPS if scale == "mini" else GPU_STEPS
+    warmup, steps = next((warmup, steps) for limit, warmup, steps in table if limit is None or sequence <= limit)
+    return warmup, max(steps, sp) if scale == "mini" else steps
 
 
 def _thresholds(scale: Scale, trainer: str, engine: str) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from perf.cases.scales import default_steps
 from perf.cases.workload import Workload
 from perf.judge import compare
 from perf.judge.baseline import Baseline, Measured, Published
@@ -171,13 +172,17 @@ def exit_status(verdicts: Iterable[Verdict], *, require_verdict: bool = False, o
 def command(workload: Workload, *options: str) -> str:
     """The command that measures this workload again: whatever differs from the defaults is named."""
     parts = ["pytest perf", f"-k {shlex.quote(workload.case)}", f"--perf-scale {workload.scale}"]
+    warmup, steps = default_steps(workload.scale, workload.sequence, workload.sp)
     for option, value, default in (
         ("--perf-trainer", workload.trainer, "native"),
-        ("--perf-engine", workload.engine, "deepspeed"),
+        # What shards a user's own trainer is its own affair, and no choice of ours.
+        ("--perf-engine", workload.engine, "deepspeed" if workload.trainer == "native" else workload.engine),
         ("--perf-dtype", workload.dtype, "bf16"),
+        ("--perf-warmup", workload.warmup, warmup),
+        ("--perf-steps", workload.steps, steps),
     ):
         if value != default:
-            parts.append(f"{option} {shlex.quote(value)}")
+            parts.append(f"{option} {shlex.quote(str(value))}")
     if workload.attention == "varlen":
         parts.append("--perf-varlen")
     return " ".join([*parts, *options])

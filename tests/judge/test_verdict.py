@@ -370,7 +370,14 @@ def test_verdicts_that_judge():
 
 def test_command_names_what_differs_from_the_defaults():
     """The next command measures the same workload again."""
-    workload = make_workload(trainer="ours.train:fast", engine="fsdp2", dtype="fp32", attention="varlen")
-    options = "--perf-trainer ours.train:fast --perf-engine fsdp2 --perf-dtype fp32 --perf-varlen"
+    workload = make_workload(engine="fsdp2", dtype="fp32", attention="varlen", warmup=1, steps=5)
+    options = "--perf-engine fsdp2 --perf-dtype fp32 --perf-warmup 1 --perf-steps 5 --perf-varlen"
 
     assert f"{COMMAND} {options} --perf-refresh" == command(workload, "--perf-refresh")
+
+
+def test_command_of_a_user_trainer():
+    """A user's trainer has no engine that could be chosen."""
+    workload = make_workload(trainer="ours.train:fast", engine="own")
+
+    assert f"{COMMAND} --perf-trainer ours.train:fast" == command(workload)
