@@ -35,8 +35,8 @@ class Repository:
         shutil.copytree(self.path, path)
         return Repository(path)
 
-    def start(self, *arguments, environment=(), **toy):
-        """Start the suite on it; `toy` are the trainer's wishes."""
+    def start(self, *arguments, environment=(), cores=None, **toy):
+        """Start the suite on it, on one core if no `cores` are given; `toy` are the trainer's wishes."""
         chosen = {
             "TOY": json.dumps(toy),
             "XDG_STATE_HOME": str(self.path / ".state"),
@@ -47,8 +47,8 @@ class Repository:
         inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
         # On one core of several the load by others cannot be told, and so cannot make a run invalid; the toy sleeps,
         # and is not slowed by it either.
-        cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(cores)})
+        present = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores or {min(present)})
         try:
             return subprocess.Popen(
                 # The script, not `python -m pytest`, which would put this folder on the path.
@@ -60,7 +60,7 @@ class Repository:
                 text=True,
             )
         finally:
-            os.sched_setaffinity(0, cores)
+            os.sched_setaffinity(0, present)
 
     def suite(self, *arguments, **options):
         """Run the suite on it to its end."""
