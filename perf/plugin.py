@@ -11,6 +11,7 @@ import pytest
 import perf
 from perf import options as perf_options
 from perf.cases import Case
+from perf.files import FileError
 from perf.judge.verdict import Verdict, exit_status, outcome
 from perf.launch.lock import DeviceBusy
 from perf.options import Options
@@ -46,7 +47,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     session = config.stash[_SESSION]
     if session.options.replay:
-        recorded = session.replayed
+        try:
+            recorded = session.replayed
+        except FileError as error:
+            raise pytest.UsageError(f"--perf-replay: {error}") from None
         missing = [item for item in items if _is_speed(item) and _case(item).id not in recorded]
         items[:] = [item for item in items if item not in missing]
         if missing:
@@ -90,7 +94,7 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
     def judge(case: Case) -> Measured:
         try:
             measured = session.measure(request.node.nodeid, case, marker.args[0] if marker else None)
-        except DeviceBusy as error:
+        except (DeviceBusy, FileError) as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         _record(measured, request)
         _end(measured, session.options)
