@@ -13,6 +13,7 @@ from perf.cases.workload import Workload
 from perf.judge import compare
 from perf.judge.baseline import Baseline, Measured, Published
 from perf.judge.compare import Spread, Tolerance, percent
+from perf.judge.comparison import Comparison
 from perf.judge.validity import faults
 from perf.measure import flops, throughput
 from perf.measure.run import Run, RunFailed
@@ -65,6 +66,8 @@ class Judgement(Record):
     data_share: NonNegativeFloat | None = None
     """The part of the steps that loading took, of the run where it is largest."""
     baseline: Baseline | None = None
+    comparison: Comparison | None = None
+    """In the gate of a pull request, instead of a baseline."""
     ratio: PositiveFloat | None = None
     """TGS now / TGS of the baseline."""
     tflops_ratio: PositiveFloat | None = None
@@ -109,7 +112,7 @@ def judge(
         against = baseline.key if baseline else "none"
         raise ValueError(f"expected runs of one workload and its baseline, got {sorted(keys)} against {against}")
     workload = runs[0].workload
-    facts = _facts(runs, baseline, peak_tflops)
+    facts = gather(runs, baseline, peak_tflops)
     wrong = _faults(runs, baseline, peak_tflops, facts.convention)
     limit = None
     if baseline is not None:
@@ -188,7 +191,7 @@ def command(workload: Workload, *options: str) -> str:
     return " ".join([*parts, *options])
 
 
-def _facts(runs: Sequence[Run], baseline: Published | Measured | None, peak_tflops: float | None) -> Judgement:
+def gather(runs: Sequence[Run], baseline: Published | Measured | None, peak_tflops: float | None) -> Judgement:
     """What was measured, and how it stands to the baseline, before anything is said of it."""
     workload = runs[0].workload
     convention = flops.convention(baseline.convention if baseline else flops.DEFAULT)

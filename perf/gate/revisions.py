@@ -1,0 +1,64 @@
+"""Other revisions of a repository, as folders of their own. Needs git; nothing of the working tree is touched."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class RevisionError(ValueError):
+    """A revision that cannot be had; the message says what git said."""
+
+
+def merge_base(repository: Path, revision: str) -> str:
+    """The commit at which HEAD left `revision`.
+
+    Raises:
+        RevisionError: for an unknown revision, or one without a common ancestor (a shallow clone has none).
+    """
+    try:
+        return _git(repository, "merge-base", "HEAD", revision)
+    except RevisionError as error:
+        raise RevisionError(f"no merge base of HEAD and {revision}: {error}; fetch the whole history") from None
+
+
+def changed_files(repository: Path, base: str, folder: str) -> list[str]:
+    """Files below `folder` that differ between `base` and the working tree; empty outside a repository."""
+    try:
+        return _git(repository, "diff", "--name-only", base, "--", folder).splitlines()
+    except RevisionError:
+        return []
+
+
+@contextmanager
+def checked_out(repository: Path, revision: str) -> Iterator[Path]:
+    """`revision` of `repository` in a folder of its own, gone when the context ends.
+
+    Raises:
+        RevisionError: for an unknown revision.
+    """
+    commit = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    folder = Path(tempfile.mkdtemp(prefix="trainpace-revision-")) / commit[:12]
+    _git(repository, "worktree", "add", "--quiet", "--detach", str(folder), commit)
+    try:
+        yield folder
+    finally:
+        _git(repository, "worktree", "remove", "--force", str(folder))
+        shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(repository), *arguments],  # noqa: S607 - the user's own git
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise RevisionError("git is not installed") from None
+    if done.returncode:
+        raise RevisionError(done.stderr.strip() or f"git {arguments[0]} failed")
+    return done.stdout.strip()
