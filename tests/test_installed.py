@@ -1,0 +1,83 @@
+"""The suite as an installed package: what the wheel holds, and that it runs away from its checkout."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from factories import make_full_workload, make_run
+from repository import Repository
+
+from perf.measure.run import Device, write_run
+
+
+@pytest.fixture(scope="session")
+def installed(checkout, tmp_path_factory):
+    """A folder that the project's wheel is installed into."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder / "wheels", checkout], check=True)
+    (wheel,) = (folder / "wheels").iterdir()
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True)
+    return folder / "site"
+
+
+@pytest.fixture
+def run(installed, tmp_path):
+    """Runs Python away from the checkout, with the installed package before any other."""
+
+    def python(*arguments):
+        environment = os.environ | {"PYTHONPATH": str(installed), "HOME": str(tmp_path)}
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    return python
+
+
+def test_package_lists_the_published_table(run):
+    """`pytest --pyargs perf` finds the fourteen rows in the package."""
+    done = run("-m", "pytest", "--pyargs", "perf", "--collect-only", "-q", "-k", "test_speed")
+
+    assert done.returncode == 0
+    assert done.stdout.count("test_speed.py::test_speed[") == 14
+
+
+def test_baselines_travel_in_the_wheel(run, installed):
+    """The published rows lie in the package, and only they."""
+    done = run("-c", "from perf.judge.baseline import published_folder as f; print(f())")
+
+    assert done.stdout.strip() == str(installed / "perf" / "baselines")
+    assert [file.name for file in (installed / "perf" / "baselines").iterdir()] == ["a100-sxm4-80gb.json"]
+
+
+def test_tests_stay_at_home(installed):
+    """Neither the suite's own tests nor a conftest are installed."""
+    assert not {"tests", "conftest.py"} & {path.name for path in installed.iterdir()}
+
+
+def test_package_judges_against_the_published_rows(run, tmp_path):
+    """Runs of a full-size case on the published device are judged against the row that travelled along."""
+    device = Device(slug="a100-sxm4-80gb", name="NVIDIA A100-SXM4-80GB", kind="cuda", count=8, memory_bytes=80 << 30)
+    write_run(make_run(tgs=3028.3, workload=make_full_workload(), device=device), tmp_path / "runs")
+    done = run("-m", "pytest", "--pyargs", "perf", "--perf-replay=runs", "-p", "no:cacheprovider")
+
+    assert done.returncode == 0
+    assert "1 case: 1 pass" in done.stdout
+    assert "published" in done.stdout
+
+
+def test_user_repository_measures_and_refreshes(installed, tmp_path, started):
+    """In a user's repository the installed package measures, records into the user's baselines, judges and replays."""
+    repository = Repository.create(tmp_path / "ours")
+    environment = {"PYTHONPATH": str(installed)}
+    loose = ("--perf-runs=runs", "-k", "8k")
+    refreshing = ("--perf-refresh", "--perf-runs-per-case=2", "--perf-max-spread=0.5")
+    refreshed = repository.suite(*loose, *refreshing, environment=environment)
+    judged = repository.suite(*loose, "--perf-tolerance=0.2", environment=environment)
+    replayed = repository.suite("--perf-replay=runs", "--perf-tolerance=0.2", environment=environment)
+
+    assert refreshed.last_line == "1 case: 1 recorded"
+    assert judged.last_line == "1 case: 1 pass"
+    assert replayed.last_line == "1 case: 1 pass"
+    assert len(list((repository.path / "baselines").iterdir())) == 1
+    assert started.left() == []

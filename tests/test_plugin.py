@@ -1,0 +1,285 @@
+"""The plugin in a session: in a checkout, a user's repository, beside other plugins, and where it has no business."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from factories import make_run, make_runs
+from repository import Repository
+
+from perf.cases import PUBLISHED
+from perf.judge.refresh import refresh
+from perf.measure.run import write_run
+
+STRANGER = """
+def test_theirs(benchmark):
+    assert benchmark(lambda: 1) == 1
+"""
+HEAVY = ("torch", "transformers", "deepspeed", "datasets", "matplotlib", "accelerate", "scipy.stats")
+LOOK = f"""
+import sys
+
+def pytest_unconfigure():
+    print("HEAVY", sorted(sys.modules.keys() & {set(HEAVY)!r}))
+"""
+LIKE_XDIST = """
+def pytest_addoption(parser):
+    parser.addoption("--dist", default="no")
+    parser.addoption("--workers", dest="numprocesses", type=int)
+"""
+
+
+@pytest.fixture
+def checked_out(checkout):
+    """Runs the suite of this checkout, as `pytest perf` does in it."""
+
+    def run(*arguments, **options):
+        command = [sys.executable, "-m", "pytest", "perf", "-p", "no:cacheprovider", *map(str, arguments)]
+        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, **options)
+
+    return run
+
+
+@pytest.fixture
+def fourteen(tmp_path, monkeypatch):
+    """A folder with a run of each published case, and baselines that these are judged against."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for case in PUBLISHED:
+        write_run(make_run(case.id), tmp_path / "runs")
+        refresh(tmp_path / "baselines", make_runs(1000.0, 1001.0, case=case.id))
+    return tmp_path
+
+
+# A checkout
+
+
+def test_checkout_lists_the_published_table(checked_out):
+    """`pytest perf` finds the fourteen rows by their names, with the plugin registered by entry point and conftest."""
+    done = checked_out("--collect-only", "-q", "-k", "test_speed")
+
+    assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if "::" in line] == [
+        f"perf/test_speed.py::test_speed[{case.id}]" for case in PUBLISHED
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "cases"),
+    [
+        ("llama2_7b", 5),
+        ("llama2_7b-8k", 1),
+        ("llama2_70b", 5),
+        ("yi_34b_200k", 4),
+        ("llama2_7b-8k or llama2_7b-32k", 2),
+    ],
+)
+def test_selecting(checked_out, words, cases):
+    """A case's name picks it, a model's its rows."""
+    done = checked_out("--collect-only", "-q", "-k", f"test_speed and ({words})")
+
+    assert done.stdout.count("::test_speed[") == cases
+
+
+def test_collecting_imports_nothing_heavy(checked_out, tmp_path, monkeypatch):
+    """Collecting needs no torch."""
+    (tmp_path / "look.py").write_text(LOOK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    assert "HEAVY []" in checked_out("--collect-only", "-p", "look").stdout
+
+
+def test_replay_imports_nothing_heavy(checked_out, fourteen, monkeypatch):
+    """Neither does judging and reporting fourteen recorded cases."""
+    (fourteen / "look.py").write_text(LOOK)
+    monkeypatch.setenv("PYTHONPATH", str(fourteen))
+    done = checked_out(f"--perf-replay={fourteen / 'runs'}", f"--perf-baselines={fourteen / 'baselines'}", "-p", "look")
+
+    assert done.returncode == 0
+    assert "14 cases: 14 pass" in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+# A user's repository
+
+
+def test_own_perf_folder_needs_no_conftest(repository):
+    """In a repository with a perf/ folder of its own the installed plugin serves its cases."""
+    done = repository.suite("--collect-only", "-q")
+
+    assert done.code == 0
+    assert "perf/test_ours.py::test_ours[ours-8k-sp1]\nperf/test_ours.py::test_ours[ours-32k-sp2]\n" in done.text
+
+
+def test_own_perf_folder_with_a_conftest(repository):
+    """A conftest that names the plugin too registers it once."""
+    (repository.path / "conftest.py").write_text('pytest_plugins = ["perf.plugin"]\n')
+
+    assert repository.suite("-k", "8k").last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:Toy))"
+
+
+def test_own_perf_package_is_refused(repository):
+    """An __init__.py would make the folder hide the installed suite: a usage error says which file to delete."""
+    shadow = repository.path / "perf" / "__init__.py"
+    shadow.touch()
+    done = repository.suite()
+
+    assert done.code == 4
+    assert (
+        f"{shadow} makes that folder a package named perf, which hides the installed suite: delete the file"
+        in done.text
+    )
+    assert "Traceback" not in done.text
+
+
+def test_case_must_be_a_parameter(repository):
+    """A test that uses judge_speed without a parameter `case` is a usage error, before anything is measured."""
+    test = repository.path / "perf" / "test_ours.py"
+    test.write_text("def test_without(judge_speed): judge_speed(None)\n")
+    done = repository.suite()
+
+    assert done.code == 4
+    assert "a test that uses judge_speed takes a parameter `case`, a perf.cases.Case; got None" in done.text
+
+
+def test_fixture_distributed(repository, started):
+    """A test may ask for fresh process groups itself."""
+    (repository.path / "perf" / "test_ours.py").write_text(
+        "from perf.cases import Workload\n"
+        "from test_theirs import CASES\n"
+        "def test_groups(distributed):\n"
+        "    workload = Workload(case='own', model='own', scale='mini', shape=CASES[0].model.mini, sequence=64,\n"
+        "        ranks=3, sp=1, accumulation=1, warmup=1, steps=2, trainer='training:toy', engine='own')\n"
+        "    assert len(distributed.run(workload).ranks) == 3\n"
+    )
+    Repository.create(repository.path / "other")
+    (repository.path / "other" / "perf" / "test_ours.py").rename(repository.path / "perf" / "test_theirs.py")
+    done = repository.suite("-k", "groups")
+
+    assert done.code == 0
+    assert "1 passed" in done.text
+    assert started.left() == []
+
+
+# Options of other plugins
+
+
+@pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip"])
+def test_benchmark_options_are_refused(repository, option):
+    """What would drop the measurement of a selected case is a usage error."""
+    done = repository.suite(option)
+
+    assert done.code == 4
+    assert f"{option} drops the measurement of perf cases: leave it out" in done.text
+
+
+@pytest.mark.parametrize("option", ["--workers=2", "--dist=load"])
+def test_xdist_is_refused(repository, option):
+    """So is running cases side by side."""
+    (repository.path / "like_xdist.py").write_text(LIKE_XDIST)
+    paths = {"PYTHONPATH": str(repository.path)}
+    done = repository.suite("-p", "no:xdist", "-p", "like_xdist", option, environment=paths)
+
+    assert done.code == 4
+    assert "-n runs cases side by side, where they measure each other: leave it out for perf cases" in done.text
+
+
+def test_without_pytest_benchmark(repository):
+    """Without pytest-benchmark there is nothing to hand cases to: a usage error."""
+    done = repository.suite("-p", "no:benchmark")
+
+    assert done.code == 4
+    assert "perf cases need pytest-benchmark: leave -p no:benchmark out" in done.text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--benchmark-disable"],
+        ["--benchmark-skip"],
+        ["-p", "no:benchmark", "--deselect", "test_theirs.py::test_theirs"],
+        ["-p", "no:terminal"],
+        ["-p", "no:xdist", "-p", "like_xdist", "--workers=2"],
+    ],
+    ids=" ".join,
+)
+def test_strangers_may_use_them(pytester, monkeypatch, options):
+    """A session without perf cases is none of our business."""
+    pytester.makepyfile(test_theirs=STRANGER + "def test_plain(): pass", like_xdist=LIKE_XDIST)
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path))
+
+    assert pytester.runpytest_subprocess(*options).ret == 0
+
+
+def test_strangers_keep_their_benchmarks(pytester):
+    """A session with benchmarks of its own keeps its table, and its file describes the machine as ever."""
+    pytester.makepyfile(test_theirs=STRANGER)
+    done = pytester.runpytest_subprocess("--benchmark-json=theirs.json")
+    machine = json.loads((pytester.path / "theirs.json").read_text())["machine_info"]
+
+    done.stdout.fnmatch_lines(["* benchmark: 1 tests *", "test_theirs *", "* 1 passed in *"])
+    done.stdout.no_fnmatch_line("*trainpace ===*")
+    assert "python_compiler" in machine
+
+
+def test_strangers_import_little(pytester, monkeypatch):
+    """All that a stranger's session pays for an installed suite is a plugin without anything heavy."""
+    pytester.makepyfile(test_theirs="def test_plain(): pass", look=LOOK)
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path))
+    done = pytester.runpytest_subprocess("-p", "look")
+
+    done.stdout.fnmatch_lines(["HEAVY []"])
+
+
+def test_help(pytester):
+    """The options are in pytest's help, under one heading."""
+    done = pytester.runpytest_subprocess("--help")
+
+    done.stdout.fnmatch_lines(["trainpace: speed of LLM training:", "*--perf-scale=*", "*--perf-step-timeout=SECONDS*"])
+
+
+# Files for other tools
+
+
+def test_cases_beside_benchmarks(repository):
+    """In a session with both, pytest-benchmark prints its table of all, and ours is there too."""
+    (repository.path / "perf" / "test_theirs.py").write_text(STRANGER)
+    done = repository.suite("-k", "8k or theirs")
+
+    assert done.code == 0
+    assert "benchmark: 2 tests" in done.text
+    assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:Toy))"
+
+
+def test_exported_files_compare(repository):
+    """`pytest-benchmark compare` reads the files of two sessions, a case a row."""
+    for name in ("one.json", "two.json"):
+        repository.suite("-k", "8k", f"--benchmark-json={name}")
+    command = [Path(sys.executable).with_name("pytest-benchmark"), "compare", "one.json", "two.json"]
+    done = subprocess.run(command, cwd=repository.path, capture_output=True, text=True, check=False)
+    exported = json.loads((repository.path / "two.json").read_text())
+
+    assert done.returncode == 0
+    assert done.stdout.count("test_ours[ours-8k-sp1]") == 2
+    assert exported["benchmarks"][0]["stats"]["rounds"] == 40
+    assert exported["benchmarks"][0]["extra_info"]["judgement"]["verdict"] == "no baseline"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": NaN}', "\xff"], ids=["cut", "list", "NaN", "latin"])
+def test_broken_replay_file(repository, content):
+    """A file that holds no run is a usage error that names it."""
+    (repository.path / "broken.json").write_text(content, encoding="latin-1")
+    done = repository.suite("--perf-replay=broken.json")
+
+    assert done.code == 4
+    assert f"--perf-replay: {repository.path / 'broken.json'}" in done.text
+    assert "INTERNALERROR" not in done.text
+
+
+def test_empty_replay_folder(repository):
+    """So is a folder without one."""
+    done = repository.suite("--perf-replay=perf")
+
+    assert done.code == 4
+    assert f"--perf-replay: {repository.path / 'perf'}: no run file (*.json) in this folder" in done.text
