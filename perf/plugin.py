@@ -46,18 +46,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     from perf.report.benchmark import Clock
 
     session = config.stash[_SESSION]
+    cases = {item: _case(item) for item in items if _is_speed(item)}
     if session.options.replay:
         try:
             recorded = session.replayed
         except FileError as error:
             raise pytest.UsageError(f"--perf-replay: {error}") from None
-        missing = [item for item in items if _is_speed(item) and _case(item).id not in recorded]
+        missing = [item for item, case in cases.items() if case.id not in recorded]
         items[:] = [item for item in items if item not in missing]
         if missing:
             config.hook.pytest_deselected(items=missing)
-    for item in items:
-        if _is_speed(item):
-            item.add_marker(pytest.mark.benchmark(timer=Clock()))
+    for item in cases:
+        item.add_marker(pytest.mark.benchmark(timer=Clock()))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -70,6 +70,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError(
             "-n runs cases side by side, where they measure each other: leave it out for perf cases"
         )
+    if not config.pluginmanager.hasplugin("benchmark"):
+        raise pytest.UsageError("perf cases need pytest-benchmark: leave -p no:benchmark out")
     for name in ("disable", "skip"):
         if config.getoption(f"benchmark_{name}"):
             raise pytest.UsageError(f"--benchmark-{name} drops the measurement of perf cases: leave it out")
@@ -134,6 +136,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         )
 
 
+@pytest.hookimpl(optionalhook=True)  # there may be a session without pytest-benchmark
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
     """pytest-benchmark's own way takes over a second; ours is at hand. A session without our cases keeps its own."""
     if not config.stash[_SESSION].measured:
@@ -191,12 +194,12 @@ def _show(config: pytest.Config, title: str, steps: int) -> Iterator[Callable[[i
 
 
 def _is_speed(item: pytest.Item) -> bool:
-    return "judge_speed" in getattr(item, "fixturenames", ()) and hasattr(item, "callspec")
+    return "judge_speed" in getattr(item, "fixturenames", ())
 
 
 def _case(item: pytest.Item) -> Case:
     """The case of a speed test, its parameter `case`."""
-    case = item.callspec.params.get("case")  # type: ignore[attr-defined]
+    case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):
         raise pytest.UsageError(
             f"{item.nodeid}: a test that uses judge_speed takes a parameter `case`, a perf.cases.Case; got {case!r}"
