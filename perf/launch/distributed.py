@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import perf
 from perf.cases.workload import Workload
+from perf.files import FileError, check_record
 from perf.launch.lines import Lines
 from perf.measure.device import SOFTWARE, GpuWindow, Machine, cpu_faults, revision
 from perf.measure.run import Device, Health, RankSamples, Run, RunFailed
@@ -30,6 +31,7 @@ from perf.measure.run import Device, Health, RankSamples, Run, RunFailed
 _HERE = Path(__file__).resolve().parent
 _HOST = _HERE / "host.py"
 _LOOP = _HERE.parent / "measure" / "loop.py"
+_PROFILE = _HERE.parent / "measure" / "profile.py"
 _PROTOCOL = 1
 _PRELOAD_SECONDS = 300.0
 _KILL_SECONDS = 10.0
@@ -218,6 +220,24 @@ class Distributed:
             RunFailed: where the run ended without its steps (killed, hung, out of memory, an exception): every process
                 of it is gone, `cause` names what happened, `rank` whose fault it was, `detail` its traceback.
         """
+        return self._run(workload, side, progress, profile=None)[0]
+
+    def profile(self, workload: Workload, *, side: str, folder: Path) -> dict[str, dict[str, float]]:
+        """Train `workload` once, then a few steps more under a profiler; traces are kept in `folder`.
+
+        Returns:
+            What perf/measure/profile.py gives of rank 0.
+
+        Raises:
+            RunFailed: as `run`.
+        """
+        _, lines = self._run(workload, side, lambda *_: None, profile=folder)
+        found = lines[0].profile or {}
+        return {name: found.get(name, {}) for name in ("parts", "operators", "calls")}
+
+    def _run(
+        self, workload: Workload, side: str, progress: Progress, *, profile: Path | None
+    ) -> tuple[Run, list[Lines]]:
         assert self._folder, "used outside its `with`"
         device = "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
         host, key = self._host(workload, side, device)
@@ -237,6 +257,7 @@ class Distributed:
                 data={"sources": self.data.sources, "tokenizer": self.data.tokenizer, "seed": self.data.seed},
                 cache=str(self.cache),
                 watch=[os.getpid()],
+                profile=None if profile is None else {"module": str(_PROFILE), "folder": str(profile)},
             )
             lines = [Lines(folder / f"rank-{rank}.jsonl", rank) for rank in range(workload.ranks)]
             window = GpuWindow(workload.ranks if device == "cuda" else 0)
@@ -251,7 +272,7 @@ class Distributed:
                 del self._hosts[key]
             shutil.rmtree(folder, ignore_errors=True)
         samples = [rank.samples for rank in lines if rank.samples is not None]
-        return _record(
+        run = _record(
             run_id,
             started,
             workload,
@@ -262,6 +283,7 @@ class Distributed:
             startup_seconds=first_step - began,
             health=health,
         )
+        return run, lines
 
     def _host(self, workload: Workload, side: str, device: str) -> tuple[RunHost, tuple[str, str, str]]:
         preload = [trainer_object(workload.trainer).partition(":")[0]]
@@ -368,25 +390,25 @@ def _record(
 ) -> Run:
     """Make the run of what its ranks wrote; a rank whose samples are no samples fails it."""
     first = samples[0]
+    fields = {
+        "id": run_id,
+        "started": started,
+        "workload": workload,
+        "device": device,
+        "software": software,
+        "revision": revision,
+        "data": first["data"],
+        "mean_attended": first["mean_attended"],
+        "startup_seconds": startup_seconds,
+        "compile_seconds": max(rank["compile_seconds"] for rank in samples),
+        "ranks": [{key: rank[key] for key in RankSamples.model_fields} for rank in samples],
+        "health": health,
+    }
     try:
-        return Run(
-            id=run_id,
-            started=started,
-            workload=workload,
-            device=device,
-            software=software,
-            revision=revision,
-            data=first["data"],
-            mean_attended=first["mean_attended"],
-            startup_seconds=startup_seconds,
-            compile_seconds=max(rank["compile_seconds"] for rank in samples),
-            ranks=tuple(
-                RankSamples.model_validate({key: rank[key] for key in RankSamples.model_fields}) for rank in samples
-            ),
-            health=health,
-        )
-    except ValueError as error:
-        raise RunFailed(f"the samples cannot be used: {error}") from None
+        return check_record(fields, Run, where="the samples cannot be used")
+    except FileError as error:
+        cause, _, more = str(error).partition("\n")
+        raise RunFailed(cause, detail=more) from None
 
 
 def _environment(device: str) -> dict[str, str]:

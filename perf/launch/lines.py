@@ -14,6 +14,7 @@ class Lines:
         """Steps done, warm-up included."""
         self.note = "starting"
         self.samples: dict[str, Any] | None = None
+        self.profile: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
         self._begun = False
         self._path = path
@@ -53,5 +54,7 @@ class Lines:
                 self.note = line["text"]
             case "samples":
                 self.samples = line
+            case "profile":
+                self.profile = line
             case "error":
                 self.error = line

@@ -7,11 +7,12 @@ and has no clock. A rank appends JSON lines to `rank-<n>.jsonl` in the run's fol
     {"event": "note", "text": ...}                what the trainer is doing before its first step
     {"event": "step", "step": 0}                  a step was issued (on a CPU: done)
     {"event": "samples", "seconds": [...], ...}   once, after the last step: every step as measured
+    {"event": "profile", "parts": {...}, ...}     where the time of a few steps more went, where that was asked for
     {"event": "error", "type": ..., ...}          the exception that ended the rank
 """
 
 import gc
-import importlib
+import importlib.util
 import json
 import math
 import os
@@ -173,6 +174,10 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
         compile_seconds=_compile_seconds(),
         **window,
     )
+    if request["profile"] is not None:
+        profiler = _load(request["profile"]["module"])
+        first = workload.warmup + workload.steps
+        write("profile", **profiler.profile(trainer, workload, first, Path(request["profile"]["folder"]), rank))
     if uses_torch and sys.modules["torch"].distributed.is_initialized():
         sys.modules["torch"].distributed.barrier()
         sys.modules["torch"].distributed.destroy_process_group()
@@ -235,6 +240,16 @@ def _step(
         clock.synchronize()  # the judging side ends the start-up here
     write("step", step=step)
     return start, trained, done, loaded - loading
+
+
+def _load(path: str) -> Any:
+    """A file as a module, without its package."""
+    spec = importlib.util.spec_from_file_location(f"trainpace_{Path(path).stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def namespace(value: Any) -> Any:
