@@ -146,6 +146,15 @@ def test_rank_that_never_comes(fleet, started):
     assert host_pids(fleet) == started.pids()
 
 
+def test_rank_that_misses_the_rendezvous(fleet, started):
+    """Neither is the rank at fault that waits for another one to join the process group."""
+    failed = failure(fleet, toy("torn_toy:TornToy"))
+
+    assert failed.rank == 1
+    assert "hung" in failed.cause
+    assert host_pids(fleet) == started.pids()
+
+
 def test_garbage_on_standard_output(fleet):
     """What a trainer prints reaches neither the answers nor the samples."""
     assert len(fleet.run(toy(do="print", rank=None, step=3)).ranks[0].losses) == 6
@@ -219,6 +228,13 @@ def test_interrupted_run(fleet, started, tmp_path):
 
     assert host_pids(fleet) == started.pids()
     assert folders(fleet) == []
+
+
+def test_samples_that_cannot_be_used(fleet):
+    """A trainer that says of its data what no record holds fails its run in one line, with the field."""
+    failed = failure(fleet, toy(identity={"seed": 1}))
+
+    assert failed.cause == "the samples cannot be used: data.sources: Field required, got {'seed': 1}"
 
 
 @pytest.mark.parametrize("trainer", ["nonsense", "module:", ":name"])

@@ -93,3 +93,17 @@ def test_hung_case_does_not_stop_the_others(repository, started):
     assert done.last_line.startswith("2 cases: 1 no baseline (ours-32k-sp2 (training:Toy)), 1 invalid (ours-8k-sp1")
     assert "rank 1: hung: no step from any rank for 1 s; the run stands at step 3 of 43 steps" in done.text
     assert started.left() == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_end_while_a_host_gets_ready(repository, started, end):
+    """A session that ends while its host still imports the trainer leaves nothing either."""
+    mark = repository.path / "mark"
+    slow = f"import pathlib, time\npathlib.Path({str(mark)!r}).touch()\ntime.sleep(600)\n"
+    (repository.path / "training.py").write_text(slow)
+    session = repository.start()
+    wait_for(mark)
+    session.send_signal(end)
+    session.communicate()
+
+    assert started.left() == []

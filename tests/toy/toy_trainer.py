@@ -4,6 +4,7 @@ The wishes are a JSON object in the variable TOY; those in a workload's `shape.c
 
     seconds, optimizer    how long a step and the optimizer sleep
     say                   what every rank prints when it sets up
+    identity              what the trainer says that its losses belong to
     child                 `plain` or `detached`: a process of its own that every rank starts and forgets
     do                    what goes wrong: a key of ACTIONS
     case, rank, step      where it does: a case's id (None: any), a rank, a step from 0 on (SETUP: before the first)
@@ -24,6 +25,7 @@ DEFAULTS = {
     "seconds": 0.005,
     "optimizer": 0.001,
     "say": None,
+    "identity": None,
     "child": None,
     "do": "nothing",
     "case": None,
@@ -68,6 +70,7 @@ class Toy:
     def setup(self, context):
         config = vars(context.workload.shape.config)
         self.wishes = DEFAULTS | json.loads(os.environ.get("TOY", "{}")) | config
+        self.data_identity = self.wishes["identity"] and vars(self.wishes["identity"])
         here = {"case": context.workload.case, "rank": context.rank}
         self.here = all(self.wishes[key] in (value, None) for key, value in here.items())
         if self.wishes["say"]:
