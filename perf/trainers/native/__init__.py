@@ -51,17 +51,30 @@ class Native:
         if workload.attention == "varlen":
             self.mean_attended = mean_attended([size for row in measured for size in np.diff(self._ends(row))])
         context.note("building the model")
-        self._engine = ENGINES[workload.engine](
-            lambda: CausalLm(workload.shape, workload.sequence),
-            workload,
-            context.device,
-            total=2 + workload.steps // workload.accumulation,
-        )
+        self._build()
+
+    def _take_place(self, workload: Any, rank: int, device: str) -> None:
+        """Find this rank's place among those of the process group."""
+        self._workload, self._device = workload, device
+        # Ranks that share a sequence stand next to each other, within a node as far as sp fits one.
+        self._replica, self._part = divmod(rank, workload.sp)
+        self._ulysses = Ulysses(_sequence_group(rank, workload.ranks, workload.sp), workload.sp)
+        self._replicas = workload.ranks // workload.sp
+
+    def _model(self) -> CausalLm:
+        return CausalLm(self._workload.shape, self._workload.sequence)
+
+    def _build(self, **settings: Any) -> None:
+        """Make the sharded model and its optimizer; `settings` are the engine's own."""
+        workload = self._workload
+        total = 2 + workload.steps // workload.accumulation
+        self._engine = ENGINES[workload.engine](self._model, workload, self._device, total=total, **settings)
 
     def load(self, step: int) -> dict[str, Any]:
         """This rank's part of its replica's sequence: ids, labels of the next token, positions, document ends."""
         workload = self._workload
-        index = step * self._replicas + self._replica
+        # A profile asks for a few steps beyond those that were packed.
+        index = step % (workload.warmup + workload.steps) * self._replicas + self._replica
         labels = np.append(self._data.labels[index, 1:], IGNORED)
         tokens = workload.sequence // workload.sp
         mine = slice(self._part * tokens, (self._part + 1) * tokens)

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from perf.trainers.native import attention_cpu
+from perf.trainers.native.workspace import register_workspace
 
 NAME = "trainpace"
 """Under which transformers knows this attention."""
@@ -167,6 +168,15 @@ def attention_backward_flops(
     """FLOPs of the backward; `query` is the shape [S, heads, d]."""
     tokens, heads, size = query
     return 5 * (2 * tokens * longest * size * heads) // 2
+
+
+# Flash attention 2 (mha_varlen_bwd): the query's gradient is summed up in float32, the sums of gradient * output too, a
+# number a head and token; where key/value heads are shared, their gradients exist once a query head first.
+@register_workspace(torch.ops.trainpace.attention_backward)
+def attention_backward_workspace(grad: Tensor, query: Tensor, key: Tensor, *_: Any) -> int:
+    """Bytes that the backward takes at most."""
+    shared = 2 * query.numel() * query.element_size() if key.shape[1] < query.shape[1] else 0
+    return 4 * query.numel() + 4 * query.shape[0] * query.shape[1] + shared
 
 
 def _documents(ends: Tensor) -> list[tuple[int, int]]:

@@ -11,10 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
+from perf.trainers.native.workspace import register_workspace
+
 IGNORED = -100
 """Label of a token that is not judged."""
 
 _CHUNK_LOGITS = 1 << 26  # of float32: 256 MiB
+
+
+def chunk_tokens(vocabulary: int) -> int:
+    """Tokens whose logits exist at one time."""
+    return max(1, _CHUNK_LOGITS // vocabulary)
 
 
 @torch.library.custom_op("trainpace::linear_cross_entropy", mutates_args=())
@@ -30,7 +37,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> tupl
         The sum, float32 scalar; its gradients for hidden and weight, in their shapes and dtypes.
     """
     tokens = hidden.shape[0]
-    chunk = max(1, _CHUNK_LOGITS // weight.shape[0])
+    chunk = chunk_tokens(weight.shape[0])
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     grad_hidden = torch.empty_like(hidden)
     grad_weight = torch.zeros_like(weight, dtype=torch.float32)
@@ -73,6 +80,15 @@ linear_cross_entropy.register_autograd(_backward, setup_context=_setup_context)
 def linear_cross_entropy_flops(hidden: Any, weight: Any, *_: Any, **__: Any) -> int:
     """FLOPs of forward and backward together; `hidden` and `weight` are shapes."""
     return int(3 * 2 * hidden[0] * hidden[1] * weight[0])
+
+
+# The weight's gradient in float32 all along. Of a chunk: the scores in float32, and beside them either one more such
+# matrix (the exponentials within logsumexp), or their gradient in the dtype and a product to be added to the weight's.
+@register_workspace(torch.ops.trainpace.linear_cross_entropy)
+def linear_cross_entropy_workspace(hidden: Tensor, weight: Tensor, *_: Any) -> int:
+    """Bytes that forward and backward together take at most."""
+    width, scores = hidden.element_size(), min(hidden.shape[0], chunk_tokens(weight.shape[0])) * weight.shape[0]
+    return 4 * weight.numel() + 4 * scores + max(4 * scores, width * (scores + weight.numel()))
 
 
 class LossHead(nn.Module):

@@ -1,0 +1,126 @@
+"""What the trace counts is what a real step does, at mini size: FLOPs and the bytes of every collective."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from perf.cases import LLAMA2_7B, LLAMA2_70B, Workload
+from perf.cases.scales import DEEPSPEED_THRESHOLDS
+from perf.launch.distributed import Distributed, Side
+from perf.measure.device import present
+
+HERE = Path(__file__).parent
+STEADY = 3
+"""Micro-steps before the one that is compared: DeepSpeed records the order of its modules in the first two."""
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """The counts of every step of a real run."""
+    folder = tmp_path_factory.mktemp("counts")
+    with pytest.MonkeyPatch.context() as patch:
+        out = folder / "counts.jsonl"
+        patch.setenv("COUNTS_OUT", str(out))
+        with Distributed(
+            machine=present(), cache=folder / "cache", step_timeout=120, sides={"here": Side(checkout=HERE)}
+        ) as distributed:
+
+            def count(workload):
+                out.unlink(missing_ok=True)
+                distributed.run(workload)
+                return [json.loads(line) for line in out.read_text().splitlines()]
+
+            yield count
+
+
+def workload(model, engine, *, sp=4, dtype="bf16", intermediate=None, **thresholds):
+    """Four ranks; thresholds as DeepSpeed's defaults, but for those given."""
+    shape = model.mini.model_copy(update={"layers": 5, "intermediate": intermediate or model.mini.intermediate})
+    return Workload(
+        case="counts-512-sp4",
+        model=model.name,
+        scale="mini",
+        shape=shape,
+        sequence=512,
+        ranks=4,
+        sp=sp,
+        dtype=dtype,
+        accumulation=2,
+        warmup=STEADY,
+        steps=3,
+        trainer="counting_trainer:Counting",
+        engine=engine,
+        thresholds=DEEPSPEED_THRESHOLDS | {"stage3_param_persistence_threshold": 1000} | thresholds,
+    )
+
+
+def traced(workload):
+    from perf.cost.trace import count
+
+    return count(workload)
+
+
+def of_engine(cost, engine, part, what):
+    """Bytes or calls by kind, zeros left out."""
+    kinds = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all")
+    found = {
+        kind: cost.counters.get(f"{part}.{kind}.{what}", 0) + cost.counters.get(f"{engine}.{part}.{kind}.{what}", 0)
+        for kind in kinds
+    }
+    return {kind: value for kind, value in found.items() if value}
+
+
+CASES = {
+    "fsdp2": workload(LLAMA2_7B, "fsdp2"),
+    "fsdp2, shared kv heads": workload(LLAMA2_70B, "fsdp2"),
+    "fsdp2, sp 1, fp32": workload(LLAMA2_70B, "fsdp2", sp=1, dtype="fp32"),
+    "zero3, everything kept": workload(LLAMA2_7B, "deepspeed"),
+    "zero3, shared kv heads, shards padded": workload(LLAMA2_70B, "deepspeed", intermediate=449),
+    "zero3, some kept": workload(
+        LLAMA2_70B, "deepspeed", stage3_max_reuse_distance=150_000, stage3_prefetch_bucket_size=60_000
+    ),
+    "zero3, nothing kept": workload(
+        LLAMA2_7B, "deepspeed", sp=2, stage3_max_reuse_distance=0, stage3_prefetch_bucket_size=0
+    ),
+    "zero3, few live, small buckets": workload(
+        LLAMA2_7B,
+        "deepspeed",
+        dtype="fp32",
+        stage3_max_reuse_distance=60_000,
+        stage3_max_live_parameters=100_000,
+        stage3_prefetch_bucket_size=30_000,
+        reduce_bucket_size=20_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_collectives_equal_a_real_step(counted, name):
+    """Four real ranks send, by kind, exactly the bytes that the trace says, from the third step on."""
+    workload = CASES[name]
+    lines = counted(workload)
+    steps = [line for line in lines if line["part"] == "step"]
+    update = [line for line in lines if line["part"] == "optimizer"][-1]
+
+    cost = traced(workload)
+
+    assert of_engine(cost, workload.engine, "step", "bytes") == steps[-1]["bytes"]
+    assert steps[STEADY - 1]["bytes"] == steps[-1]["bytes"]
+    assert of_engine(cost, workload.engine, "optimizer", "bytes") == update["bytes"]
+    assert of_engine(cost, workload.engine, "step", "calls") == steps[-1]["calls"]
+
+
+def test_flops_equal_a_real_step(counted):
+    """FlopCounterMode on real tensors counts what the trace counts, group by group."""
+    workload = CASES["fsdp2, shared kv heads"]
+    real = counted(workload)[-2]["flops"]
+
+    counters = traced(workload).counters
+
+    assert real == {
+        "aten.mm": counters["step.flops.matmul"],
+        "trainpace.attention": counters["step.flops.attention_forward"],
+        "trainpace.attention_backward": counters["step.flops.attention_backward"],
+        "trainpace.linear_cross_entropy": counters["step.flops.loss"],
+    }
