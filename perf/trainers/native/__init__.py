@@ -25,17 +25,13 @@ class Native:
 
     def setup(self, context: Any) -> None:
         """Join the process group, map the packed tokens, build the sharded model."""
-        workload = self._workload = context.workload
-        self._device = context.device
+        workload = context.workload
         if context.device == "cuda" and workload.dtype != "bf16":
             raise ValueError(
                 f"attention on a GPU needs --perf-dtype bf16, got {workload.dtype}: flash kernels have no other"
             )
         dist.init_process_group("nccl" if context.device == "cuda" else "gloo")
-        # Ranks that share a sequence stand next to each other, within a node as far as sp fits one.
-        self._replica, self._part = divmod(context.rank, workload.sp)
-        self._ulysses = Ulysses(_sequence_group(context.rank, workload.ranks, workload.sp), workload.sp)
-        self._replicas = workload.ranks // workload.sp
+        self._take_place(workload, context.rank, context.device)
         micro_steps = workload.warmup + workload.steps
         self._data = packed(
             sources=context.data.sources,
