@@ -30,10 +30,12 @@ class Options:
     tolerance: float | None
     baselines: Path | None
     runs: Path | None
+    report: Path | None
     replay: tuple[Path, ...]
     refresh: bool
     max_spread: float
     accept_slower: str | None
+    accepted: str | None
     require_verdict: bool
     step_timeout: float | None
 
@@ -72,10 +74,12 @@ class Options:
             tolerance=option("perf_tolerance"),
             baselines=path("perf_baselines"),
             runs=path("perf_runs"),
+            report=path("perf_report"),
             replay=replay,
             refresh=option("perf_refresh"),
             max_spread=option("perf_max_spread"),
             accept_slower=option("perf_accept_slower"),
+            accepted=_accepted(option("perf_accepted"), refresh=option("perf_refresh")),
             require_verdict=option("perf_require_verdict"),
             step_timeout=option("perf_step_timeout"),
         )
@@ -147,6 +151,7 @@ def declare(parser: pytest.Parser) -> None:
         help="Where baselines are read and refreshed (default: baselines/ beside the tests' root).",
     )
     add("--perf-runs", metavar="DIR", help="Keep every run as a file here.")
+    add("--perf-report", metavar="DIR", help="Write the report here: summary.md and results.json.")
     add(
         "--perf-replay",
         action="append",
@@ -163,6 +168,7 @@ def declare(parser: pytest.Parser) -> None:
         help="Refuse to record runs that differ by more than this share (default: 0.10).",
     )
     add("--perf-accept-slower", metavar="REASON", help="With --perf-refresh: record slower values, and why.")
+    add("--perf-accepted", metavar="REASON", help="Name the regressions of this session, without failing, and why.")
     add("--perf-require-verdict", action="store_true", help="A case that could not be judged fails.")
     add(
         "--perf-step-timeout",
@@ -175,6 +181,14 @@ def declare(parser: pytest.Parser) -> None:
 def _trainer(value: str) -> str:
     if value != "native" and not re.fullmatch(r"[\w.]+:\w+", value):
         raise pytest.UsageError(f"--perf-trainer: expected native or package.module:object, got {value!r}")
+    return value
+
+
+def _accepted(value: str | None, *, refresh: bool) -> str | None:
+    if value is not None and not value.strip():
+        raise pytest.UsageError("--perf-accepted: expected a reason, got none")
+    if value is not None and refresh:
+        raise pytest.UsageError("--perf-accepted belongs to judging: a refresh records with --perf-accept-slower")
     return value
 
 

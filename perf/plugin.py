@@ -1,6 +1,7 @@
 """The pytest plugin: options, fixtures and hooks. Thin: each calls one function of a room."""
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import perf
 from perf import options as perf_options
 from perf.cases import Case
+from perf.cost.plugin import CostPlugin, is_cost
 from perf.files import FileError
 from perf.judge.verdict import Verdict, exit_status, outcome
 from perf.launch.lock import DeviceBusy
@@ -18,6 +20,7 @@ from perf.options import Options
 from perf.session import Measured, Session
 
 _SESSION = pytest.StashKey[Session]()
+_COSTS = pytest.StashKey[CostPlugin]()
 
 JudgeSpeed = Callable[[Case], Measured]
 
@@ -38,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SESSION] = Session(
         options=Options.of(config), root=config.rootpath, show=lambda title, steps: _show(config, title, steps)
     )
+    config.stash[_COSTS] = CostPlugin(config.stash[_SESSION])
+    config.pluginmanager.register(config.stash[_COSTS], "perf.cost.plugin:costs")
 
 
 @pytest.hookimpl(trylast=True)
@@ -66,6 +71,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.stash[_SESSION].selected = max(1, len(speed))
     if not speed:
         return
+    try:
+        config.stash[_SESSION].say_quarantine()
+    except FileError as error:
+        raise pytest.UsageError(str(error)) from None
     if config.getoption("dist", "no") != "no" or config.getoption("numprocesses", None):
         raise pytest.UsageError(
             "-n runs cases side by side, where they measure each other: leave it out for perf cases"
@@ -75,10 +84,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for name in ("disable", "skip"):
         if config.getoption(f"benchmark_{name}"):
             raise pytest.UsageError(f"--benchmark-{name} drops the measurement of perf cases: leave it out")
-    if len(speed) == len(session.items):
+    if all(_is_speed(item) or is_cost(item) for item in session.items):
         from perf.report.benchmark import silence_table
 
         silence_table(config)
+    sys.stdout.write(config.stash[_SESSION].log.begin())
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +108,7 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
             measured = session.measure(request.node.nodeid, case, marker.args[0] if marker else None)
         except (DeviceBusy, FileError) as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        session.excuse(measured)
         _record(measured, request)
         _end(measured, session.options)
         return measured
@@ -110,16 +121,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """End every process; let the exit status say which kind of failure it was."""
     perf_session = session.config.stash[_SESSION]
     perf_session.close()
-    if exitstatus != pytest.ExitCode.TESTS_FAILED:
-        return
-    measured = perf_session.measured.values()
-    judged_failures = sum(_outcome(each, perf_session.options)[0] == "failed" for each in measured)
-    session.exitstatus = exit_status(
-        (each.judgement.verdict for each in measured if each.change is None),
-        require_verdict=perf_session.options.require_verdict,
-        ordinary_failure=session.testsfailed > judged_failures
-        or any(each.change is not None and each.change.new is None for each in measured),
-    )
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        session.exitstatus = _exit_status(perf_session, session.testsfailed)
+    perf_session.report(session.exitstatus)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -134,6 +138,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             said=session.said,
             terminal=terminalreporter,
         )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After everything that others print: what failed, for the log of a workflow."""
+    session = config.stash.get(_SESSION, None)
+    if session and session.results:
+        sys.stdout.write(session.log.end(session.results))
 
 
 @pytest.hookimpl(optionalhook=True)  # there may be a session without pytest-benchmark
@@ -162,10 +173,24 @@ def _end(measured: Measured, options: Options) -> None:
     how, text = _outcome(measured, options)
     if how == "failed":
         pytest.fail("\n".join(filter(None, (text, measured.detail))), pytrace=False)
+    if how == "excused":
+        pytest.xfail(text)
     if how == "skipped":
         pytest.skip(text)
     if measured.judgement.verdict is Verdict.IMPROVEMENT and measured.change is None:
         warnings.warn(StaleBaseline(f"{measured.judgement.case}: {text}"), stacklevel=2)
+
+
+def _exit_status(session: Session, failed: int) -> int:
+    """Of a session in which `failed` tests failed."""
+    measured = session.measured.values()
+    judged_failures = sum(_outcome(each, session.options)[0] == "failed" for each in measured)
+    return exit_status(
+        (each.judgement.verdict for each in measured if each.change is None and not each.judgement.excused),
+        require_verdict=session.options.require_verdict,
+        ordinary_failure=failed > judged_failures
+        or any(each.change is not None and each.change.new is None for each in measured),
+    )
 
 
 def _outcome(measured: Measured, options: Options) -> tuple[str, str]:
@@ -174,7 +199,10 @@ def _outcome(measured: Measured, options: Options) -> tuple[str, str]:
     if change is not None:
         return ("failed" if change.new is None else "passed"), str(change)
     text = "\n".join((f"{judgement.verdict}: {judgement.case}", *judgement.reasons))
-    return outcome(judgement.verdict, require_verdict=options.require_verdict), text
+    how = outcome(judgement.verdict, require_verdict=options.require_verdict)
+    if how == "failed" and judgement.excused:
+        return "excused", f"{text}\n{judgement.excused}"
+    return how, text
 
 
 @contextlib.contextmanager

@@ -4,13 +4,15 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perf.cases import Case, Workload
 from perf.cases.scales import Resolved, resolve
 from perf.judge import baseline as baselines
+from perf.judge.excused import Quarantined, excuse, load_quarantine
 from perf.judge.refresh import Change, refresh
 from perf.judge.verdict import Judgement, judge, judge_failure, runs_to_measure
 from perf.launch.distributed import Data, Distributed, Side
@@ -18,6 +20,10 @@ from perf.launch.lock import device_lock
 from perf.measure.device import Machine, peak_tflops, present
 from perf.measure.run import Device, Run, RunFailed, read_runs, write_run
 from perf.options import DEFAULT_REFRESH_RUNS, Options
+
+if TYPE_CHECKING:
+    from perf.report.github import Log
+    from perf.report.results import Results
 
 DISTURBED_ATTEMPTS = 3
 """Fresh runs in place of one that something disturbed, before the case is called invalid."""
@@ -51,6 +57,8 @@ class Session:
     """Choices that the suite made by itself, with their reasons, for the report."""
     measured: dict[str, Measured] = field(default_factory=dict)
     """By test id."""
+    results: "Results | None" = None
+    """What was reported, once it was."""
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -140,6 +148,61 @@ class Session:
         """Say something once in the report."""
         if text not in self.said:
             self.said.append(text)
+
+    @cached_property
+    def quarantine(self) -> list[Quarantined]:
+        """Cases whose noise is excused for a while.
+
+        Raises:
+            FileError: for a file that cannot be used, or holds what has expired.
+        """
+        return load_quarantine(self.baselines_folder, datetime.now(UTC).date())
+
+    @cached_property
+    def log(self) -> "Log":
+        """The log of the workflow that the session runs in, if it does."""
+        from perf.report.github import Log
+
+        return Log()
+
+    def say_quarantine(self) -> None:
+        """Say what is excused, every time."""
+        for entry in self.quarantine:
+            self.say(str(entry))
+        if self.options.accepted:
+            self.say(f"slowdowns are accepted: {self.options.accepted}")
+
+    def excuse(self, measured: Measured) -> None:
+        """Give a judgement its excuse, where it has one."""
+        measured.judgement = excuse(measured.judgement, self.quarantine, self.options.accepted)
+
+    def report(self, status: int) -> None:
+        """Write the report, where one was asked for or a workflow's page takes it. `status` is the session's."""
+        if not (self.measured or self.options.report):
+            return
+        from perf.report import markdown
+        from perf.report.results import Results, case_result, write_results
+        from perf.report.terminal import last_line
+
+        measured = self.measured.values()
+        self.results = Results(
+            exit_status=status,
+            summary=last_line([each.judgement for each in measured], [each.change for each in measured if each.change]),
+            said=tuple(self.said),
+            cases=tuple(
+                case_result(
+                    each.judgement,
+                    runs=each.runs,
+                    detail=each.detail,
+                    change=each.change,
+                    require_verdict=self.options.require_verdict,
+                )
+                for each in measured
+            ),
+        )
+        if self.options.report:
+            write_results(self.results, self.options.report)
+        markdown.write(self.results, self.options.report)
 
     def _measure(self, case: Case, trainer: str) -> Measured:
         if self.options.replay:

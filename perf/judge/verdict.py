@@ -78,6 +78,8 @@ class Judgement(Record):
     """Of an inconclusive case: runs that would decide it; None where no number does."""
     version_differences: tuple[str, ...] = ()
     """`torch 2.12.0 -> 2.13.0`, of what decides speed."""
+    excused: str | None = None
+    """Why the verdict does not fail its test, though it would (perf/judge/excused.py)."""
 
     @property
     def peak_share(self) -> float | None:

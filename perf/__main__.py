@@ -1,0 +1,48 @@
+"""`python -m perf ...`: what is no test run. Thin: each command calls one function of a room."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m perf", description="What is no test run.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    comment = commands.add_parser("comment", help="show a report (--perf-report) in a comment of a pull request")
+    comment.add_argument("folder", type=Path, help="the report's")
+    comment.add_argument("--pull-request", type=int, required=True, metavar="NUMBER")
+    comment.add_argument("--name", default="gate", help="of the comment: one each for several gates (default: gate)")
+    comment.add_argument(
+        "--author",
+        default="github-actions[bot]",
+        metavar="LOGIN",
+        help="whom GITHUB_TOKEN belongs to (default: github-actions[bot])",
+    )
+    comment.set_defaults(run=_comment)
+    commands.add_parser("schema", help="print the JSON schema of results.json").set_defaults(run=_schema)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
+
+
+def _comment(options: argparse.Namespace) -> int:
+    from perf.report.github import GitHubError, comment_on
+
+    try:
+        print(comment_on(options.pull_request, options.folder, name=options.name, author=options.author))
+    except GitHubError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from perf.report.results import schema_text
+
+    print(schema_text(), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""results.json: one session for machines, and what the other reports are written from.
+
+Its schema travels beside this file and is a promise to readers outside. So it is a record of its own, and no dump of
+the judgement, which changes with the judge. `python -m perf schema > perf/report/results.schema.json` writes it anew.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+import perf
+from perf.files import read_record, write_whole
+from perf.judge.refresh import Change
+from perf.judge.verdict import Judgement, Verdict, outcome
+from perf.measure.run import Run
+from perf.records import Record
+
+FILE = "results.json"
+SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
+DETAIL_LENGTH = 8000
+"""Characters kept of what a failed run printed, the last ones."""
+
+Outcome = Literal["passed", "failed", "skipped", "excused"]
+
+
+class Versus(Record):
+    """What a case was judged against."""
+
+    kind: Literal["baseline", "base"]
+    name: str
+    """Of a baseline its origin, measured or published; of a base its revision, or its interpreter."""
+    tgs: PositiveFloat
+    head: str | None = None
+    """The revision that was compared with the base."""
+    pairs: NonNegativeInt | None = None
+    low: PositiveFloat | None = None
+    """Of the ratio's interval."""
+    high: PositiveFloat | None = None
+
+
+class CaseResult(Record):
+    """One case. A figure that is not known is null."""
+
+    case: str
+    trainer: str | None
+    workload: str | None
+    """Key of what was trained: two figures compare where it is the same."""
+    scale: str | None
+    ranks: PositiveInt | None
+    device: str | None
+    verdict: Verdict
+    outcome: Outcome
+    """What the verdict did to the test."""
+    excused: str | None
+    """Why it does not fail, though its verdict would."""
+    refresh: Literal["recorded", "refused"] | None
+    """In a session that records baselines; the verdict is then of the old baseline."""
+    change: str | None
+    """What was recorded, old -> new, or why not."""
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    version_differences: tuple[str, ...]
+    tgs: PositiveFloat | None
+    """Tokens per GPU per second."""
+    tgs_of_runs: tuple[PositiveFloat, ...]
+    tflops: PositiveFloat | None
+    convention: str
+    """That TFLOPs are in, with its version: `xtuner 1`."""
+    peak_memory_bytes: PositiveInt | None
+    startup_seconds: float | None
+    versus: Versus | None
+    ratio: PositiveFloat | None
+    """TGS / TGS of what it was judged against."""
+    tolerance: PositiveFloat | None
+    tolerance_source: str
+    explanation: tuple[str, ...]
+    """Where the time of a slower step went, a line each."""
+    detail: str
+    """What a failed run printed, its end."""
+
+    @property
+    def said(self) -> str:
+        """The one word for it."""
+        return self.refresh or self.verdict.value
+
+
+class Results(Record):
+    """One session."""
+
+    # 1: first format (2026-11).
+
+    schema_version: Literal[1] = 1
+    trainpace: str = perf.__version__
+    exit_status: int
+    summary: str
+    """The counts, with everything named that did not pass."""
+    warnings: tuple[str, ...] = ()
+    """What must be said before anything else."""
+    said: tuple[str, ...] = ()
+    """Choices that the suite made by itself."""
+    cases: tuple[CaseResult, ...]
+
+
+def case_result(
+    judgement: Judgement,
+    *,
+    runs: Sequence[Run] = (),
+    explanation: Sequence[str] = (),
+    detail: str = "",
+    change: Change | None = None,
+    require_verdict: bool = False,
+) -> CaseResult:
+    """What is told of one case; `detail` is what its failed run printed."""
+    workload = judgement.workload
+    ended: Outcome = outcome(judgement.verdict, require_verdict=require_verdict)
+    if change is not None:
+        ended = "failed" if change.new is None else "passed"
+    elif ended == "failed" and judgement.excused:
+        ended = "excused"
+    return CaseResult(
+        case=judgement.case,
+        trainer=workload.trainer if workload else None,
+        workload=workload.key if workload else None,
+        scale=workload.scale if workload else None,
+        ranks=workload.ranks if workload else None,
+        device=runs[0].device.slug if runs else None,
+        verdict=judgement.verdict,
+        outcome=ended,
+        excused=judgement.excused,
+        refresh=None if change is None else "refused" if change.new is None else "recorded",
+        change=None if change is None else str(change),
+        reasons=judgement.reasons,
+        notes=judgement.notes,
+        version_differences=judgement.version_differences,
+        tgs=judgement.tgs,
+        tgs_of_runs=judgement.tgs_of_runs,
+        tflops=judgement.tflops,
+        convention=f"{judgement.convention} {judgement.convention_version}",
+        peak_memory_bytes=judgement.peak_memory_bytes,
+        startup_seconds=judgement.startup_seconds,
+        versus=_versus(judgement),
+        ratio=judgement.ratio,
+        tolerance=judgement.tolerance,
+        tolerance_source=judgement.tolerance_source,
+        explanation=tuple(explanation),
+        detail=detail[-DETAIL_LENGTH:],
+    )
+
+
+def write_results(results: Results, folder: Path) -> None:
+    """Write `results` into `folder`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / FILE, results.model_dump_json(indent=1) + "\n")
+
+
+def read_results(folder: Path) -> Results:
+    """Read what `write_results` wrote.
+
+    Raises:
+        FileError: where it is missing or is no such file.
+    """
+    return read_record(folder / FILE, Results)
+
+
+def schema_text() -> str:
+    """The JSON schema of results.json, as its file holds it."""
+    schema = Results.model_json_schema(mode="serialization")
+    described = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(described, indent=1, sort_keys=True) + "\n"
+
+
+def _versus(judgement: Judgement) -> Versus | None:
+    baseline, comparison = judgement.baseline, judgement.comparison
+    if comparison is not None:
+        return Versus(
+            kind="base",
+            name=comparison.base,
+            tgs=comparison.base_tgs,
+            head=comparison.head,
+            pairs=len(comparison.log_ratios),
+            low=comparison.low,
+            high=comparison.high,
+        )
+    return Versus(kind="baseline", name=baseline.origin, tgs=baseline.tgs) if baseline is not None else None
