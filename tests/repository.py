@@ -97,9 +97,10 @@ def finish(process):
     return Done(process.returncode, text)
 
 
-def wait_for(path):
-    """Wait until a toy has marked its place."""
+def wait_for(path, process=None):
+    """Wait until a toy has marked its place; `process` must not end before."""
     deadline = time.monotonic() + SUITE_SECONDS
     while not path.exists():
+        assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, f"{path} was not written"
         time.sleep(0.02)

@@ -124,7 +124,7 @@ def test_ranks_end_with_the_host(start, started, tmp_path, end):
     host = start()
     host.stdin.write(json.dumps(request(tmp_path, tmp_path / "mark")) + "\n")
     host.stdin.flush()
-    wait_for(tmp_path / "mark")
+    wait_for(tmp_path / "mark", host)
     alive = len(started.pids())
     host.stdin.close() if end == "close" else host.send_signal(end)
     host.wait(PATIENCE)
@@ -149,7 +149,7 @@ def test_each_rank_has_its_core(start, tmp_path):
     host = start()
     host.stdin.write(json.dumps(request(tmp_path, tmp_path / "mark")) + "\n")
     host.stdin.flush()
-    wait_for(tmp_path / "mark")
+    wait_for(tmp_path / "mark", host)
     _, begun = (json.loads(host.stdout.readline()) for _ in range(2))
     cores = {tuple(psutil.Process(pid).cpu_affinity()) for pid in begun["pids"]}
     host.communicate("", timeout=PATIENCE)

@@ -15,7 +15,7 @@ def under_way(repository, started):
     """A session in which one case is finished and another one trains."""
     mark = repository.path / "mark"
     session = repository.start(*HELD, "--junit-xml=junit.xml", "--perf-runs=runs", mark=str(mark), **HANG)
-    wait_for(mark)
+    wait_for(mark, session)
     return session
 
 
@@ -58,7 +58,7 @@ def test_kill_ends_what_ranks_had_started(repository, started):
     """Processes that a trainer has started go with a killed session."""
     mark = repository.path / "mark"
     session = repository.start(*HELD, child="detached", mark=str(mark), **HANG)
-    wait_for(mark)
+    wait_for(mark, session)
     session.kill()
     session.wait()
 
@@ -102,7 +102,7 @@ def test_end_while_a_host_gets_ready(repository, started, end):
     slow = f"import pathlib, time\npathlib.Path({str(mark)!r}).touch()\ntime.sleep(600)\n"
     (repository.path / "training.py").write_text(slow)
     session = repository.start()
-    wait_for(mark)
+    wait_for(mark, session)
     session.send_signal(end)
     session.communicate()
 

@@ -84,6 +84,7 @@ def run_rank(folder, source, **overrides):
         "data": {"sources": ["a.json"], "tokenizer": "bytes", "seed": 7},
         "cache": str(folder),
         "watch": [],
+        "profile": None,
     }
     command = [sys.executable, "-c", MAIN, loop.__file__.rpartition("/")[0], json.dumps(request | overrides)]
     done = subprocess.run(command, env={"PYTHONPATH": f"{folder}:{TOY}"}, check=False, capture_output=True)
