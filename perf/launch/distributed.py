@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 import perf
 from perf.cases.workload import Workload
 from perf.files import FileError, check_record
@@ -203,7 +205,8 @@ class Distributed:
     _folder: Path | None = None
 
     def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="trainpace-"))
+        _sweep_folders()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"trainpace-{os.getpid()}-"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -365,6 +368,14 @@ def _check_exits(exits: list[dict[str, Any]], lines: list[Lines]) -> None:
     for rank in lines:
         if rank.samples is None:
             raise RunFailed(f"ended without its samples at {rank.where()}", rank=rank.rank)
+
+
+def _sweep_folders() -> None:
+    """Remove the folders of suites that were killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob("trainpace-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def describe_exit(code: int) -> str:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from perf.measure.run import RunFailed
+
 
 class Lines:
     """What a rank has said so far."""
@@ -30,7 +32,12 @@ class Lines:
             return False
         self._offset += len(whole) + len(newline)
         for line in whole.split(b"\n") if newline else ():
-            self._take(json.loads(line))
+            try:
+                self._take(json.loads(line))
+            except (ValueError, TypeError, KeyError):
+                raise RunFailed(
+                    f"wrote a line that is none of the step loop's: {line[:80]!r}", rank=self.rank
+                ) from None
         return bool(newline)
 
     @property

@@ -160,7 +160,14 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
     )
     trainer.setup(context)
     window = measure(trainer, workload, clock, write, watch=request["watch"])
-    losses = [float(loss) for loss in window.pop("losses")]
+    losses = []
+    for step, loss in enumerate(window.pop("losses")):
+        try:
+            losses.append(float(loss))
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"forward_backward must return the loss, one number, got {loss!r:.80} at step {step}"
+            ) from None
     for step, loss in enumerate(losses):
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step} (0 is the first of the warm-up)")
@@ -174,7 +181,7 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
         compile_seconds=_compile_seconds(),
         **window,
     )
-    if request["profile"] is not None:
+    if request.get("profile") is not None:
         profiler = _load(request["profile"]["module"])
         first = workload.warmup + workload.steps
         write("profile", **profiler.profile(trainer, workload, first, Path(request["profile"]["folder"]), rank))

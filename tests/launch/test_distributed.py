@@ -93,7 +93,11 @@ def test_an_object_is_a_trainer_too(fleet):
         ("no memory", 3, "out of memory: no more (at step 3)"),
         ("no GPU memory", 3, "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB (at step 3)"),
         ("NaN", 3, "FloatingPointError: the loss is nan at step 3 (0 is the first of the warm-up) (at step 6)"),
-        ("text", 3, "ValueError: could not convert string to float: 'no number' (at step 6)"),
+        (
+            "text",
+            3,
+            "TypeError: forward_backward must return the loss, one number, got 'no number' at step 3 (at step 6)",
+        ),
     ],
 )
 def test_failure_names_rank_and_cause(fleet, started, do, step, cause):

@@ -3,6 +3,7 @@
 import pytest
 
 from perf.launch.lines import Lines
+from perf.measure.run import RunFailed
 
 STEP = '{"event": "step", "step": 4}\n'
 
@@ -59,3 +60,11 @@ def test_order_of_ranks(file, tmp_path):
         rank.read()
 
     assert ranks[::-1] == sorted(ranks, key=lambda rank: rank.progress)
+
+
+def test_a_line_of_somebody_else_fails_the_run(tmp_path):
+    """What is no line of the step loop's ends the run with the line, not the suite with a traceback."""
+    (tmp_path / "rank-0.jsonl").write_text("garbage\n")
+
+    with pytest.raises(RunFailed, match="none of the step loop's: b'garbage'"):
+        Lines(tmp_path / "rank-0.jsonl", 0).read()

@@ -234,7 +234,7 @@ def test_unknown_fields_of_a_newer_side(tmp_path):
         ("raise KeyError('x')", "KeyError", "'x'"),
         ("raise SystemExit(0)", "SystemExit", "0"),
         ("return float('inf')", "FloatingPointError", "the loss is inf at step 0 (0 is the first of the warm-up)"),
-        ("pass", "TypeError", "float() argument must be a string or a real number, not 'NoneType'"),
+        ("pass", "TypeError", "forward_backward must return the loss, one number, got None at step 0"),
     ],
 )
 def test_error_is_the_last_line(tmp_path, train, kind, message):
