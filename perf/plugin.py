@@ -122,7 +122,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     perf_session = session.config.stash[_SESSION]
     perf_session.close()
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
-        session.exitstatus = _exit_status(perf_session, session.testsfailed)
+        session.exitstatus = _exit_status(perf_session, session.config.stash[_COSTS], session.testsfailed)
     perf_session.report(session.exitstatus)
 
 
@@ -181,14 +181,15 @@ def _end(measured: Measured, options: Options) -> None:
         warnings.warn(StaleBaseline(f"{measured.judgement.case}: {text}"), stacklevel=2)
 
 
-def _exit_status(session: Session, failed: int) -> int:
+def _exit_status(session: Session, costs: CostPlugin, failed: int) -> int:
     """Of a session in which `failed` tests failed."""
     measured = session.measured.values()
     judged_failures = sum(_outcome(each, session.options)[0] == "failed" for each in measured)
     return exit_status(
-        (each.judgement.verdict for each in measured if each.change is None and not each.judgement.excused),
+        [each.judgement.verdict for each in measured if each.change is None and not each.judgement.excused]
+        + costs.verdicts,
         require_verdict=session.options.require_verdict,
-        ordinary_failure=failed > judged_failures
+        ordinary_failure=failed > judged_failures + costs.failures
         or any(each.change is not None and each.change.new is None for each in measured),
     )
 

@@ -154,6 +154,28 @@ def resolve(
     return resolved(proxy, f"{f'full {lacks}' if lacks else 'asked for'}: proxy{_changes(full, proxy)}", *warnings)
 
 
+def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:
+    """One step of `case` as published, for counting it: what `full` resolves to, whatever the machine at hand has.
+
+    The native trainer under DeepSpeed, plain causal attention. The numbers of steps decide nothing that is counted:
+    they are 1, so that the steps' table can change without making counts another workload's.
+    """
+    return Workload(
+        case=case.id,
+        model=case.model.name,
+        scale="full",
+        shape=case.model.shape,
+        sequence=case.sequence,
+        ranks=case.gpus,
+        sp=case.sp,
+        dtype=dtype,
+        accumulation=case.sp,
+        warmup=1,
+        steps=1,
+        thresholds=DEEPSPEED_THRESHOLDS,
+    )
+
+
 def memory_bytes(workload: Workload) -> int:
     """Estimated peak memory of one rank in a training step, bytes: an upper estimate, for choosing a cut.
 

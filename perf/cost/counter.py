@@ -92,6 +92,9 @@ _WHOLE: dict[str, tuple[str, int | None]] = {
 _NO_TRAFFIC = frozenset({"_c10d_functional.wait_tensor", "_c10d_functional._wrap_tensor_autograd", "c10d.barrier"})
 
 
+_DEVICE = torch.ops.prim.device.default
+
+
 class Counter(TorchDispatchMode):
     """Counts every operator while it is entered and `part` is not None."""
 
@@ -106,6 +109,8 @@ class Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, then count it."""
+        if func is _DEVICE:
+            return args[0].fake_device  # asked for thousands of times; the answer costs a dispatch
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # its own operators on the local tensors come here one by one
         kwargs = kwargs or {}

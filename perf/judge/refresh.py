@@ -72,7 +72,7 @@ def refresh(
         groups.setdefault(run.workload.key, []).append(run)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{devices[0]}.json"
-    with _locked(path):
+    with locked(path):
         # What a writer that was killed left behind; nobody else writes while the lock is held.
         for leftover in folder.glob(f".{path.name}.*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -165,7 +165,8 @@ def _rounded(value: float) -> float:
 
 
 @contextmanager
-def _locked(path: Path) -> "Iterator[None]":
+def locked(path: Path) -> "Iterator[None]":
+    """Keep other processes from changing the file `path` meanwhile."""
     # The lock lies in a state folder: one in baselines/ would be committed. The system frees it when its holder dies.
     from filelock import FileLock
     from platformdirs import user_state_path

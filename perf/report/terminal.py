@@ -77,6 +77,13 @@ def render(
         width: columns.
         colour: with ANSI codes.
     """
+    outcomes = _outcomes(judgements, changes)
+    lines = [*_details(judgements, changes, outcomes, said), (last_line(judgements, changes), _summary_style(outcomes))]
+    return as_text(table(judgements, width=width, outcomes=outcomes), lines, width, colour=colour)
+
+
+def as_text(drawn: "Table", lines: Iterable[tuple[str, str]], width: int, *, colour: bool) -> str:
+    """A table and the lines below it, each with its style, as text of `width` columns; the last line is not wrapped."""
     from rich.console import Console
     from rich.text import Text
 
@@ -90,14 +97,14 @@ def render(
         emoji=False,
         legacy_windows=False,
     )
-    outcomes = _outcomes(judgements, changes)
-    console.print(table(judgements, width=width, outcomes=outcomes))
-    for line, style in _details(judgements, changes, outcomes, said):
+    console.print(drawn)
+    *above, last = lines
+    for line, style in above:
         # A command is not wrapped: broken over two lines it could not be copied.
         wrapped = [line] if "`" in line else _wrapped(line, width)
         for part in wrapped or [""]:
             console.print(Text(part, style=style), soft_wrap=True)
-    console.print(Text(last_line(judgements, changes), style=_summary_style(outcomes)), soft_wrap=True)
+    console.print(Text(last[0], style=last[1]), soft_wrap=True)
     text = file.getvalue()
     return text if colour else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 

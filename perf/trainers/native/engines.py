@@ -39,13 +39,13 @@ def _optimizer(parameters: Iterator[nn.Parameter], total: int) -> tuple[Any, Any
 class Fsdp2:
     """torch.distributed.fsdp.fully_shard: one group a layer, one for the rest."""
 
-    def __init__(self, build: Build, workload: Any, device: str, total: int, mesh: Any = None) -> None:
-        """`mesh` is the DeviceMesh of all ranks, where it was made before: fake tensors cannot make one."""
+    def __init__(self, build: Build, workload: Any, device: str, total: int, fake_mesh: Any = None) -> None:
+        """`fake_mesh` is the DeviceMesh of ranks that do not exist: parameters then have no values."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
         from torch.distributed.tensor import distribute_tensor
 
-        mesh = mesh or init_device_mesh(device, (workload.ranks,))
+        mesh = fake_mesh or init_device_mesh(device, (workload.ranks,))
         with torch.device("meta"):
             self.model = build()
         dtype = torch.bfloat16 if workload.dtype == "bf16" else torch.float32
@@ -55,10 +55,11 @@ class Fsdp2:
         fully_shard(self.model, mesh=mesh, mp_policy=policy)
         self.model.to_empty(device=device)
         _fill_buffers(self.model, device)
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                whole = initial(name, parameter.shape, self.model.config, device)
-                parameter.copy_(distribute_tensor(whole, mesh, parameter.placements, src_data_rank=None))
+        if not fake_mesh:
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    whole = initial(name, parameter.shape, self.model.config, device)
+                    parameter.copy_(distribute_tensor(whole, mesh, parameter.placements, src_data_rank=None))
         self._accumulation = workload.accumulation
         self._optimizer, self._schedule = _optimizer(self.model.parameters(), total)
 
