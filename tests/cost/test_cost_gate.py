@@ -1,0 +1,98 @@
+"""The gate on counted costs, as a user meets it: a change to the trainer turns it red with the counter named."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+CHECKPOINTING = re.compile(r"^ +self\.body\.activation_checkpointing_enable\(.*$", re.MULTILINE)
+
+# name -> (file of the native trainer, what is changed, a row that it concerns, counters that must be named)
+CHANGES = {
+    "without checkpointing": (
+        "model.py",
+        lambda text: CHECKPOINTING.sub("", text),
+        "llama2_7b-8k-sp1",
+        ["fsdp2.memory.peak", "deepspeed.memory.peak", "activations"],
+    ),
+    "key/value heads repeated before they are sent": (
+        "attention.py",
+        lambda text: text.replace(
+            "        if heads % self.size:\n",
+            "        part, heads = part.repeat_interleave(64 // heads, dim=1), 64\n        if heads % self.size:\n",
+        ),
+        "llama2_70b-32k-sp4",
+        ["step.all_to_all.bytes", "_c10d_functional.all_to_all_single"],
+    ),
+    "one more all-gather a layer": (
+        "engines.py",
+        lambda text: text.replace(
+            "            fully_shard(layer, mesh",
+            "            fully_shard(layer.mlp, mesh=mesh, mp_policy=policy)\n            fully_shard(layer, mesh",
+        ),
+        "llama2_7b-8k-sp1",
+        ["fsdp2.step.all_gather.calls", "c10d._allgather_base_"],
+    ),
+}
+
+
+@pytest.fixture
+def copy(checkout, tmp_path):
+    """A checkout of its own, whose trainer may be changed."""
+    for name in ("perf", "baselines"):
+        shutil.copytree(checkout / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(checkout / name, tmp_path / name)
+    return tmp_path
+
+
+def gate(folder, row, *options):
+    """`pytest perf/test_cost.py` for one row in `folder`: its exit status and what it printed."""
+    command = [sys.executable, "-m", "pytest", "perf/test_cost.py", "-k", row, "-p", "no:cacheprovider", *options]
+    environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "300"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_step_that_costs_more_is_red(copy, name):
+    """The change ends in exit status 1; the message names the counters that rose, and the operators."""
+    file, changed, row, counters = CHANGES[name]
+    path = copy / "perf" / "trainers" / "native" / file
+    text = path.read_text()
+    assert changed(text) != text
+    path.write_text(changed(text))
+
+    status, said = gate(copy, row)
+
+    assert status == 1
+    assert f"regression: {row}" in said
+    assert [counter for counter in counters if counter not in said] == []
+
+
+def test_the_gate_as_a_user_meets_it(copy):
+    """Green as committed, with its numbers in the JUnit file; skipped without a row; recorded by a refresh."""
+    stored = copy / "baselines" / "cost.json"
+
+    green, said = gate(copy, "llama2_7b-8k-sp1", "--junitxml", "junit.xml")
+    properties = {
+        each.get("name"): each.get("value") for each in ElementTree.parse(copy / "junit.xml").iter("property")
+    }
+    stored.unlink()
+    (copy / "perf" / "baselines").mkdir()  # as installed, without the published rows
+    unjudged, missing = gate(copy, "llama2_7b-8k-sp1", "--perf-require-verdict")
+    recorded, refreshed = gate(copy, "llama2_7b-8k-sp1", "--perf-refresh")
+
+    assert green == 0, said
+    assert "1 cost: 1 pass" in said
+    assert properties["perf.cost.verdict"] == "pass"
+    assert int(properties["perf.cost.step.flops.matmul"]) > 0
+    assert unjudged == 6
+    assert 'record it with `pytest perf -k "test_cost and llama2_7b-8k-sp1" --perf-refresh`' in missing
+    assert recorded == 0
+    assert "none -> 4.86379e+14 FLOPs a step" in refreshed
+    assert stored.exists()

@@ -1,0 +1,138 @@
+"""The trace: extended exactly, equal in every process, and honest about what it cannot count."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from perf.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape, Workload
+from perf.cases.scales import DEEPSPEED_THRESHOLDS, full_workload
+from perf.cost.record import FEWEST_LAYERS
+from perf.cost.trace import CannotTrace, count, trace
+from perf.measure.flops import flops_per_token
+from perf.trainers.native.loss import LossHead
+
+ROWS = {case.id: case for case in PUBLISHED}
+
+
+def small(model=LLAMA2_7B, layers=2, sp=2, **overrides):
+    """A workload that is traced in a second."""
+    shape = model.mini.model_copy(update={"layers": layers} | overrides.pop("shape", {}))
+    fields = {"sequence": 256, "ranks": 4, "sp": sp, "accumulation": sp, "warmup": 1, "steps": 1, **overrides}
+    return Workload(
+        case="small", model=model.name, scale="mini", shape=shape, thresholds=DEEPSPEED_THRESHOLDS, **fields
+    )
+
+
+@pytest.mark.parametrize("row", ["llama2_7b-8k-sp1", "llama2_70b-1m-sp64"])
+def test_extended_equals_the_whole(row):
+    """Every counter of the smallest and of the largest row is what the trace of all their layers counts."""
+    workload = full_workload(ROWS[row])
+
+    few, whole = count(workload), count(workload, extend=False)
+
+    assert few.traced_layers == FEWEST_LAYERS + 1
+    assert whole.traced_layers == workload.shape.layers
+    assert few.counters == whole.counters
+    assert few.operators == whole.operators
+
+
+@pytest.mark.parametrize("row", ["llama2_7b-32k-sp1", "yi_34b_200k-32k-sp2", "llama2_70b-256k-sp16"])
+def test_flops_are_those_of_the_exact_convention(row):
+    """The groups of products sum up to the convention `exact`, to the last digit."""
+    workload = full_workload(ROWS[row])
+
+    assert count(workload).flops == flops_per_token(workload.shape, workload.sequence, "exact") * workload.rank_tokens
+
+
+def test_two_processes_count_the_same():
+    """Counts do not depend on the process: not on addresses, hashes or the garbage collector."""
+    code = (
+        "from perf.cases import PUBLISHED; from perf.cases.scales import full_workload;"
+        "from perf.cost.trace import count;"
+        "print(count(full_workload(PUBLISHED[2])).model_dump_json())"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+
+    assert first == second
+
+
+def test_peak_memory_is_a_checkpoint_a_layer():
+    """The activations of a step are each layer's input and what the head keeps, no more."""
+    workload = full_workload(ROWS["llama2_70b-1m-sp64"])
+    shape, tokens = workload.shape, workload.rank_tokens
+    checkpoint = tokens * shape.hidden * 2
+
+    activations = count(workload).counters["deepspeed.memory.activations"]
+
+    assert shape.layers * checkpoint <= activations <= (shape.layers + 3) * checkpoint
+
+
+def test_an_operator_of_unknown_flops_is_listed(monkeypatch):
+    """What nobody has a formula for is named with its calls, not counted as nothing."""
+    forward = LossHead.forward
+    monkeypatch.setattr(LossHead, "forward", lambda self, hidden, labels: forward(self, hidden.sort().values, labels))
+
+    assert count(small()).unknown == {"aten.sort": 1}
+
+
+def test_what_cannot_be_traced_names_its_operator(monkeypatch):
+    """A step that looks at a value, which a fake tensor does not have, fails with the operator that did."""
+    forward = LossHead.forward
+
+    def looks(self, hidden, labels):
+        assert hidden.sum().item() > 0
+        return forward(self, hidden, labels)
+
+    monkeypatch.setattr(LossHead, "forward", looks)
+
+    with pytest.raises(CannotTrace, match=r"operator aten\._local_scalar_dense\.default stopped the trace"):
+        count(small())
+
+
+def test_layers_that_differ_are_traced_whole():
+    """A model whose layers alternate is not extended from its first few."""
+    layers = 6
+    kinds = ["sliding_attention", "full_attention"] * (layers // 2)
+    shape = Shape(
+        hidden=64,
+        layers=layers,
+        intermediate=128,
+        heads=4,
+        kv_heads=4,
+        vocabulary=128,
+        architecture="qwen2",
+        config={"layer_types": kinds, "use_sliding_window": True, "sliding_window": 32, "max_window_layers": 0},
+    )
+
+    assert count(small(shape=shape.model_dump(), layers=layers)).traced_layers == layers
+
+
+def test_key_value_heads_are_sent_as_they_are_where_sp_divides_them():
+    """Ulysses repeats key/value heads only where sp does not divide them: that is seen in the bytes."""
+    bytes_of = {sp: count(small(LLAMA2_70B, sp=sp)).counters["step.all_to_all.bytes"] for sp in (2, 4)}
+    query, shared, width = LLAMA2_70B.mini.heads, LLAMA2_70B.mini.kv_heads, LLAMA2_70B.mini.head_size
+    rounds, layers = 3, 2  # forward, recompute, backward
+
+    assert bytes_of == {
+        sp: rounds * layers * (256 // sp) * (2 * query + 2 * max(shared, sp)) * width * 2 * (sp - 1) // sp
+        for sp in (2, 4)
+    }
+
+
+def test_gradients_of_earlier_micro_steps_are_live():
+    """Where gradients are accumulated, those of the micro-steps before take memory during this one."""
+    alone, accumulated = (trace(small(accumulation=steps), 2)[0] for steps in (1, 2))
+
+    assert alone.peaks["forward"]["gradients"] == 0
+    assert 0 < accumulated.peaks["forward"]["gradients"] <= accumulated.peaks["forward"]["parameters"]
+
+
+def test_nothing_of_the_fake_group_is_left():
+    """A trace leaves no process group behind, also where it fails."""
+    count(small())
+
+    assert not torch.distributed.is_initialized()

@@ -1,0 +1,74 @@
+"""The tracing process: what comes back of it, and that it is gone afterwards."""
+
+import os
+import sys
+
+import pytest
+
+from perf.cases import LLAMA2_7B, Workload
+from perf.cases.scales import DEEPSPEED_THRESHOLDS
+from perf.cost.worker import CountFailed, counted
+
+
+def small(case="small", **shape):
+    return Workload(
+        case=case,
+        model="llama2_7b",
+        scale="mini",
+        shape=LLAMA2_7B.mini.model_copy(update=shape),
+        sequence=128,
+        ranks=2,
+        sp=1,
+        accumulation=1,
+        warmup=1,
+        steps=1,
+        thresholds=DEEPSPEED_THRESHOLDS,
+    )
+
+
+def test_every_workload_comes_back(started):
+    """Each case comes back once with its counts; no process is left."""
+    found = dict(counted([small("one"), small("two", layers=3)]))
+
+    assert sorted(found) == ["one", "two"]
+    assert found["one"].flops < found["two"].flops
+    assert started.left() == [os.getpid()] or started.left() == []
+
+
+def test_a_model_that_does_not_exist_fails_alone(started):
+    """One case that cannot be traced says why, and the others are counted."""
+    found = dict(counted([small("good"), small("bad", architecture="nosuch")]))
+
+    assert found["good"].flops > 0
+    assert isinstance(found["bad"], CountFailed)
+    assert "nosuch" in str(found["bad"])
+    assert "Traceback" in found["bad"].detail
+
+
+def test_a_process_that_cannot_start_says_why(started, monkeypatch, tmp_path):
+    """Where the tracing process ends before its work, its own words come back."""
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with pytest.raises(CountFailed, match="ended with status") as failure:
+        list(counted([small()]))
+
+    assert "no torch here" in failure.value.detail
+
+
+def test_what_is_not_waited_for_is_ended(started):
+    """Whoever stops listening leaves no process behind."""
+    results = counted([small("one"), small("two")])
+    next(results)
+    results.close()
+
+    assert [pid for pid in started.left() if pid != os.getpid()] == []
+
+
+def test_pytest_stays_without_torch():
+    """The handle on the process imports no torch: the gate's judging and reporting need none."""
+    import subprocess
+
+    code = "import sys, perf.plugin, perf.report.cost, perf.judge.cost; assert 'torch' not in sys.modules"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
