@@ -1,5 +1,6 @@
 """The suite's options: declared for pytest, checked once, frozen."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,24 @@ import pytest
 from perf.cases.workload import Dtype, Scale
 
 DEFAULT_REFRESH_RUNS = 5
+INVOCATION = "TRAINPACE_INVOCATION"
+"""Names the folder that relative paths are relative to, where the suite was started from another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Head against base: which head, and what must be found."""
+
+    folder: Path
+    """What relative paths are relative to."""
+    head: str | None
+    """A folder or a revision; None: the same checkout."""
+    python: str | None
+    build: str | None
+    detect: float
+    max_pairs: int
+    new_numerics: str | None
+    explain: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +57,8 @@ class Options:
     accepted: str | None
     require_verdict: bool
     step_timeout: float | None
+    gate: Gate | None
+    """None: judged against stored baselines."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
@@ -47,12 +68,13 @@ class Options:
             pytest.UsageError: naming the option, what it takes and what it got.
         """
         option = config.getoption
+        folder = invocation_folder(config)
 
         def path(name: str) -> Path | None:
             value = option(name)
-            return Path(config.invocation_params.dir, value) if value else None
+            return Path(folder, value) if value else None
 
-        replay = tuple(Path(config.invocation_params.dir, value) for value in option("perf_replay"))
+        replay = tuple(Path(folder, value) for value in option("perf_replay"))
         for file in replay:
             if not file.exists():
                 raise pytest.UsageError(f"--perf-replay: {file} does not exist")
@@ -66,8 +88,8 @@ class Options:
             engine=option("perf_engine"),
             trainer=_trainer(option("perf_trainer")),
             varlen=option("perf_varlen"),
-            data=tuple(_source(source, config.invocation_params.dir) for source in option("perf_data")),
-            tokenizer=_tokenizer(option("perf_tokenizer"), config.invocation_params.dir),
+            data=tuple(_source(source, folder) for source in option("perf_data")),
+            tokenizer=_tokenizer(option("perf_tokenizer"), folder),
             warmup=option("perf_warmup"),
             steps=option("perf_steps"),
             runs_per_case=option("perf_runs_per_case"),
@@ -82,7 +104,13 @@ class Options:
             accepted=_accepted(option("perf_accepted"), refresh=option("perf_refresh")),
             require_verdict=option("perf_require_verdict"),
             step_timeout=option("perf_step_timeout"),
+            gate=_gate(config, folder),
         )
+
+
+def invocation_folder(config: pytest.Config) -> Path:
+    """What relative paths among our options are relative to: where the user typed the command."""
+    return Path(os.environ.get(INVOCATION) or config.invocation_params.dir)
 
 
 def declare(parser: pytest.Parser) -> None:
@@ -175,6 +203,53 @@ def declare(parser: pytest.Parser) -> None:
         type=_seconds,
         metavar="SECONDS",
         help="A run without a step for this long has hung (default: 300, on GPUs 1800).",
+    )
+
+
+def declare_gate(parser: pytest.Parser) -> None:
+    """Declare the options of the gate of a pull request."""
+    add = parser.getgroup("perf-gate", "trainpace: head against base, side by side").addoption
+    add("--perf-head", metavar="PATH|REV", help="Measure this head against the checkout that the command runs in.")
+    add(
+        "--perf-against",
+        metavar="REV",
+        help="Measure this working tree against its merge base with REV (runs --perf-head from a checkout of that).",
+    )
+    add("--perf-against-python", metavar="PATH", help="Measure the head with this interpreter (another torch, say).")
+    add("--perf-build", metavar="COMMAND", help="Build each side in a copy of its own, with its own environment.")
+    add(
+        "--perf-detect",
+        type=_share,
+        default=0.05,
+        metavar="D",
+        help="The loss of TGS that must be found (default: 0.05; raised where the noise allows no less).",
+    )
+    add("--perf-max-pairs", type=_positive, default=8, metavar="N", help="Most pairs of runs a case (default: 8).")
+    add("--perf-new-numerics", metavar="REASON", help="The head's losses may differ from the base's, and why.")
+    add("--perf-explain", action="store_true", help="Say where the time goes on both sides, also without a regression.")
+
+
+def _gate(config: pytest.Config, folder: Path) -> Gate | None:
+    option = config.getoption
+    head, python = option("perf_head"), option("perf_against_python")
+    if head is None and python is None:
+        for name in ("build", "new_numerics", "explain"):
+            if option(f"perf_{name}"):
+                shown = name.replace("_", "-")
+                raise pytest.UsageError(f"--perf-{shown} compares two sides: name the other with --perf-head")
+        return None
+    for name in ("refresh", "replay"):
+        if option(f"perf_{name}"):
+            raise pytest.UsageError(f"--perf-{name} has one side: leave out --perf-head and --perf-against")
+    return Gate(
+        folder=folder,
+        head=head,
+        python=python,
+        build=option("perf_build"),
+        detect=option("perf_detect"),
+        max_pairs=option("perf_max_pairs"),
+        new_numerics=option("perf_new_numerics"),
+        explain=option("perf_explain"),
     )
 
 

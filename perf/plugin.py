@@ -17,7 +17,7 @@ from perf.files import FileError
 from perf.judge.verdict import Verdict, exit_status, outcome
 from perf.launch.lock import DeviceBusy
 from perf.options import Options
-from perf.session import Measured, Session
+from perf.session import Measured, Selected, Session
 
 _SESSION = pytest.StashKey[Session]()
 _COSTS = pytest.StashKey[CostPlugin]()
@@ -32,6 +32,17 @@ class StaleBaseline(UserWarning):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
     perf_options.declare(parser)
+    perf_options.declare_gate(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """`--perf-against`: run the same command from a checkout of the merge base."""
+    if config.getoption("perf_against", None) is None:
+        return None
+    from perf.gate.against import run_from_base
+
+    return run_from_base(config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,7 +79,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse, with speed cases selected, what would leave them without a measurement that counts."""
     config, speed = session.config, [item for item in session.items if _is_speed(item)]
-    config.stash[_SESSION].selected = max(1, len(speed))
+    config.stash[_SESSION].selection = [
+        Selected(test=item.nodeid, case=_case(item), trainer=_trainer(item)) for item in speed
+    ]
     if not speed:
         return
     try:
@@ -101,11 +114,10 @@ def distributed(pytestconfig: pytest.Config) -> Any:
 def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
     """Measure a case, judge it against its baseline, and end the test as its verdict says."""
     session = request.config.stash[_SESSION]
-    marker = request.node.get_closest_marker("perf_trainer")
 
     def judge(case: Case) -> Measured:
         try:
-            measured = session.measure(request.node.nodeid, case, marker.args[0] if marker else None)
+            measured = session.measure(request.node.nodeid, case, _trainer(request.node))
         except (DeviceBusy, FileError) as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         session.excuse(measured)
@@ -234,6 +246,12 @@ def _case(item: pytest.Item) -> Case:
             f"{item.nodeid}: a test that uses judge_speed takes a parameter `case`, a perf.cases.Case; got {case!r}"
         )
     return case
+
+
+def _trainer(item: pytest.Item) -> str:
+    """What a speed test measures: its marker's trainer, else the session's."""
+    marker = item.get_closest_marker("perf_trainer")
+    return str(marker.args[0]) if marker else item.config.stash[_SESSION].options.trainer
 
 
 def _refuse_a_shadow(config: pytest.Config) -> None:

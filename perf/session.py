@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf.cases import Case, Workload
 from perf.cases.scales import Resolved, resolve
+from perf.files import FileError
 from perf.judge import baseline as baselines
 from perf.judge.excused import Quarantined, excuse, load_quarantine
 from perf.judge.refresh import Change, refresh
@@ -22,6 +23,7 @@ from perf.measure.run import Device, Run, RunFailed, read_runs, write_run
 from perf.options import DEFAULT_REFRESH_RUNS, Options
 
 if TYPE_CHECKING:
+    from perf.gate.sides import Sides
     from perf.report.github import Log
     from perf.report.results import Results
 
@@ -43,6 +45,15 @@ class Measured:
     change: Change | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """One speed test of this session: the case that it measures, and with which trainer."""
+
+    test: str
+    case: Case
+    trainer: str
+
+
 @dataclass(kw_only=True)
 class Session:
     """Holds what the cases of a session share. Nothing is started before the first case asks for it."""
@@ -51,8 +62,8 @@ class Session:
     root: Path
     """The tests' root: baselines/ lies in it, and a user's trainer is imported from it."""
     show: Show
-    selected: int = 1
-    """Speed cases in this session: they share its chance of a false alarm."""
+    selection: list[Selected] = field(default_factory=list)
+    """The speed tests of this session: they share its chance of a false alarm."""
     said: list[str] = field(default_factory=list)
     """Choices that the suite made by itself, with their reasons, for the report."""
     measured: dict[str, Measured] = field(default_factory=dict)
@@ -85,9 +96,33 @@ class Session:
                 data=Data(sources=options.data, tokenizer=options.tokenizer),
                 cache=cache_folder(),
                 step_timeout=options.step_timeout or (1800.0 if self.machine.gpus else 300.0),
-                sides={"here": Side(checkout=self.root)},
+                sides=self._sides,
             )
         )
+
+    @cached_property
+    def sides(self) -> "Sides":
+        """Base and head of a comparison, ready to be measured.
+
+        Raises:
+            FileError: where one of them cannot be had.
+        """
+        from perf.gate.sides import prepare
+
+        gate = self.options.gate
+        assert gate is not None
+        try:
+            return prepare(
+                self._stack, self.root, head=gate.head, python=gate.python, build=gate.build, folder=gate.folder
+            )
+        except ValueError as error:
+            raise FileError(str(error)) from None
+
+    @property
+    def _sides(self) -> dict[str, Side]:
+        if self.options.gate is None:
+            return {"here": Side(checkout=self.root)}
+        return {"base": self.sides.base, "head": self.sides.head}
 
     @cached_property
     def replayed(self) -> dict[str, list[Run]]:
@@ -107,10 +142,23 @@ class Session:
         """Where this session reads and refreshes baselines."""
         return self.options.baselines or self.root / "baselines"
 
-    def measure(self, test: str, case: Case, trainer: str | None = None) -> Measured:
-        """Measure (or replay) `case` and judge it; in a refresh, record it. Remembered under `test`."""
+    def device_of(self, workload: Workload) -> Device:
+        """What `workload` is measured on."""
+        return self.machine.cpu if workload.scale == "mini" else self.machine.device
+
+    def measure(self, test: str, case: Case, trainer: str) -> Measured:
+        """Measure (or replay) `case` and judge it; in a refresh, record it. Remembered under `test`.
+
+        Against another revision the first case measures all of them, in rounds.
+        """
+        if self.options.gate is not None:
+            if not self.measured:
+                from perf.gate.compare import compare
+
+                self.measured = compare(self, self.selection)
+            return self.measured[test]
         try:
-            result = self._measure(case, trainer or self.options.trainer)
+            result = self._measure(case, trainer)
         except RunFailed as failure:
             result = Measured([], judge_failure(case.id, None, failure), failure.detail)
         self.measured[test] = result
@@ -208,7 +256,7 @@ class Session:
         if self.options.replay:
             return self._replay(case)
         workload = self.resolve(case, trainer).workload
-        device = self.machine.cpu if workload.scale == "mini" else self.machine.device
+        device = self.device_of(workload)
         stored = self._baselines(device)
         found = baselines.find(stored, workload)
         pool = baselines.pool(stored, workload.scale)
@@ -216,7 +264,7 @@ class Session:
         if self.options.refresh:
             number = wanted or DEFAULT_REFRESH_RUNS
         else:
-            number = runs_to_measure(found, pool=pool, selected_cases=self.selected, at_least=wanted or 1)
+            number = runs_to_measure(found, pool=pool, selected_cases=max(1, len(self.selection)), at_least=wanted or 1)
             if wanted is None and number > 1:
                 self.say(f"{number} runs a case: the noise between the baseline's runs needs as many")
         runs: list[Run] = []
@@ -250,7 +298,7 @@ class Session:
             runs,
             baselines.find(stored, workload),
             pool=baselines.pool(stored, workload.scale),
-            selected_cases=self.selected,
+            selected_cases=max(1, len(self.selection)),
             tolerance=self.options.tolerance,
             peak_tflops=peak_tflops(device, workload.dtype),
         )

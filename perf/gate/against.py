@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from perf.gate.revisions import RevisionError, checked_out, merge_base
-
-INVOCATION = "TRAINPACE_INVOCATION"
-"""The folder that relative paths among the options are relative to, where it is not the current one."""
+from perf.options import INVOCATION
 
 
 def run_from_base(config: pytest.Config) -> int:
