@@ -82,6 +82,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.stash[_SESSION].selection = [
         Selected(test=item.nodeid, case=_case(item), trainer=_trainer(item)) for item in speed
     ]
+    if speed or any(map(is_cost, session.items)):
+        sys.stdout.write(config.stash[_SESSION].log.begin())
     if not speed:
         return
     try:
@@ -101,7 +103,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from perf.report.benchmark import silence_table
 
         silence_table(config)
-    sys.stdout.write(config.stash[_SESSION].log.begin())
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +136,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     perf_session.close()
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         session.exitstatus = _exit_status(perf_session, session.config.stash[_COSTS], session.testsfailed)
-    perf_session.report(session.exitstatus)
+    perf_session.report(session.exitstatus, session.config.stash[_COSTS].results)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

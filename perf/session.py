@@ -1,7 +1,7 @@
 """One session of the suite: measures cases, judges them, keeps what was said of each."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from perf.options import DEFAULT_REFRESH_RUNS, Options
 if TYPE_CHECKING:
     from perf.gate.sides import Sides
     from perf.report.github import Log
-    from perf.report.results import Results
+    from perf.report.results import CostResult, Results
 
 DISTURBED_ATTEMPTS = 3
 """Fresh runs in place of one that something disturbed, before the case is called invalid."""
@@ -224,19 +224,23 @@ class Session:
         """Give a judgement its excuse, where it has one."""
         measured.judgement = excuse(measured.judgement, self.quarantine, self.options.accepted)
 
-    def report(self, status: int) -> None:
+    def report(self, status: int, costs: "Sequence[CostResult]" = ()) -> None:
         """Write the report, where one was asked for or a workflow's page takes it. `status` is the session's."""
-        if not (self.measured or self.options.report):
+        if not (self.measured or costs or self.options.report):
             return
         from perf.report import markdown
-        from perf.report.results import Results, case_result, write_results
+        from perf.report.results import Results, case_result, cost_summary, write_results
         from perf.report.terminal import last_line
 
         measured = self.measured.values()
+        changes = [each.change for each in measured if each.change]
+        summary = last_line([each.judgement for each in measured], changes) if measured else ""
         self.results = Results(
             exit_status=status,
-            summary=last_line([each.judgement for each in measured], [each.change for each in measured if each.change]),
+            summary="; ".join(filter(None, (summary, cost_summary(costs)))),
+            warnings=self.sides.warnings if measured and self.options.gate else (),
             said=tuple(self.said),
+            costs=tuple(costs),
             cases=tuple(
                 case_result(
                     each.judgement,

@@ -40,6 +40,13 @@ class Started:
         return pids
 
 
+@pytest.fixture(autouse=True)
+def no_workflow(monkeypatch):
+    """Sessions that tests start report to the test, not to the workflow that runs the tests."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def started(monkeypatch):
     """The processes that this test starts; none of them outlives it."""

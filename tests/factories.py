@@ -5,6 +5,7 @@ from typing import Any
 
 from perf.cases import PUBLISHED, Workload
 from perf.measure.run import DataIdentity, Device, RankSamples, Run
+from perf.report.results import CaseResult, CostResult, Results, Versus
 
 CPU = Device(slug="cpu-test-2c", name="Test CPU", kind="cpu", count=2, memory_bytes=8 << 30)
 DATA = DataIdentity(sources=("generated",), tokenizer="bytes", fingerprint="0123abcd", seed=0)
@@ -102,3 +103,66 @@ def make_run(
 def make_runs(*tgs: float, **overrides: Any) -> list[Run]:
     """One run for each value, all of one workload."""
     return [make_run(tgs=value, seed=number, **overrides) for number, value in enumerate(tgs)]
+
+
+def make_case_result(case: str = "llama2_7b-8k-sp1", **overrides: Any) -> CaseResult:
+    """A case that passed against a measured baseline, as reports are given it; `overrides` are its fields."""
+    fields: dict[str, Any] = {
+        "case": case,
+        "trainer": "native",
+        "workload": f"{case}/mini/native/0123abcd",
+        "scale": "mini",
+        "ranks": 2,
+        "device": "cpu-test-2c",
+        "verdict": "pass",
+        "outcome": "passed",
+        "excused": None,
+        "refresh": None,
+        "change": None,
+        "reasons": (),
+        "notes": (),
+        "version_differences": (),
+        "tgs": 1000.0,
+        "tgs_of_runs": (1000.0,),
+        "tflops": 0.0123,
+        "convention": "xtuner 1",
+        "peak_memory_bytes": 1 << 30,
+        "startup_seconds": 2.0,
+        "versus": Versus(kind="baseline", name="measured", tgs=1001.0),
+        "ratio": 0.999,
+        "tolerance": 0.05,
+        "tolerance_source": "5 runs, 1 now: 5 %",
+        "explanation": (),
+        "detail": "",
+    }
+    return CaseResult(**{**fields, **overrides})
+
+
+def make_cost_result(case: str = "llama2_7b-8k-sp1", **overrides: Any) -> CostResult:
+    """A case whose counted cost is what it was; `overrides` are its fields."""
+    fields: dict[str, Any] = {
+        "case": case,
+        "workload": f"{case}/full/native/0123abcd",
+        "verdict": "pass",
+        "outcome": "passed",
+        "refresh": None,
+        "change": None,
+        "reasons": (),
+        "notes": (),
+        "version_differences": (),
+        "counters": {"step.flops.matmul": 5 * 10**14, "step.flops.loss": 10**13, "step.calls": 2400},
+        "detail": "",
+    }
+    return CostResult(**{**fields, **overrides})
+
+
+def make_slower(case: str = "llama2_7b-32k-sp1", **overrides: Any) -> CaseResult:
+    """A case that is red."""
+    why = "TGS 700.0 is 30 % below the base's 1000.0"
+    red = {"verdict": "regression", "outcome": "failed", "tgs": 700.0, "ratio": 0.7, "reasons": (why,)}
+    return make_case_result(case, **{**red, **overrides})
+
+
+def make_results(*cases: CaseResult, **overrides: Any) -> Results:
+    """The session of `cases`."""
+    return Results(**{"exit_status": 0, "summary": f"{len(cases)} cases", "cases": cases, **overrides})

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -11,6 +11,9 @@ from perf.cost.gate import CostGate, Counted
 from perf.files import FileError
 from perf.judge.verdict import Verdict, outcome
 from perf.session import Session
+
+if TYPE_CHECKING:
+    from perf.report.results import CostResult
 
 JudgeCost = Callable[[Case], Counted]
 
@@ -40,6 +43,14 @@ class CostPlugin:
     def failures(self) -> int:
         """Tests that failed for their verdict."""
         return sum(_outcome(each, self._require_verdict)[0] == "failed" for each in self.gate.counted.values())
+
+    @property
+    def results(self) -> "list[CostResult]":
+        """For the reports that are files."""
+        from perf.report.results import cost_result
+
+        counted = self.gate.counted.values()
+        return [cost_result(each, outcome=_outcome(each, self._require_verdict)[0]) for each in counted]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -105,7 +116,7 @@ def _case(item: pytest.Item) -> Case:
     return case
 
 
-def _outcome(result: Counted, require_verdict: bool) -> tuple[str, str]:
+def _outcome(result: Counted, require_verdict: bool) -> tuple[Literal["passed", "failed", "skipped"], str]:
     if result.change is not None:
         return "passed", str(result.change)
     judgement = result.judgement

@@ -14,7 +14,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from perf.files import FileError
 from perf.report import markdown
-from perf.report.results import FILE, CaseResult, Results, read_results
+from perf.report.results import FILE, Results, Told, read_results
 
 COMMENT_LENGTH = 65_000
 """Characters; GitHub refuses a comment above 65,536."""
@@ -50,14 +50,14 @@ def annotations(results: Results) -> list[str]:
     """A workflow command for each case that is red, and a milder one where that was excused."""
     levels = {"failed": "error", "excused": "warning"}
     return [
-        f"::{levels[case.outcome]} title={_property(f'{case.case}: {case.said}')}::{_data(_reasons(case))}"
-        for case in results.cases
-        if case.outcome in levels
+        f"::{levels[told.outcome]} title={_property(f'{told.title}: {told.said}')}::{_data(_reasons(told))}"
+        for told in results.told
+        if told.outcome in levels
     ]
 
 
-def _reasons(case: CaseResult) -> str:
-    return "\n".join(filter(None, [*case.reasons, case.excused, case.refresh and case.change])) or case.said
+def _reasons(told: Told) -> str:
+    return "\n".join(filter(None, [*told.reasons, told.excused, told.change])) or told.said
 
 
 def _data(value: str) -> str:

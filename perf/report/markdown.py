@@ -7,17 +7,21 @@ no link, no @mention, no reference to an issue.
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from perf.cost.record import PRODUCTS
 from perf.files import write_whole
 from perf.judge.verdict import Verdict
-from perf.report.results import CaseResult, Results
+from perf.report.results import CaseResult, CostResult, Results, Told
 
 FILE = "summary.md"
 SUMMARY_LENGTH = 1_000_000
 """Characters; GitHub refuses a step's summary above 1 MiB."""
 GIB = 1 << 30
+UNJUDGED = {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE}
+STEP_FLOPS = tuple(f"step.flops.{group}" for group in PRODUCTS)
 
 _INVISIBLE = "&#8203;"
 """A space of no width: drawn, it is nothing, and it breaks what GitHub makes a link of."""
@@ -52,28 +56,34 @@ def render(results: Results, limit: int = SUMMARY_LENGTH) -> str:
         else:
             text += block + "\n"
     if left_out:
-        text += f"{left_out} sections too long to be shown here are in results.json.\n"
+        text += f"Too long to be shown here: {left_out} of the sections. results.json has everything.\n"
     return text
 
 
 def headline(results: Results) -> str:
     """The verdict of the session in one line. What was not judged is never called good."""
-    cases = results.cases
-    if any(case.refresh for case in cases):
-        refused = sum(case.refresh == "refused" for case in cases)
-        return f"❌ {refused} of {_cases(len(cases))} not recorded" if refused else f"✅ {_cases(len(cases))} recorded"
-    failed = [case for case in cases if case.outcome == "failed"]
-    for verdict, words in ((Verdict.REGRESSION, "Slower"), (Verdict.INVALID, "No valid measurement")):
-        if found := sum(case.verdict is verdict for case in failed):
-            return f"❌ {words}: {found} of {_cases(len(cases))}"
-    if failed:
-        return f"❌ Not judged: {len(failed)} of {_cases(len(cases))}"
+    told = results.told
+    of = f"of {len(told)} case{'' if len(told) == 1 else 's'}"
+    if any(each.refresh for each in told):
+        refused = sum(each.refresh == "refused" for each in told)
+        return f"❌ Not recorded: {refused} {of}" if refused else f"✅ Recorded: {len(told)} {of}"
+    red = [
+        ("slower", _regressions(results.cases, "failed")),
+        ("more to do", _regressions(results.costs, "failed")),
+        ("no valid measurement", sum(each.verdict is Verdict.INVALID for each in told)),
+        ("not judged", sum(each.outcome == "failed" and each.verdict in UNJUDGED for each in told)),
+    ]
+    if any(number for _, number in red):
+        return f"❌ {', '.join(f'{words}: {number}' for words, number in red if number).capitalize()} {of}"
     if results.exit_status:
         return f"❌ The session ended with status {results.exit_status}"
-    good = sum(case.outcome == "passed" for case in cases)
-    if good == len(cases) > 0:
-        return f"✅ No slowdown in {_cases(good)}"
-    return f"⚠️ No slowdown in {good} of {_cases(len(cases))}; nothing is said of the others" if good else "⚠️ Not judged"
+    if found := _regressions(told, "excused"):
+        return f"⚠️ Slower, but excused: {found} {of}"
+    good = sum(each.outcome == "passed" for each in told)
+    words = "No slowdown" if results.cases else "No more to do"
+    if good == len(told) > 0:
+        return f"✅ {words}: {good} {of}"
+    return f"⚠️ {words}: {good} {of}; nothing is said of the others" if good else "⚠️ Not judged"
 
 
 def plain(value: str) -> str:
@@ -121,65 +131,71 @@ def _between(value: str) -> str:
 
 def _blocks(results: Results) -> Iterable[str]:
     """The sections, most important first."""
+    told = results.told
     yield "".join(f"> **{sentence(warning)}**\n\n" for warning in results.warnings) + f"## {headline(results)}\n"
     yield f"{plain(results.summary)}\n"
     if results.cases:
-        yield _table(results.cases)
-    unjudged = [case for case in results.cases if not (case.verdict.judged or case.refresh)]
-    judged = [case for case in results.cases if case not in unjudged]
-    yield from _section(
-        "Excused", [f"{plain(case.case)}: {sentence(case.excused)}" for case in judged + unjudged if case.excused]
-    )
+        yield _table(results.cases, COLUMNS)
+    if results.costs:
+        yield _table(results.costs, COST_COLUMNS)
+    unjudged = [each for each in told if not (each.verdict.judged or each.refresh)]
+    judged = [each for each in told if each not in unjudged]
+    yield from _section("Excused", [f"{plain(each.title)}: {sentence(each.excused)}" for each in told if each.excused])
     yield from _section("Not judged", map(_reasons, unjudged))
-    yield from _section("Why", [_reasons(case) for case in judged if case.reasons and not case.refresh])
-    yield from _section("Baselines", [plain(case.change) for case in judged if case.change])
-    yield from _section(
-        "Versions, baseline -> now", _grouped((case.case, case.version_differences) for case in results.cases)
-    )
-    yield from _section(
-        "Notes", [*map(sentence, results.said), *_grouped((case.case, case.notes) for case in results.cases)]
-    )
+    yield from _section("Why", [_reasons(each) for each in judged if each.reasons and not each.refresh])
+    yield from _section("Baselines", [plain(each.change) for each in judged if each.change])
+    yield from _section("Versions, baseline to now", _grouped([(each, each.version_differences) for each in told]))
+    yield from _section("Notes", [*map(sentence, results.said), *_grouped([(each, each.notes) for each in told])])
     for case in results.cases:
         yield from _folded(case, "What slowed", "\n".join(case.explanation))
-        yield from _folded(case, "What the run printed", case.detail)
+    for each in told:
+        yield from _folded(each, "What the run printed", each.detail)
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterable[str]:
     if found := list(lines):
-        yield f"### {title.replace('>', '&gt;')}\n\n" + "".join(f"- {line}\n" for line in found)
+        yield f"### {title}\n\n" + "".join(f"- {line}\n" for line in found)
 
 
-def _folded(case: CaseResult, title: str, text: str) -> Iterable[str]:
+def _folded(told: Told, title: str, text: str) -> Iterable[str]:
     if text:
-        yield f"{plain(case.case)}:\n\n<details><summary>{title}</summary>\n\n{fenced(text)}\n</details>\n"
+        yield f"{plain(told.title)}:\n\n<details><summary>{title}</summary>\n\n{fenced(text)}\n</details>\n"
 
 
-def _reasons(case: CaseResult) -> str:
-    if len(case.reasons) == 1:
-        return f"**{plain(case.case)}: {case.said}.** {sentence(case.reasons[0])}"
-    return f"**{plain(case.case)}: {case.said}**" + "".join(f"\n  - {sentence(reason)}" for reason in case.reasons)
+def _reasons(told: Told) -> str:
+    said = f"**{plain(told.title)}: {told.said}**"
+    if len(told.reasons) == 1:
+        return f"{said} {sentence(told.reasons[0])}"
+    return said + "".join(f"\n  - {sentence(reason)}" for reason in told.reasons)
 
 
-def _grouped(sentences: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
-    """Each sentence once, with the cases that it is said of."""
+def _grouped(sentences: Sequence[tuple[Told, Sequence[str]]]) -> list[str]:
+    """Each sentence once, with the cases that it is said of; without them where it is said of all."""
     cases: dict[str, list[str]] = {}
-    for case, texts in sentences:
+    for told, texts in sentences:
         for text in texts:
-            cases.setdefault(text, []).append(plain(case))
-    return [f"{sentence(text)} ({', '.join(of)})" for text, of in cases.items()]
-
-
-def _table(cases: Iterable[CaseResult]) -> str:
-    rows = [
-        "| " + " | ".join(column[0] for column in COLUMNS) + " |",
-        "|" + "|".join(column[1] for column in COLUMNS) + "|",
+            cases.setdefault(text, []).append(plain(told.title))
+    return [
+        sentence(text) if len(of) == len(sentences) > 1 else f"{sentence(text)} ({', '.join(of)})"
+        for text, of in cases.items()
     ]
-    rows += ["| " + " | ".join(cell(case) for *_, cell in COLUMNS) + " |" for case in cases]
-    return "".join(f"{row}\n" for row in rows)
 
 
-def _name(case: CaseResult) -> str:
-    return plain(case.case if case.trainer in {None, "native"} else f"{case.case} ({case.trainer})")
+def _regressions(told: Iterable[Told], outcome: str) -> int:
+    return sum(each.outcome == outcome and each.verdict is Verdict.REGRESSION for each in told)
+
+
+# Tables
+
+T = TypeVar("T", bound=Told)
+Columns = Sequence[tuple[str, str, Callable[[T], str]]]
+"""Title, alignment, text of a cell."""
+
+
+def _table(rows: Iterable[T], columns: Columns[T]) -> str:
+    lines = [[title for title, _, _ in columns], [alignment for _, alignment, _ in columns]]
+    lines += [[cell(row) for _, _, cell in columns] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _gpus(case: CaseResult) -> str:
@@ -194,21 +210,21 @@ def _memory(case: CaseResult) -> str:
     return f"{case.peak_memory_bytes / GIB:.2f} GiB" if case.peak_memory_bytes else "-"
 
 
-def _verdict(case: CaseResult) -> str:
-    said = case.said if case.outcome == "passed" else f"**{case.said}**"
-    return f"{said} (excused)" if case.outcome == "excused" else said
+def _verdict(told: Told) -> str:
+    said = told.said if told.outcome == "passed" else f"**{told.said}**"
+    return f"{said} (excused)" if told.outcome == "excused" else said
+
+
+def _counted(cost: CostResult, *names: str) -> float | None:
+    return sum(cost.counters.get(name, 0) for name in names) if cost.counters else None
 
 
 def _known(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def _cases(number: int) -> str:
-    return f"{number} case{'' if number == 1 else 's'}"
-
-
-COLUMNS: tuple[tuple[str, str, Callable[[CaseResult], str]], ...] = (
-    ("case", "---", _name),
+COLUMNS: Columns[CaseResult] = (
+    ("case", "---", lambda case: plain(case.title)),
     ("scale", "---", lambda case: case.scale or "-"),
     ("GPUs", "--:", _gpus),
     ("TGS", "--:", lambda case: _known(case.tgs, ".1f")),
@@ -217,5 +233,11 @@ COLUMNS: tuple[tuple[str, str, Callable[[CaseResult], str]], ...] = (
     ("against", "--:", _against),
     ("ratio", "--:", lambda case: _known(case.ratio, ".3f")),
     ("tolerance", "---", lambda case: plain(case.tolerance_source) or "-"),
+    ("verdict", "---", _verdict),
+)
+COST_COLUMNS: Columns[CostResult] = (
+    ("cost, counted", "---", lambda cost: plain(cost.case)),
+    ("FLOPs of a step", "--:", lambda cost: _known(_counted(cost, *STEP_FLOPS), ".5g")),
+    ("operators called", "--:", lambda cost: _known(_counted(cost, "step.calls"), ",d")),
     ("verdict", "---", _verdict),
 )

@@ -7,7 +7,7 @@ the judgement, which changes with the judge. `python -m perf schema > perf/repor
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -17,6 +17,9 @@ from perf.judge.refresh import Change
 from perf.judge.verdict import Judgement, Verdict, outcome
 from perf.measure.run import Run
 from perf.records import Record
+
+if TYPE_CHECKING:
+    from perf.cost.gate import Counted
 
 FILE = "results.json"
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
@@ -41,20 +44,16 @@ class Versus(Record):
     high: PositiveFloat | None = None
 
 
-class CaseResult(Record):
-    """One case. A figure that is not known is null."""
+class Told(Record):
+    """What is told of a case, measured or counted. What is not known is null."""
 
     case: str
-    trainer: str | None
     workload: str | None
     """Key of what was trained: two figures compare where it is the same."""
-    scale: str | None
-    ranks: PositiveInt | None
-    device: str | None
     verdict: Verdict
     outcome: Outcome
     """What the verdict did to the test."""
-    excused: str | None
+    excused: str | None = None
     """Why it does not fail, though its verdict would."""
     refresh: Literal["recorded", "refused"] | None
     """In a session that records baselines; the verdict is then of the old baseline."""
@@ -63,6 +62,27 @@ class CaseResult(Record):
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     version_differences: tuple[str, ...]
+    detail: str
+    """What a failed run printed, its end."""
+
+    @property
+    def said(self) -> str:
+        """The one word for it."""
+        return self.refresh or self.verdict.value
+
+    @property
+    def title(self) -> str:
+        """The case, told from others of its name."""
+        return self.case
+
+
+class CaseResult(Told):
+    """A case as measured."""
+
+    trainer: str | None
+    scale: str | None
+    ranks: PositiveInt | None
+    device: str | None
     tgs: PositiveFloat | None
     """Tokens per GPU per second."""
     tgs_of_runs: tuple[PositiveFloat, ...]
@@ -78,13 +98,23 @@ class CaseResult(Record):
     tolerance_source: str
     explanation: tuple[str, ...]
     """Where the time of a slower step went, a line each."""
-    detail: str
-    """What a failed run printed, its end."""
 
     @property
-    def said(self) -> str:
-        """The one word for it."""
-        return self.refresh or self.verdict.value
+    def title(self) -> str:
+        """The case, and the trainer where it is not ours."""
+        return self.case if self.trainer in {None, "native"} else f"{self.case} ({self.trainer})"
+
+
+class CostResult(Told):
+    """A case at full size as counted, without a measurement."""
+
+    counters: dict[str, NonNegativeInt] | None
+    """Per rank and step; perf/cost/record.py says what each stands for."""
+
+    @property
+    def title(self) -> str:
+        """The case, told from its measurement."""
+        return f"cost of {self.case}"
 
 
 class Results(Record):
@@ -102,6 +132,12 @@ class Results(Record):
     said: tuple[str, ...] = ()
     """Choices that the suite made by itself."""
     cases: tuple[CaseResult, ...]
+    costs: tuple[CostResult, ...] = ()
+
+    @property
+    def told(self) -> tuple[Told, ...]:
+        """Everything that was judged."""
+        return (*self.cases, *self.costs)
 
 
 def case_result(
@@ -148,6 +184,31 @@ def case_result(
         explanation=tuple(explanation),
         detail=detail[-DETAIL_LENGTH:],
     )
+
+
+def cost_result(counted: "Counted", *, outcome: Outcome) -> CostResult:
+    """What is told of one counted case; `outcome` is that of its test."""
+    judgement, change = counted.judgement, counted.change
+    return CostResult(
+        case=judgement.case,
+        workload=judgement.cost.key if judgement.cost else None,
+        verdict=judgement.verdict,
+        outcome=outcome,
+        refresh="recorded" if change else None,
+        change=str(change) if change else None,
+        reasons=judgement.reasons,
+        notes=judgement.notes,
+        version_differences=judgement.version_differences,
+        counters=judgement.cost.counters if judgement.cost else None,
+        detail=counted.detail[-DETAIL_LENGTH:],
+    )
+
+
+def cost_summary(costs: Sequence[CostResult]) -> str:
+    """`14 costs: 13 pass, 1 regression`; empty where nothing was counted."""
+    said = [cost.said for cost in costs]
+    counts = ", ".join(f"{said.count(word)} {word}" for word in dict.fromkeys(said))
+    return f"{len(costs)} cost{'' if len(costs) == 1 else 's'}: {counts}" if costs else ""
 
 
 def write_results(results: Results, folder: Path) -> None:

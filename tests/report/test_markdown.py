@@ -1,0 +1,325 @@
+"""The Markdown summary: what it says and in which order, and that nothing quoted in it means anything but itself."""
+
+import html
+import re
+
+import pytest
+from factories import make_case_result, make_cost_result, make_results, make_slower
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from perf.report.markdown import fenced, headline, plain, render, sentence, write
+from perf.report.results import Versus
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "<!-- hidden -->",
+    "</details></td>",
+    "[click](https://evil.example)",
+    "![](https://evil.example/pixel.png)",
+    "a | b",
+    "# heading",
+    "- item",
+    "1. item",
+    "| --- |",
+    "```\nfence",
+    "`code",
+    "~~~",
+    "*bold* _it_ ~~gone~~",
+    "&lt;b&gt;",
+    "\\",
+    "@everyone @org/team",
+    "fixes #1, org/repo#2, GH-3",
+    "https://evil.example www.evil.example mailto:a@b.example",
+    "$x$ :tada:",
+    "one\n\ntwo\r\n# three",
+    "::error::red",
+    "\x1b[31mred\x1b[0m \x00 \u202etxet",
+    "=====",
+]
+GITHUB_LINKS = re.compile(
+    r"@\w|#\d|://\S|(?i:www\.|mailto:\w|\bgh-\d)|:\w+:|\$",
+)
+"""What GitHub makes something of in text that is no markup: tested on the source, as it is not CommonMark."""
+
+
+def drawn(markdown):
+    """The HTML that a reader's browser gets."""
+    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
+
+
+def text_of(markup):
+    """The text of HTML, as a reader sees it."""
+    return html.unescape(re.sub(r"<[^>]*>", "", markup)).replace("\u200b", "")
+
+
+def seen(value):
+    """What of a quoted text is to be seen: one line, without colours, what cannot be seen made visible."""
+    value = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", value)
+    value = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", "\ufffd", value)
+    return " ".join(value.split())
+
+
+# What is said
+
+
+def test_verdict_table_reasons():
+    """Verdict first, then the table, what was not judged, why, baselines' versions, notes."""
+    unjudged = make_case_result(
+        "yi_34b_200k-8k-sp1",
+        verdict="no baseline",
+        outcome="skipped",
+        versus=None,
+        ratio=None,
+        tolerance_source="",
+        reasons=("no baseline for yi: record it with `pytest perf --perf-refresh`",),
+    )
+    slower = make_slower(reasons=("TGS 700.0 is 30 % below", "look again with `pytest perf -k x`"))
+    passed = make_case_result(notes=("power was capped",), version_differences=("torch 2.12.0 -> 2.13.0",))
+    results = make_results(passed, slower, unjudged, exit_status=1, summary="3 cases: 1 pass", said=("mini: no GPU",))
+
+    assert render(results) == (
+        "## ❌ Slower: 1 of 3 cases\n"
+        "\n"
+        "3 cases: 1 pass\n"
+        "\n"
+        "| case | scale | GPUs | TGS | TFLOPs | memory | against | ratio | tolerance | verdict |\n"
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --- | --- |\n"
+        "| llama2\\_7b-8k-sp1 | mini | 2 cpu | 1000.0 | 0.0123 | 1.00 GiB | 1001.0 measured | 0.999 "
+        "| 5 runs, 1 now: 5 % | pass |\n"
+        "| llama2\\_7b-32k-sp1 | mini | 2 cpu | 700.0 | 0.0123 | 1.00 GiB | 1001.0 measured | 0.700 "
+        "| 5 runs, 1 now: 5 % | **regression** |\n"
+        "| yi\\_34b\\_200k-8k-sp1 | mini | 2 cpu | 1000.0 | 0.0123 | 1.00 GiB | - | - | - | **no baseline** |\n"
+        "\n"
+        "### Not judged\n"
+        "\n"
+        "- **yi\\_34b\\_200k-8k-sp1: no baseline** no baseline for yi: record it with `pytest perf --perf-refresh`\n"
+        "\n"
+        "### Why\n"
+        "\n"
+        "- **llama2\\_7b-32k-sp1: regression**\n"
+        "  - TGS 700.0 is 30 % below\n"
+        "  - look again with `pytest perf -k x`\n"
+        "\n"
+        "### Versions, baseline to now\n"
+        "\n"
+        "- torch 2.12.0 -\\> 2.13.0 (llama2\\_7b-8k-sp1)\n"
+        "\n"
+        "### Notes\n"
+        "\n"
+        "- mini: no GPU\n"
+        "- power was capped (llama2\\_7b-8k-sp1)\n"
+        "\n"
+    )
+
+
+INVALID = {"verdict": "invalid", "outcome": "failed"}
+UNJUDGED = {"verdict": "inconclusive", "outcome": "skipped"}
+MORE = {"verdict": "regression", "outcome": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "words"),
+    [
+        ([make_case_result()], 0, "✅ No slowdown: 1 of 1 case"),
+        ([make_case_result(), make_slower()], 1, "❌ Slower: 1 of 2 cases"),
+        ([make_slower(), make_case_result(**INVALID)], 1, "❌ Slower: 1, no valid measurement: 1 of 2 cases"),
+        ([make_case_result(**INVALID)], 7, "❌ No valid measurement: 1 of 1 case"),
+        ([make_case_result(**UNJUDGED | {"outcome": "failed"})], 6, "❌ Not judged: 1 of 1 case"),
+        (
+            [make_case_result(), make_case_result(**UNJUDGED)],
+            0,
+            "⚠️ No slowdown: 1 of 2 cases; nothing is said of the others",
+        ),
+        ([make_case_result(**UNJUDGED)], 0, "⚠️ Not judged"),
+        ([make_case_result(), make_slower(outcome="excused")], 0, "⚠️ Slower, but excused: 1 of 2 cases"),
+        ([make_case_result(**UNJUDGED | {"outcome": "excused"})], 0, "⚠️ Not judged"),
+        ([make_case_result()], 1, "❌ The session ended with status 1"),
+        ([], 4, "❌ The session ended with status 4"),
+        ([], 0, "⚠️ Not judged"),
+        ([make_case_result(refresh="recorded")], 0, "✅ Recorded: 1 of 1 case"),
+        (
+            [make_case_result(refresh="recorded"), make_case_result(refresh="refused")],
+            1,
+            "❌ Not recorded: 1 of 2 cases",
+        ),
+    ],
+)
+def test_headline(told, status, words):
+    """One line says the verdict; what was not judged is never called good."""
+    assert words == headline(make_results(*told, exit_status=status))
+
+
+@pytest.mark.parametrize(
+    ("cases", "costs", "words"),
+    [
+        ([], [make_cost_result()], "✅ No more to do: 1 of 1 case"),
+        ([], [make_cost_result(), make_cost_result(**MORE)], "❌ More to do: 1 of 2 cases"),
+        ([make_slower()], [make_cost_result(**MORE)], "❌ Slower: 1, more to do: 1 of 2 cases"),
+    ],
+)
+def test_headline_of_costs(cases, costs, words):
+    """A step that has more to do is told from one that is slower."""
+    assert words == headline(make_results(*cases, costs=costs))
+
+
+def test_costs_have_a_table():
+    """What was counted stands in a table of its own, and why below it."""
+    more = make_cost_result(**MORE, reasons=("step.calls 2,400 -> 2,432 (+1.33 %)",))
+    unknown = make_cost_result("new", **INVALID, counters=None)
+    text = render(make_results(costs=[more, unknown]))
+
+    assert (
+        "| cost, counted | FLOPs of a step | operators called | verdict |\n"
+        "| --- | --: | --: | --- |\n"
+        "| llama2\\_7b-8k-sp1 | 5.1e+14 | 2,400 | **regression** |\n"
+        "| new | - | - | **invalid** |\n"
+    ) in text
+    assert "- **cost of llama2\\_7b-8k-sp1: regression** step.calls 2,400 -\\> 2,432 \\(+1.33 %\\)\n" in text
+
+
+def test_warnings_come_first():
+    """What must be said before anything else stands in the first line."""
+    text = render(make_results(make_case_result(), warnings=("head changes baselines",)))
+
+    assert text.startswith("> **head changes baselines**\n\n## ✅ No slowdown: 1 of 1 case\n")
+
+
+def test_excused_is_named():
+    """An excused regression is still called one, with its excuse."""
+    text = render(make_results(make_slower(outcome="excused", excused="accepted: exact softmax")))
+
+    assert "**regression** (excused) |\n" in text
+    assert "### Excused\n\n- llama2\\_7b-32k-sp1: accepted: exact softmax\n" in text
+
+
+def test_refresh_tells_changes():
+    """A session that records says old -> new, and nothing of verdicts."""
+    text = render(make_results(make_slower(refresh="recorded", outcome="passed", change="a/mini: 1.0 -> 2.0 TGS")))
+
+    assert "| recorded |" in text
+    assert "### Baselines\n\n- a/mini: 1.0 -\\> 2.0 TGS\n" in text
+    assert "### Why" not in text
+
+
+def test_base_is_named():
+    """A comparison names the base's revision beside its speed."""
+    versus = Versus(kind="base", name="1a2b3c4", tgs=1000.0, head="5d6e7f8", pairs=3, low=0.68, high=0.72)
+
+    assert "| 1000.0 1a2b3c4 |" in render(make_results(make_slower(versus=versus)))
+
+
+def test_output_of_a_failed_run_is_folded():
+    """What a failed run printed, and what slowed, are there, folded away."""
+    case = make_slower(detail="Traceback\n  boom", explanation=("backward: 1 ms -> 2 ms",))
+    text = render(make_results(case))
+
+    assert "<summary>What slowed</summary>\n\n```text\nbackward: 1 ms -> 2 ms\n```" in text
+    assert "<summary>What the run printed</summary>\n\n```text\nTraceback\n  boom\n```" in text
+
+
+def test_limit():
+    """What is too long is left out as a whole, least important first, and that is said."""
+    case = make_slower(detail="x" * 5000, notes=("n" * 400,))
+    text = render(make_results(case), limit=1500)
+
+    assert len(text) < 1500
+    assert "## ❌ Slower" in text
+    assert "### Notes" in text
+    assert text.endswith("Too long to be shown here: 1 of the sections. results.json has everything.\n")
+
+
+def test_written_to_the_folder_and_the_page(tmp_path, monkeypatch):
+    """The summary is a file, and is appended to the page of the workflow's run."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page.md"))
+    (tmp_path / "page.md").write_text("before\n")
+    results = make_results(make_case_result())
+    write(results, tmp_path)
+
+    assert (tmp_path / "summary.md").read_text() == render(results)
+    assert (tmp_path / "page.md").read_text() == f"before\n{render(results)}\n"
+
+
+# What is quoted
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_plain_in_a_list(value):
+    """Quoted text in a list is one item with that text and without any markup."""
+    markup = drawn(f"- {plain(value)}")
+
+    assert re.findall(r"<[^>]*>", markup) == ["<ul>", "<li>", "</li>", "</ul>"]
+    assert text_of(markup).strip() == seen(value)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_plain_in_a_table(value):
+    """Quoted text in a table is one cell with that text."""
+    markup = drawn(f"| a | b |\n|---|---|\n| {plain(value)} | end |")
+
+    assert re.findall(r"<[^>]*>", markup).count("<td>") == 2
+    assert "<td>end</td>" in markup
+    assert text_of(markup.split("<td>")[1].split("</td>")[0]) == seen(value)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_github_makes_no_link(value):
+    """No mention, reference, bare address, emoji or formula is left for GitHub to find."""
+    assert not GITHUB_LINKS.findall(plain(value).replace("&#", "&"))
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")) | st.text("`*_[]()<>|#@&\\-+=:~$!1.) \n/aw"))
+@example("1)")
+@example("+ a")
+def test_plain_is_what_it_was(value):
+    """Whatever is quoted, a reader sees it as it was, and no markup comes of it."""
+    markup = drawn(f"- x {plain(value)}")
+    alone = drawn(f"{plain(value)}")
+
+    assert re.findall(r"<[^>]*>", markup) == ["<ul>", "<li>", "</li>", "</ul>"]
+    assert text_of(markup).split() == ["x", *seen(value).split()]
+    assert set(re.findall(r"<[^>]*>", alone)) <= {"<p>", "</p>"}
+
+
+@given(st.text("`<|@# ab\n*\\"))
+def test_sentences_hold_code_and_nothing_else(value):
+    """A sentence may hold code between its own backticks; no other markup comes of what it quotes."""
+    markup = drawn(f"- x {sentence(value)}")
+
+    assert set(re.findall(r"<[^>]*>", markup)) <= {"<ul>", "<li>", "</li>", "</ul>", "<code>", "</code>"}
+    assert "".join(text_of(markup).split()) == "x" + "".join(value.split()).replace(
+        "`" * (value.count("`") % 2 == 0), ""
+    )
+
+
+def test_sentence_keeps_its_blanks():
+    """Words and code stay apart."""
+    assert sentence("run `pytest perf`, or `ls`") == "run `pytest perf`, or `ls`"
+
+
+@given(st.text("`~<|@# ab\n*\\"))
+@example("```\n</details>\n```")
+def test_fence_holds(value):
+    """A block of code ends where it ends, whatever it holds."""
+    markup = drawn(f"<details>\n\n{fenced(value)}\n</details>\n\nafter")
+
+    assert re.findall(r"<[^>]*>", markup) == [
+        "<details>",
+        "<pre>",
+        '<code class="language-text">',
+        "</code>",
+        "</pre>",
+        "</details>",
+        "<p>",
+        "</p>",
+    ]
+    assert text_of(markup).split() == [*value.split(), "after"]
+
+
+@pytest.mark.parametrize("line", ["::error::x", "  ::stop-commands::x", "text ##[error]x"])
+def test_no_line_is_a_command(line):
+    """A summary that is printed to a workflow's log gives it no command."""
+    text = render(make_results(make_slower(case=line, detail=line, notes=(line,)), said=(line,), summary=line))
+
+    assert not re.findall(r"(?m)^\s*::|##\[", text)
