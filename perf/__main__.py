@@ -1,6 +1,7 @@
 """`python -m perf ...`: what is no test run. Thin: each command calls one function of a room."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="whom GITHUB_TOKEN belongs to (default: github-actions[bot])",
     )
     comment.set_defaults(run=_comment)
+    predict = commands.add_parser("predict", help="floor and predicted speed of every published case on a device")
+    predict.add_argument("device", help="h100-sxm5-80gb, say; another name lists those that are known")
+    predict.add_argument("--network", type=float, metavar="GB/S", help="between nodes, what a GPU gets, one direction")
+    predict.set_defaults(run=_predict)
     commands.add_parser("schema", help="print the JSON schema of results.json").set_defaults(run=_schema)
     options = parser.parse_args(arguments)
     return int(options.run(options))
@@ -32,6 +37,18 @@ def _comment(options: argparse.Namespace) -> int:
     try:
         print(comment_on(options.pull_request, options.folder, name=options.name, author=options.author))
     except GitHubError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from perf.report.predict import render
+
+    network = None if options.network is None else 1e9 * options.network
+    try:
+        print(render(options.device, network=network, width=shutil.get_terminal_size((160, 24)).columns), end="")
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

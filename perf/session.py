@@ -185,6 +185,7 @@ class Session:
                 steps=options.steps,
                 vocabulary=self._vocabulary,
                 stored_cut=cuts[0] if cuts else None,
+                memory=self._memory,
             )
         except ValueError as error:
             raise RunFailed(str(error)) from None
@@ -323,6 +324,14 @@ class Session:
 
     def _baselines(self, device: Device) -> list[Any]:
         return baselines.load([self.baselines_folder], device.slug)
+
+    @cached_property
+    def _memory(self) -> Callable[[Workload], int] | None:
+        """Tells what fits a GPU; None where there is none, and nothing to fit."""
+        from perf.cost.estimate import counted_memory
+        from perf.judge.cost import load_costs
+
+        return counted_memory(load_costs(self.baselines_folder).values()) if self.machine.gpus else None
 
     @cached_property
     def _vocabulary(self) -> int:

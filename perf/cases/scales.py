@@ -4,6 +4,7 @@
 everything small, for a CPU. `auto` takes the largest of them that the machine can run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,9 @@ MINI_STEPS = ((512, 3, 40), (1024, 3, 20), (2048, 2, 16), (4096, 2, 8), (None, 2
 # A step of 1M tokens takes minutes. Fewer measured steps than the accumulation do no harm: the step loop forces an
 # optimizer step after the last one.
 GPU_STEPS = ((8 << 10, 5, 20), (32 << 10, 3, 12), (128 << 10, 2, 6), (256 << 10, 2, 4), (None, 1, 3))
+Memory = Callable[[Workload], int]
+"""Peak memory of one rank of a workload, bytes."""
+
 StepTable = tuple[tuple[int | None, int, int], ...]
 
 # DeepSpeed's documented defaults of ZeRO-3 for what decides its communication, in elements. They are spelt out so
@@ -75,11 +79,13 @@ def resolve(
     steps: int | None = None,
     vocabulary: int | None = None,
     stored_cut: Workload | None = None,
+    memory: Memory | None = None,
 ) -> Resolved:
     """Cut `case` to `machine`.
 
     `warmup` and `steps` replace the fixed table's. `vocabulary` is the tokenizer's number of ids: more than the
     workload's raise it. `stored_cut` is the workload of this device's stored proxy baseline, whose cut is reused.
+    `memory` gives the peak memory of one rank, bytes (default: memory_bytes).
 
     Raises:
         ValueError: a scale was asked for that this machine cannot run; the message names what is missing.
@@ -127,7 +133,8 @@ def resolve(
         raise ValueError(f"{case.id}: scale {scale} needs CUDA GPUs, none is present; mini and auto need none")
 
     full = at("full", case.model.shape, sequence=case.sequence, sp=case.sp, ranks=case.gpus)
-    lacks = _lacks(full, gpus)
+    memory = memory or memory_bytes
+    lacks = _lacks(full, gpus, memory)
     if scale != "proxy" and not lacks:
         return resolved(full, f"{gpus.count} GPUs of {gpus.memory_bytes / GIB:.0f} GiB: full")
     if scale == "full":
@@ -137,7 +144,7 @@ def resolve(
     refusal = _cannot_reuse(stored_cut, full, gpus) if stored_cut else None
     if refusal:
         warnings.append(f"the cut stored with the proxy baseline is not reused: {refusal}")
-    cut = stored_cut if stored_cut and not refusal else _proxy_cut(full, gpus)
+    cut = stored_cut if stored_cut and not refusal else _proxy_cut(full, gpus, memory)
     if cut is None and scale == "auto":
         return mini(f"even {LEAST_LAYERS} layers of a short sequence do not fit {gpus.memory_bytes / GIB:.0f} GiB")
     if cut is None:
@@ -176,8 +183,21 @@ def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:
     )
 
 
+def layer_parameters(shape: Shape) -> int:
+    """Parameters of one decoder layer: query, key, value, output; a gated MLP; two norms."""
+    attention = 2 * shape.hidden * (shape.hidden + shape.kv_heads * shape.head_size)
+    return attention + 3 * shape.hidden * shape.intermediate + 2 * shape.hidden
+
+
+def parameters(shape: Shape) -> int:
+    """Parameters of the model: its layers, embedding and head, the last norm."""
+    return shape.layers * layer_parameters(shape) + 2 * shape.vocabulary * shape.hidden + shape.hidden
+
+
 def memory_bytes(workload: Workload) -> int:
     """Estimated peak memory of one rank in a training step, bytes: an upper estimate, for choosing a cut.
+
+    For a model whose steps were never counted; perf/cost/estimate.py knows better where one was.
 
     The parts, with P parameters, T = S / sp tokens on a rank, h hidden, I intermediate, w bytes of the dtype:
 
@@ -190,19 +210,16 @@ def memory_bytes(workload: Workload) -> int:
       residuals, gradients) and 7 I (gate, up, activation, product, three gradients) elements a token.
     - the loss of one chunk of tokens: logits in w, in fp32, and their fp32 gradient.
 
-    A traced step (fake ranks, no GPU) of 7B 8k on 8 ranks peaks at 16.5 GiB and one of 70B 1M on 64 ranks at 48.9 GiB;
-    this gives 20.7 and 52.7.
+    Counted steps (baselines/cost.json, ZeRO-3) of 7B 8k on 8 ranks peak at 19.7 GiB and of 70B 1M on 64 ranks at
+    48.9 GiB; this gives 20.7 and 52.7, and is 2 to 8 % above the count in all fourteen rows.
     """
     shape, tokens = workload.shape, workload.rank_tokens
     width = 2 if workload.dtype == "bf16" else 4
-    attention = 2 * shape.hidden * (shape.hidden + shape.kv_heads * shape.head_size)
-    layer = attention + 3 * shape.hidden * shape.intermediate + 2 * shape.hidden
-    matrix = shape.vocabulary * shape.hidden
-    parameters = shape.layers * layer + 2 * matrix + shape.hidden
+    layer, matrix, whole = layer_parameters(shape), shape.vocabulary * shape.hidden, parameters(shape)
 
-    states = 16 * parameters // workload.ranks
-    live = max(2 * layer + matrix, min(parameters, workload.thresholds.get("stage3_max_live_parameters", 0)))
-    bucket = max(layer, min(parameters, workload.thresholds.get("reduce_bucket_size", 0)))
+    states = 16 * whole // workload.ranks
+    live = max(2 * layer + matrix, min(whole, workload.thresholds.get("stage3_max_live_parameters", 0)))
+    bucket = max(layer, min(whole, workload.thresholds.get("reduce_bucket_size", 0)))
     checkpoints = shape.layers * tokens * shape.hidden * width
     work = tokens * (16 * shape.hidden + 7 * shape.intermediate) * width
     loss = min(tokens, LOSS_CHUNK) * shape.vocabulary * (width + 8)
@@ -225,11 +242,11 @@ def _thresholds(scale: Scale, trainer: str, engine: str) -> dict[str, int]:
     return DEEPSPEED_THRESHOLDS
 
 
-def _lacks(workload: Workload, gpus: Device) -> str:
+def _lacks(workload: Workload, gpus: Device, memory: Memory) -> str:
     """What `gpus` lack to run `workload`; empty where they can."""
     if workload.ranks > gpus.count:
         return f"needs {workload.ranks} GPUs, {gpus.count} present"
-    needed, usable = memory_bytes(workload), MEMORY_SHARE * gpus.memory_bytes
+    needed, usable = memory(workload), MEMORY_SHARE * gpus.memory_bytes
     if needed > usable:
         return f"needs about {needed / GIB:.0f} GiB a GPU, {usable / GIB:.0f} usable of {gpus.memory_bytes / GIB:.0f}"
     return ""
@@ -247,7 +264,7 @@ def _cannot_reuse(stored: Workload, full: Workload, gpus: Device) -> str:
     return ""
 
 
-def _proxy_cut(full: Workload, gpus: Device) -> Workload | None:
+def _proxy_cut(full: Workload, gpus: Device, memory: Memory) -> Workload | None:
     """The largest cut that fits: GPUs and sp to those present, then layers, then sequence by halves. None if none."""
     sizes = range(1, min(full.sp, gpus.count) + 1)
     sp = max(size for size in sizes if full.sp % size == 0 and full.shape.heads % size == 0)
@@ -258,7 +275,7 @@ def _proxy_cut(full: Workload, gpus: Device) -> Workload | None:
         for layers in range(full.shape.layers, least - 1, -1):
             shape = full.shape.model_copy(update={"layers": layers})
             cut = full.model_copy(update={"shape": shape, "sequence": sequence, "sp": sp, "ranks": ranks})
-            if not _lacks(cut, gpus):
+            if not _lacks(cut, gpus, memory):
                 return cut
         if sequence % (2 * sp) or sequence // 2 < LEAST_RANK_TOKENS * sp:
             return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perf.judge.refresh import Change
 from perf.judge.verdict import Judgement, Verdict
+from perf.measure import flops
 
 if TYPE_CHECKING:
     import pytest
@@ -269,9 +270,21 @@ def _details(
     started = [f"{_case(each)} {_startup(each)}" for each in judgements if each.startup_seconds is not None]
     if started:
         yield f"start-up to the first step: {', '.join(started)}", ""
+    reached = [f"{_case(each)} {share:.0%}" for each in judgements if (share := _floor_share(each)) is not None]
+    if reached:
+        yield f"of the floor, all FLOPs at the device's peak (docs/cost.md): {', '.join(reached)}", ""
     loading = [f"{_case(each)} {each.data_share:.0%}" for each in judgements if (each.data_share or 0) > LOADING_SHARE]
     if loading:
         yield f"loading took of the steps: {', '.join(loading)}", ""
+
+
+def _floor_share(judgement: Judgement) -> float | None:
+    """The least time that the step's FLOPs take on the device / the time that it took; None where that is unknown."""
+    workload = judgement.workload
+    # Of masked documents the FLOPs depend on the data, which a judgement does not hold.
+    if workload is None or workload.attention == "varlen" or not judgement.tgs or not judgement.peak_tflops:
+        return None
+    return flops.tflops(judgement.tgs, workload, "exact") / judgement.peak_tflops
 
 
 def _startup(judgement: Judgement) -> str:

@@ -1,0 +1,60 @@
+"""What fits a GPU comes from counts: exact for a counted row, above the count and near it for a cut one."""
+
+import pytest
+
+from perf.cases import LLAMA2_7B, PUBLISHED
+from perf.cases.scales import full_workload, memory_bytes
+from perf.cost.estimate import counted_memory
+from perf.judge.baseline import published_folder
+from perf.judge.cost import load_costs
+
+COSTS = load_costs(published_folder())
+ROWS = {case.id: full_workload(case) for case in PUBLISHED}
+
+
+@pytest.fixture
+def memory():
+    """The estimate from the counts that travel with the package."""
+    return counted_memory(COSTS.values())
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_counted_row_has_its_counted_peak(memory, row):
+    """No estimate where there is a count."""
+    workload = ROWS[row]
+    peak = COSTS[workload.key].peak("deepspeed")
+
+    assert memory(workload) == peak
+
+
+@pytest.mark.parametrize(
+    ("row", "layers", "ranks", "sp"),
+    [
+        ("llama2_7b-8k-sp1", 20, 2, 1),
+        ("llama2_7b-128k-sp8", 12, 2, 2),
+        ("yi_34b_200k-32k-sp2", 16, 4, 2),
+        ("llama2_70b-1m-sp64", 6, 8, 8),
+    ],
+)
+@pytest.mark.parametrize("engine", ["deepspeed", "fsdp2"])
+def test_a_cut_row_is_near_its_count(memory, row, layers, ranks, sp, engine):
+    """Fewer layers, ranks and sp than counted: at least the cut's own count, and no more than 15 % above it."""
+    from perf.cost.trace import count
+
+    full = ROWS[row]
+    shape = full.shape.model_copy(update={"layers": layers})
+    cut = full.model_copy(update={"shape": shape, "ranks": ranks, "sp": sp, "accumulation": sp, "engine": engine})
+
+    counted = count(cut).peak(engine)
+
+    assert counted <= memory(cut) <= 1.15 * counted
+
+
+def test_a_model_without_counts_is_estimated(memory):
+    """Another shape, and another trainer, have the formula."""
+    workload = ROWS["llama2_7b-8k-sp1"]
+    other = workload.model_copy(update={"shape": LLAMA2_7B.shape.model_copy(update={"intermediate": 16384})})
+    theirs = workload.model_copy(update={"trainer": "ours.training:Trainer", "engine": "own"})
+
+    assert memory(other) == memory_bytes(other)
+    assert memory(theirs) == memory_bytes(theirs)
