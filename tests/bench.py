@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
+import psutil
 from data.bench import main as data_bench
 from factories import make_run
 
@@ -35,6 +37,7 @@ def main() -> None:
         collecting_and_replaying(Path(folder))
     inside_a_step()
     first_step()
+    counting()
     if "--quick" not in sys.argv:
         five_mini_cases()
         data_bench()
@@ -50,6 +53,22 @@ def collecting_and_replaying(folder: Path) -> None:
     ):
         seconds = min(cpu_seconds([sys.executable, "-m", "pytest", "perf", *arguments]) for _ in range(3))
         show(what, f"{seconds:.2f} s of CPU", "under 1.5 s")
+
+
+def counting() -> None:
+    """Wall seconds and memory of the two cost gates, imports included; memory that processes share counts once."""
+    for what, arguments, limit in (("14 counted rows", [], 40), ("the 5 of llama2_7b", ["-k", "llama2_7b-"], 15)):
+        begin = time.monotonic()
+        process = psutil.Popen(
+            [sys.executable, "-m", "pytest", "perf/test_cost.py", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL
+        )
+        peak = 0
+        while process.poll() is None:
+            with suppress(psutil.Error):
+                family = [process, *process.children(recursive=True)]
+                peak = max(peak, sum(each.memory_full_info().pss for each in family))
+            time.sleep(0.2)
+        show(f"judging {what}", f"{time.monotonic() - begin:.0f} s, {peak / 2**20:.0f} MiB", f"{limit} s, 1 GB")
 
 
 def cpu_seconds(command: list[str]) -> float:

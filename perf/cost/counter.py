@@ -4,6 +4,7 @@ One mode above FakeTensorMode (or above real tensors: a test counts a real step 
 """
 
 from collections import Counter as Multiset
+from functools import cache
 from typing import Any
 
 import torch
@@ -111,16 +112,18 @@ class Counter(TorchDispatchMode):
         """Run the operator, then count it."""
         if func is _DEVICE:
             return args[0].fake_device  # asked for thousands of times; the answer costs a dispatch
-        if any(issubclass(kind, DTensor) for kind in types):
+        if DTensor in types:
             return NotImplemented  # its own operators on the local tensors come here one by one
         kwargs = kwargs or {}
-        name = str(func).rpartition(".")[0]
         try:
             out = func(*args, **kwargs)
         except Exception as error:
             raise CannotTrace(f"operator {func} stopped the trace: {type(error).__name__}: {error}") from error
-        if name in FREE or func.is_view:
-            if self.memory is not None and not func.is_view:
+        if func.is_view:
+            return out
+        name = _name(func)
+        if name in FREE:
+            if self.memory is not None:
                 self.memory.see(out)
             return out
         workspace = WORKSPACES.get(func._overloadpacket)
@@ -199,6 +202,12 @@ class Counter(TorchDispatchMode):
             for what in ("calls", "bytes")
         ]
         return {name: self.counters[name] for name in sorted({*names, *self.counters})}
+
+
+@cache
+def _name(func: Any) -> str:
+    """`aten.mm` of an overload of it."""
+    return str(func).rpartition(".")[0]
 
 
 def _group(name: str) -> str:
