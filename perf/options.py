@@ -30,6 +30,7 @@ class Gate:
     max_pairs: int
     new_numerics: str | None
     explain: bool
+    self_test: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class Options:
     accepted: str | None
     require_verdict: bool
     step_timeout: float | None
+    max_minutes: float | None
     gate: Gate | None
     """None: judged against stored baselines."""
 
@@ -104,6 +106,7 @@ class Options:
             accepted=_accepted(option("perf_accepted"), refresh=option("perf_refresh")),
             require_verdict=option("perf_require_verdict"),
             step_timeout=option("perf_step_timeout"),
+            max_minutes=option("perf_max_minutes"),
             gate=_gate(config, folder),
         )
 
@@ -204,6 +207,12 @@ def declare(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="A run without a step for this long has hung (default: 300, on GPUs 1800).",
     )
+    add(
+        "--perf-max-minutes",
+        type=_positive_number,
+        metavar="M",
+        help="Start nothing more after this long; cases go by perf-priorities.toml, and what did not fit is named.",
+    )
 
 
 def declare_gate(parser: pytest.Parser) -> None:
@@ -226,13 +235,22 @@ def declare_gate(parser: pytest.Parser) -> None:
     )
     add("--perf-max-pairs", type=_positive, default=8, metavar="N", help="Most pairs of runs a case (default: 8).")
     add("--perf-new-numerics", metavar="REASON", help="The head's losses may differ from the base's, and why.")
+    add(
+        "--perf-self-test",
+        action="store_true",
+        help="Prove on this machine that the gate finds a planted slowdown, and none where there is none.",
+    )
     add("--perf-explain", action="store_true", help="Say where the time goes on both sides, also without a regression.")
 
 
 def _gate(config: pytest.Config, folder: Path) -> Gate | None:
     option = config.getoption
     head, python = option("perf_head"), option("perf_against_python")
-    if head is None and python is None:
+    if option("perf_self_test") and (head is not None or python is not None):
+        raise pytest.UsageError(
+            "--perf-self-test compares this checkout with itself: leave out --perf-head and the like"
+        )
+    if head is None and python is None and not option("perf_self_test"):
         for name in ("build", "new_numerics", "explain"):
             if option(f"perf_{name}"):
                 shown = name.replace("_", "-")
@@ -250,6 +268,7 @@ def _gate(config: pytest.Config, folder: Path) -> Gate | None:
         max_pairs=option("perf_max_pairs"),
         new_numerics=option("perf_new_numerics"),
         explain=option("perf_explain"),
+        self_test=option("perf_self_test"),
     )
 
 
@@ -301,3 +320,4 @@ def _number(convert: Callable[[str], Any], fits: Callable[[Any], bool], expected
 _positive = _number(int, lambda value: value >= 1, "a whole number of at least 1")
 _share = _number(float, lambda value: 0 < value < 1, "a share between 0 and 1 (0.05 is 5 %)")
 _seconds = _number(float, lambda value: 0 < value < float("inf"), "a positive number of seconds")
+_positive_number = _number(float, lambda value: 0 < value < float("inf"), "a positive number")

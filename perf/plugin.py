@@ -149,6 +149,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             [each.judgement for each in session.measured.values()],
             changes=[each.change for each in session.measured.values() if each.change],
             said=session.said,
+            warnings=session.warnings,
             terminal=terminalreporter,
         )
 
@@ -212,7 +213,7 @@ def _outcome(measured: Measured, options: Options) -> tuple[str, str]:
     judgement, change = measured.judgement, measured.change
     if change is not None:
         return ("failed" if change.new is None else "passed"), str(change)
-    text = "\n".join((f"{judgement.verdict}: {judgement.case}", *judgement.reasons))
+    text = "\n".join((f"{judgement.verdict}: {judgement.case}", *judgement.reasons, *judgement.explanation))
     how = outcome(judgement.verdict, require_verdict=options.require_verdict)
     if how == "failed" and judgement.excused:
         return "excused", f"{text}\n{judgement.excused}"

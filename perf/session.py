@@ -1,9 +1,10 @@
 """One session of the suite: measures cases, judges them, keeps what was said of each."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from perf.files import FileError
 from perf.judge import baseline as baselines
 from perf.judge.excused import Quarantined, excuse, load_quarantine
 from perf.judge.refresh import Change, refresh
-from perf.judge.verdict import Judgement, judge, judge_failure, runs_to_measure
+from perf.judge.verdict import Judgement, judge, judge_failure, runs_to_measure, unjudged
 from perf.launch.distributed import Data, Distributed, Side
 from perf.launch.lock import device_lock
 from perf.measure.device import Machine, peak_tflops, present
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from perf.report.github import Log
     from perf.report.results import CostResult, Results
 
+PLANTED = 0.3
+"""The slowdown that a self-test must find."""
 DISTURBED_ATTEMPTS = 3
 """Fresh runs in place of one that something disturbed, before the case is called invalid."""
 
@@ -71,6 +74,13 @@ class Session:
     results: "Results | None" = None
     """What was reported, once it was."""
     _stack: ExitStack = field(default_factory=ExitStack)
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether nothing more is to be started, under --perf-max-minutes."""
+        limit = self.options.max_minutes
+        return limit is not None and time.monotonic() - self._began > 60 * limit
 
     def close(self) -> None:
         """End every process that the session started, free the device."""
@@ -119,10 +129,16 @@ class Session:
             raise FileError(str(error)) from None
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says first."""
+        return self.sides.warnings if self.measured and self.options.gate else ()
+
+    @property
     def _sides(self) -> dict[str, Side]:
         if self.options.gate is None:
             return {"here": Side(checkout=self.root)}
-        return {"base": self.sides.base, "head": self.sides.head}
+        planted = replace(self.sides.head, planted=PLANTED)
+        return {"base": self.sides.base, "head": self.sides.head, "planted": planted}
 
     @cached_property
     def replayed(self) -> dict[str, list[Run]]:
@@ -152,13 +168,16 @@ class Session:
         Against another revision the first case measures all of them, in rounds.
         """
         if self.options.gate is not None:
-            if not self.measured:
+            if test not in self.measured:
                 from perf.gate.compare import compare
 
                 self.measured = compare(self, self.selection)
             return self.measured[test]
         try:
-            result = self._measure(case, trainer)
+            if self.time_is_up:
+                result = Measured([], unjudged(case.id, f"did not fit --perf-max-minutes {self.options.max_minutes:g}"))
+            else:
+                result = self._measure(case, trainer)
         except RunFailed as failure:
             result = Measured([], judge_failure(case.id, None, failure), failure.detail)
         self.measured[test] = result
@@ -183,7 +202,8 @@ class Session:
                 engine=options.engine if trainer == "native" else "own",
                 warmup=options.warmup,
                 steps=options.steps,
-                vocabulary=self._vocabulary,
+                # A user's own trainer has its own tokens.
+                vocabulary=self._vocabulary if trainer == "native" else None,
                 stored_cut=cuts[0] if cuts else None,
                 memory=self._memory,
             )
@@ -239,7 +259,7 @@ class Session:
         self.results = Results(
             exit_status=status,
             summary="; ".join(filter(None, (summary, cost_summary(costs)))),
-            warnings=self.sides.warnings if measured and self.options.gate else (),
+            warnings=self.warnings,
             said=tuple(self.said),
             costs=tuple(costs),
             cases=tuple(
@@ -248,6 +268,7 @@ class Session:
                     runs=each.runs,
                     detail=each.detail,
                     change=each.change,
+                    explanation=each.judgement.explanation,
                     require_verdict=self.options.require_verdict,
                 )
                 for each in measured

@@ -24,10 +24,10 @@ def merge_base(repository: Path, revision: str) -> str:
         raise RevisionError(f"no merge base of HEAD and {revision}: {error}; fetch the whole history") from None
 
 
-def changed_files(repository: Path, base: str, folder: str) -> list[str]:
-    """Files below `folder` that differ between `base` and the working tree; empty outside a repository."""
+def changed_files(repository: Path, base: str) -> list[str]:
+    """Files that differ between `base` and the working tree, relative to it; empty outside a repository."""
     try:
-        return _git(repository, "diff", "--name-only", base, "--", folder).splitlines()
+        return _git(repository, "diff", "--name-only", "--relative", base).splitlines()
     except RevisionError:
         return []
 

@@ -25,7 +25,14 @@ class Sides:
     base_name: str
     """`1a2b3c4`, or the interpreter where that is what differs."""
     head_name: str
-    warnings: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    """Files that head changes, as far as git knows."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be said first."""
+        edited = [file for file in self.changed if file.startswith("baselines/")]
+        return (f"head changes baselines, which are not used here: {', '.join(edited)}",) if edited else ()
 
 
 def prepare(
@@ -68,16 +75,15 @@ def prepare(
         head=head_side,
         base_name="this python" if same else _name(root),
         head_name=interpreter if same else _name(head_checkout),
-        warnings=_warnings(root, head_checkout),
+        changed=_changed(root, head_checkout),
     )
 
 
-def _warnings(root: Path, head: Path) -> tuple[str, ...]:
+def _changed(root: Path, head: Path) -> tuple[str, ...]:
     base = revision(root)
     if head == root or base is None:
         return ()
-    changed = changed_files(head, base.removesuffix("+dirty"), "baselines")
-    return (f"head changes baselines, which are not used here: {', '.join(changed)}",) if changed else ()
+    return tuple(changed_files(head, base.removesuffix("+dirty")))
 
 
 def _name(checkout: Path) -> str:

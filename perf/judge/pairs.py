@@ -38,7 +38,7 @@ def judge_pairs(
     `verdict` is the statistics'. Memory can still make it a regression, and an impossible speed makes it invalid.
     """
     workload = head[0].workload
-    ratio = math.exp(sum(comparison.log_ratios) / len(comparison.log_ratios))
+    ratio = comparison.ratio
     interval = f"{comparison.low - 1:+.1%} .. {comparison.high - 1:+.1%} in {len(comparison.log_ratios)} pairs"
     judged = gather(head, None, peak_tflops)
     assert judged.tgs is not None
@@ -60,12 +60,16 @@ def judge_pairs(
         verdict, reasons = Verdict.INVALID, impossible
     if verdict is not Verdict.PASS:
         reasons.append(f"look again with `{command(workload, f'--perf-head {comparison.head}')}`")
-    repeated = f"{comparison.repeated} disturbed pairs were measured again"
+    notes = list(judged.notes)
+    if comparison.repeated:
+        notes.append(f"{comparison.repeated} disturbed pairs were measured again")
+    if comparison.set_aside:
+        notes.append(f"{comparison.set_aside} of {len(comparison.log_ratios)} pairs set aside as accidents")
     return judged.model_copy(
         update={
             "verdict": verdict,
             "reasons": tuple(reasons),
-            "notes": (*judged.notes, *([repeated] if comparison.repeated else [])),
+            "notes": tuple(notes),
             "ratio": ratio,
             "tolerance": comparison.detect,
             "tolerance_source": interval,

@@ -48,6 +48,8 @@ class Judgement(Record):
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     """Why it is not `pass`, each a sentence: what was expected, what came, and the next command."""
+    explanation: tuple[str, ...] = ()
+    """Where the time went, on both sides of a comparison."""
     notes: tuple[str, ...] = ()
     """Worth knowing, and no reason for the verdict."""
     tgs: PositiveFloat | None = None
@@ -139,6 +141,11 @@ def judge_failure(case: str, workload: Workload | None, failure: RunFailed) -> J
     if workload is not None:
         reasons.append(f"measure again with `{command(workload)}`")
     return Judgement(case=case, workload=workload, verdict=Verdict.INVALID, reasons=tuple(reasons))
+
+
+def unjudged(case: str, reason: str) -> Judgement:
+    """A case that was not measured: inconclusive, with the reason."""
+    return Judgement(case=case, workload=None, verdict=Verdict.INCONCLUSIVE, reasons=(reason,))
 
 
 def runs_to_measure(

@@ -49,6 +49,8 @@ class Side:
 
     python: str = sys.executable
     checkout: Path | None = None
+    planted: float = 0.0
+    """A slowdown of every step that the step loop adds, a share: what a self-test must find."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +262,7 @@ class Distributed:
                 data={"sources": self.data.sources, "tokenizer": self.data.tokenizer, "seed": self.data.seed},
                 cache=str(self.cache),
                 watch=[os.getpid()],
+                planted=self.sides[side].planted,
                 profile=None if profile is None else {"module": str(_PROFILE), "folder": str(profile)},
             )
             lines = [Lines(folder / f"rank-{rank}.jsonl", rank) for rank in range(workload.ranks)]

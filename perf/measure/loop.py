@@ -159,6 +159,8 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
         note=lambda text: write("note", text=text),
     )
     trainer.setup(context)
+    if request.get("planted"):
+        trainer = _Planted(trainer, clock, request["planted"])
     window = measure(trainer, workload, clock, write, watch=request["watch"])
     losses = []
     for step, loss in enumerate(window.pop("losses")):
@@ -247,6 +249,22 @@ def _step(
         clock.synchronize()  # the judging side ends the start-up here
     write("step", step=step)
     return start, trained, done, loaded - loading
+
+
+class _Planted:
+    """A trainer slowed by a share of each step: what a self-test must find."""
+
+    def __init__(self, trainer: Any, clock: Clock, share: float) -> None:
+        self._trainer, self._clock, self._share = trainer, clock, share
+        self.load, self.optimizer_step = trainer.load, trainer.optimizer_step
+
+    def forward_backward(self, batch: Any) -> Any:
+        self._clock.synchronize()  # on a GPU, sleeping while work is queued would slow nothing
+        begin = time.perf_counter()
+        loss = self._trainer.forward_backward(batch)
+        self._clock.synchronize()
+        time.sleep(self._share * (time.perf_counter() - begin))
+        return loss
 
 
 def _load(path: str) -> Any:

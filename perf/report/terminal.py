@@ -53,10 +53,16 @@ def print_report(
     *,
     changes: Sequence[Change] = (),
     said: Iterable[str] = (),
+    warnings: Iterable[str] = (),
     terminal: "pytest.TerminalReporter",
 ) -> None:
-    """Print the report of a session at the width that `terminal` has; coloured where pytest itself colours."""
+    """Print the report of a session at the width that `terminal` has; coloured where pytest itself colours.
+
+    `warnings` stand in front of everything.
+    """
     terminal.section("trainpace")
+    for warning in warnings:
+        terminal.write_line(warning, yellow=True, bold=True)
     width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
     terminal.write_raw(render(judgements, changes=changes, said=said, width=width, colour=terminal.hasmarkup))
 
@@ -202,15 +208,19 @@ def _memory(judgement: Judgement) -> str:
 
 
 def _baseline(judgement: Judgement) -> str:
+    if judgement.comparison:
+        return f"{judgement.comparison.base_tgs:.1f}"
     return f"{judgement.baseline.tgs:.1f}" if judgement.baseline else "-"
 
 
 def _origin(judgement: Judgement) -> str:
+    if judgement.comparison:
+        return judgement.comparison.base
     return judgement.baseline.origin if judgement.baseline else "-"
 
 
 def _baseline_and_origin(judgement: Judgement) -> str:
-    return f"{_baseline(judgement)} {_origin(judgement)}" if judgement.baseline else "-"
+    return f"{_baseline(judgement)} {_origin(judgement)}" if _origin(judgement) != "-" else "-"
 
 
 def _ratio(judgement: Judgement) -> str:
@@ -263,6 +273,7 @@ def _details(
         elif judgement.reasons and outcome not in RECORDED:
             yield f"{outcome}: {_case(judgement)}", STYLES[outcome]
             yield from ((f"  {reason}", "") for reason in judgement.reasons)
+        yield from ((f"  {line}", "") for line in judgement.explanation)
     yield from ((line, "") for line in [*refresh_lines(changes), *said])
     versions = [(_case(each), each.version_differences) for each in judgements]
     yield from ((f"version, baseline -> now: {line}", "") for line in _grouped(versions))

@@ -1,0 +1,111 @@
+"""All selected cases of a session, head against base: measured in rounds first, reported by their tests afterwards."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perf.cases import Workload
+from perf.gate.priority import load_priorities, rank
+from perf.gate.rounds import Pairs, judgement, measure_rounds
+from perf.judge.compare import percent
+from perf.judge.sequential import Settings
+from perf.judge.verdict import Judgement, Verdict, judge_failure
+from perf.measure.device import peak_tflops
+from perf.measure.run import Run, RunFailed, write_run
+from perf.report.explain import explain
+
+if TYPE_CHECKING:
+    from perf.session import Measured, Selected, Session
+
+
+def compare(session: "Session", selection: Sequence["Selected"]) -> "dict[str, Measured]":
+    """Measure and judge every case of `selection`; what came of each, by test."""
+    gate = session.options.gate
+    assert gate is not None
+    if gate.new_numerics:
+        session.say(f"the head's losses may differ: {gate.new_numerics}")
+    found = _rounds(session, selection, "head")
+    if gate.self_test:
+        planted = _rounds(session, selection, "planted")
+        for test, measured in found.items():
+            measured.judgement = _self_tested(measured.judgement, planted[test].judgement)
+        return found
+    for measured in found.values():
+        judged = measured.judgement
+        if measured.runs and (judged.verdict is Verdict.REGRESSION or gate.explain):
+            measured.judgement = _explained(session, measured.runs[0].workload, judged)
+    return found
+
+
+def _rounds(session: "Session", selection: Sequence["Selected"], head: str) -> "dict[str, Measured]":
+    """Every case, the side `head` against the base."""
+    from perf.session import Measured
+
+    gate, sides = session.options.gate, session.sides
+    assert gate is not None
+    order = load_priorities(session.root)
+    found: dict[str, Measured] = {}
+    cases: list[Pairs] = []
+    for each in sorted(selection, key=lambda each: rank(each.case.id, sides.changed, order)):
+        try:
+            cases.append(Pairs(test=each.test, workload=session.resolve(each.case, each.trainer).workload))
+        except RunFailed as failure:
+            found[each.test] = Measured([], judge_failure(each.case.id, None, failure), failure.detail)
+
+    def measure(workload: Workload, side: str, title: str) -> Run:
+        which = head if side == "head" else side
+        with session.show(title, workload.warmup + workload.steps) as progress:
+            run = session.distributed.run(workload, side=which, progress=progress)
+        if session.options.runs:
+            write_run(run, session.options.runs / which)
+        return run
+
+    measure_rounds(
+        cases,
+        measure,
+        Settings(detect=gate.detect, max_pairs=gate.max_pairs),
+        new_numerics=gate.new_numerics is not None,
+        time_is_up=lambda: session.time_is_up,
+    )
+    for pairs in cases:
+        peak = peak_tflops(session.device_of(pairs.workload), pairs.workload.dtype)
+        judged = judgement(pairs, names=(sides.base_name, sides.head_name), peak_tflops=peak)
+        found[pairs.test] = Measured(pairs.head, judged, pairs.detail)
+    return found
+
+
+def _self_tested(unchanged: Judgement, planted: Judgement) -> Judgement:
+    """Pass where the gate is quiet without a slowdown and red with one; else invalid, with what it missed."""
+    from perf.session import PLANTED
+
+    if unchanged.verdict is Verdict.INVALID or planted.verdict is Verdict.INVALID:
+        return unchanged if unchanged.verdict is Verdict.INVALID else planted
+    wrong = []
+    if unchanged.verdict is Verdict.REGRESSION:
+        wrong.append(f"self-test: found a slowdown where nothing was changed: {'; '.join(unchanged.reasons)}")
+    if planted.verdict is not Verdict.REGRESSION:
+        wrong.append(
+            f"self-test: expected a planted slowdown of {percent(PLANTED)} to be a regression, got {planted.verdict} "
+            f"({planted.tolerance_source})"
+        )
+    if wrong:
+        return unchanged.model_copy(update={"verdict": Verdict.INVALID, "reasons": tuple(wrong)})
+    note = f"self-test: a planted slowdown of {percent(PLANTED)} was found ({planted.tolerance_source})"
+    return unchanged.model_copy(update={"notes": (*unchanged.notes, note)})
+
+
+def _explained(session: "Session", workload: Workload, judged: Judgement) -> Judgement:
+    """The judgement with where the time went on both sides; each side trains once more, under a profiler."""
+    options = session.options
+    assert options.gate is not None
+    kept = (options.report or options.runs or options.gate.folder) / "traces" / workload.case
+    profiles = []
+    for side in ("base", "head"):
+        folder: Path = kept / side
+        folder.mkdir(parents=True, exist_ok=True)
+        with session.show(f"{workload.case} {workload.scale}, profiling {side}", 1):
+            try:
+                profiles.append(session.distributed.profile(workload, side=side, folder=folder))
+            except RunFailed as failure:
+                return judged.model_copy(update={"explanation": (f"not explained: {side}: {failure}",)})
+    return judged.model_copy(update={"explanation": (*explain(*profiles), f"traces, for Perfetto: {kept}")})
