@@ -29,7 +29,8 @@ class CostPlugin:
         options = session.options
         self._require_verdict = options.require_verdict
         self._native = options.trainer == "native"
-        self._replayed = bool(options.replay)
+        # A replay and a comparison of two sides are about speed: the base's own cost says nothing of the head.
+        self._speed_only = bool(options.replay) or options.gate is not None
         self.gate = CostGate(
             folder=session.baselines_folder, dtype=options.dtype, refresh=options.refresh, show=session.show
         )
@@ -54,9 +55,9 @@ class CostPlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """A replay counts nothing."""
+        """A replay and a comparison count nothing."""
         counting = [item for item in items if is_cost(item)]
-        if self._replayed and counting:
+        if self._speed_only and counting:
             items[:] = [item for item in items if item not in counting]
             config.hook.pytest_deselected(items=counting)
 
