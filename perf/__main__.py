@@ -22,6 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="whom GITHUB_TOKEN belongs to (default: github-actions[bot])",
     )
     comment.set_defaults(run=_comment)
+    history = commands.add_parser("history", help="the trend of recorded runs (--perf-runs), and what moved it")
+    history.add_argument("folder", type=Path, help="the runs'")
+    history.add_argument("--check", action="store_true", help="exit with 1 where a case is below its best level")
+    history.add_argument("--report", type=Path, metavar="DIR", help="write history.html into DIR")
+    history.add_argument(
+        "--since",
+        action="append",
+        default=[],
+        metavar="[CASE=]WHEN",
+        help="a date or a revision that the history begins with: what was lost before it is accepted",
+    )
+    history.set_defaults(run=_history)
     predict = commands.add_parser("predict", help="floor and predicted speed of every published case on a device")
     predict.add_argument("device", help="h100-sxm5-80gb, say; another name lists those that are known")
     predict.add_argument("--network", type=float, metavar="GB/S", help="between nodes, what a GPU gets, one direction")
@@ -40,6 +52,12 @@ def _comment(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _history(options: argparse.Namespace) -> int:
+    from perf.report.history import history
+
+    return history(options.folder, check=options.check, report=options.report, since=options.since)
 
 
 def _predict(options: argparse.Namespace) -> int:

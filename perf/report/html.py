@@ -1,0 +1,119 @@
+"""A page that is one file: its style, its script and its data inside, so that it opens from a disk or an artifact.
+
+A page is fragments in a row: text, tables that sort, charts that answer to a pointer and to the keyboard. Everything
+quoted is escaped by the functions that make fragments; the policy in the page's head lets nothing else run, by hash,
+and no request leave it.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NewType
+
+Fragment = NewType("Fragment", str)
+"""HTML with everything quoted in it escaped."""
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table."""
+
+    text: str
+    value: float | None = None
+    """What the column is sorted by; without it, the text."""
+    link: str | None = None
+    """Name of a chart on the same page."""
+    kind: str = ""
+    """A verdict, for its colour: words and signs say the same."""
+
+
+def paragraph(text: str) -> Fragment:
+    """Text as it is."""
+    return Fragment(f"<p>{html.escape(text)}</p>")
+
+
+def heading(text: str) -> Fragment:
+    """Of a part of the page."""
+    return Fragment(f"<h2>{html.escape(text)}</h2>")
+
+
+def items(texts: Iterable[str]) -> Fragment:
+    """A list; nothing where there is nothing to list."""
+    lines = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+    return Fragment(f"<ul>{lines}</ul>" if lines else "")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Fragment:
+    """A table; a click on a column's name sorts by it."""
+    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in columns)
+    body = "\n".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
+    return Fragment(
+        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    )
+
+
+def _cell(cell: Cell) -> str:
+    text = html.escape(cell.text)
+    if cell.link is not None:
+        text = f'<a href="#{html.escape(cell.link)}">{text}</a>'
+    number = "" if cell.value is None else f' class="number" data-value="{cell.value!r}"'
+    kind = f' data-kind="{html.escape(cell.kind)}"' if cell.kind else ""
+    return f"<td{number}{kind}>{text}</td>"
+
+
+def chart(name: str, how: str, data: Mapping[str, Any], *, title: str, notes: Iterable[str] = ()) -> Fragment:
+    """A chart with its caption.
+
+    Args:
+        name: of the figure, unique on the page; a Cell's link leads to it.
+        how: the function of page.js that draws it: `trend`.
+        data: what that function takes, plain JSON without NaN.
+        title: above the chart, and its text for those who do not see it.
+        notes: below it.
+    """
+    # In a script element only a closing tag could end the data; JSON writes the sign as well in another way.
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    name, how, title = html.escape(name), html.escape(how), html.escape(title)
+    return Fragment(
+        f'<figure id="{name}" data-draw="{how}">\n<figcaption>{title}</figcaption>\n'
+        f'<svg role="img" aria-label="{title}" tabindex="0"></svg>\n{items(notes)}\n'
+        f'<script type="application/json">{text}</script>\n</figure>'
+    )
+
+
+def page(title: str, *fragments: Fragment) -> str:
+    """The whole page."""
+    style, script = (HERE / "page.css").read_text("utf-8"), (HERE / "page.js").read_text("utf-8")
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    body = "\n".join(fragments)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{html.escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{html.escape(title)}</h1>
+<noscript><p>The charts are drawn by the page's own script, which this browser does not run.</p></noscript>
+{body}
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

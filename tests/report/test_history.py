@@ -1,0 +1,213 @@
+"""The command: what it says of recorded runs, when it is red, what its page shows."""
+
+import random
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from browser import CHROMIUM, Elements, requested, run
+from factories import make_run, make_workload
+
+from perf.measure.run import Health, write_run
+from perf.report.history import PAGE
+
+STABLE = [1000.0] * 20
+CREEP = [1000 * 0.99**number for number in range(1, 11)]
+
+
+def record(folder, levels, case="llama2_7b-8k-sp1", *, noise=0.005, first=0, revision="{number:07x}", **overrides):
+    """A run a day of each level, and a revision a run."""
+    chance = random.Random(case)  # noqa: S311 - noise, no secret
+    for number, level in enumerate(levels, first):
+        write_run(
+            make_run(
+                case,
+                tgs=level * chance.lognormvariate(0, noise),
+                id=f"{case}-{number:04d}",
+                started=(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)).isoformat(),
+                revision=revision.format(number=number) if revision else None,
+                **overrides,
+            ),
+            folder,
+        )
+
+
+def history(*arguments):
+    """The command in a process of its own: exit status, output lines, errors."""
+    command = [sys.executable, "-m", "perf", "history", *map(str, arguments)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def test_unchanged_history_passes(tmp_path):
+    """A line a case, the count, and 0."""
+    record(tmp_path, STABLE)
+    status, (line, count), _ = history(tmp_path, "--check")
+
+    assert status == 0
+    assert line.startswith("pass: llama2_7b-8k-sp1 mini on cpu-test-2c: ")
+    assert "in the last 20 runs, its best level; finds a loss of " in line
+    assert count == "1 case: 1 pass"
+
+
+def test_slow_creep_is_red(tmp_path):
+    """Ten commits of 1 % each, of one case among two: red, with loss, reference and what moved it."""
+    record(tmp_path, STABLE + CREEP)
+    record(tmp_path, STABLE, "llama2_7b-32k-sp1")
+    status, lines, _ = history(tmp_path, "--check")
+    (line,) = (line for line in lines if line.startswith("regression"))
+
+    assert status == 1
+    assert "% below " in line
+    assert "; moved -" in line
+    assert lines[-1] == "2 cases: 1 pass, 1 regression (llama2_7b-8k-sp1)"
+
+
+def test_without_check_a_loss_is_only_said(tmp_path):
+    """Looking is no judging: exit status 0."""
+    record(tmp_path, STABLE + CREEP)
+    status, lines, _ = history(tmp_path)
+
+    assert status == 0
+    assert lines[0].startswith("regression")
+
+
+def test_commit_that_moved_it_is_named(tmp_path):
+    """15 % at run 20: its revision and day."""
+    record(tmp_path, [*STABLE, *[850.0] * 6])
+    _, lines, _ = history(tmp_path)
+
+    assert "% at 0000014 (2026-01-21)" in lines[0]
+    assert "up to 0000013 (2026-01-20)" in lines[0]
+
+
+def test_a_move_without_a_new_commit_is_the_machines(tmp_path):
+    """One revision on both sides, and torch changed: not the code's fault."""
+    record(tmp_path, STABLE, revision="abc")
+    record(tmp_path, [850.0] * 6, first=20, revision="abc", software={"python": "3.11.7", "torch": "2.14.0"})
+    _, lines, _ = history(tmp_path)
+
+    assert (
+        "abc (2026-01-21), the same revision as before: the machine or its software; torch 2.13.0 -> 2.14.0"
+        in (lines[0])
+    )
+
+
+def test_runs_without_a_revision_have_a_place(tmp_path):
+    """The run and its day, where no commit is known."""
+    record(tmp_path, [*STABLE, *[850.0] * 6], revision=None)
+    _, lines, _ = history(tmp_path)
+
+    assert "at run 21 (2026-01-21), of no recorded revision" in lines[0]
+
+
+def test_few_runs_are_inconclusive(tmp_path):
+    """Not called pass, and not red."""
+    record(tmp_path, STABLE[:5])
+    status, lines, _ = history(tmp_path, "--check")
+
+    assert status == 0
+    assert lines == [
+        "inconclusive: llama2_7b-8k-sp1 mini on cpu-test-2c: 5 of the 8 runs that a trend needs",
+        "1 case: 1 inconclusive",
+    ]
+
+
+def test_invalid_runs_are_left_out_and_counted(tmp_path):
+    """A disturbed stretch is no loss."""
+    record(tmp_path, STABLE)
+    record(tmp_path, [500.0] * 6, first=20, health=Health(faults=("disturbed",)))
+    status, lines, _ = history(tmp_path, "--check")
+
+    assert status == 0
+    assert lines[0].endswith("; 6 invalid left out")
+
+
+def test_a_case_of_invalid_runs_alone(tmp_path):
+    """Nothing to draw and nothing to judge, and no crash."""
+    record(tmp_path, STABLE[:3], health=Health(faults=("disturbed",)))
+    status, lines, _ = history(tmp_path, "--check", "--report", tmp_path / "out")
+
+    assert status == 0
+    assert "0 of the 8 runs that a trend needs; 3 invalid left out" in lines[0]
+    assert "inconclusive" in (tmp_path / "out" / PAGE).read_text()
+
+
+def test_an_earlier_workload_is_ended(tmp_path):
+    """A case whose steps were changed since is shown, and only its present workload is checked."""
+    record(tmp_path, [*STABLE, *[850.0] * 6], workload=make_workload(steps=20))
+    record(tmp_path, STABLE, first=30)
+    status, lines, _ = history(tmp_path, "--check")
+
+    assert status == 0
+    assert lines[-1] == "2 cases: 1 ended, 1 pass"
+
+
+@pytest.mark.parametrize("since", ["2026-01-21", "0000014", "llama2_7b-8k-sp1=0000014"])
+def test_a_loss_before_since_is_accepted(tmp_path, since):
+    """By day, by revision, and of one case alone."""
+    record(tmp_path, [*STABLE, *[850.0] * 12])
+
+    assert history(tmp_path, "--check")[0] == 1
+    assert history(tmp_path, "--check", "--since", since)[0] == 0
+
+
+def test_since_of_one_case_leaves_the_others(tmp_path):
+    """What is accepted of one is not accepted of all."""
+    record(tmp_path, [*STABLE, *[850.0] * 12])
+    record(tmp_path, [*STABLE, *[850.0] * 12], "llama2_7b-32k-sp1")
+    status, lines, _ = history(tmp_path, "--check", "--since", "llama2_7b-8k-sp1=0000014")
+
+    assert status == 1
+    assert lines[-1] == "2 cases: 1 pass, 1 regression (llama2_7b-32k-sp1)"
+
+
+@pytest.mark.parametrize("since", ["fffffff", "2027-01-01", "unknown=2026-01-01"])
+def test_since_of_nothing_is_refused(tmp_path, since):
+    """A misspelt revision would judge the wrong runs."""
+    record(tmp_path, STABLE)
+    status, lines, said = history(tmp_path, "--since", since)
+
+    assert (status, lines) == (4, [])
+    assert f"--since {since}: no run" in said
+
+
+def test_broken_file_is_named(tmp_path):
+    """A usage error with the file's name, and nothing judged."""
+    record(tmp_path, STABLE)
+    (tmp_path / "cut.json").write_text('{"schema_version": 1,')
+    status, lines, said = history(tmp_path, "--check", "--report", tmp_path / "out")
+
+    assert (status, lines) == (4, [])
+    assert "cut.json, line 1: not JSON, or cut off" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_page_has_every_case(tmp_path):
+    """What is lost stands first; every case has a row that leads to its chart."""
+    record(tmp_path, STABLE)
+    record(tmp_path, [*STABLE, *[850.0] * 6], "llama2_7b-32k-sp1")
+    history(tmp_path, "--report", tmp_path / "out")
+    elements = Elements((tmp_path / "out" / PAGE).read_text())
+    links = [attributes["href"] for name, attributes in elements.found if name == "a"]
+    figures = [attributes["id"] for name, attributes in elements.found if name == "figure"]
+
+    assert links == [f"#{name}" for name in figures] == ["#case-0", "#case-1"]
+    assert elements.texts.index("llama2_7b-32k-sp1") < elements.texts.index("llama2_7b-8k-sp1")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+def test_page_opens_in_a_browser(tmp_path):
+    """From a file: every chart drawn, the loss marked, quoted text is text, and no request."""
+    record(tmp_path, [*STABLE, *[850.0] * 6], revision="<img src=x>{number}")
+    record(tmp_path, STABLE, "llama2_7b-32k-sp1")
+    history(tmp_path, "--report", tmp_path / "out")
+    elements = Elements(run(tmp_path / "out" / PAGE, tmp_path / "profile", "--dump-dom"))
+    root = next(attributes for name, attributes in elements.found if name == "html")
+
+    assert root["data-drawn"] == "2"
+    assert sorted(each["d"].count("h0") for each in elements.of_class("runs")) == [20, 26]
+    assert len(elements.of_class("slower")) == 1
+    assert "img" not in {name for name, _ in elements.found}
+    assert requested(tmp_path / "profile") == set()
