@@ -52,6 +52,8 @@ class Options:
     runs: Path | None
     report: Path | None
     replay: tuple[Path, ...]
+    against_runs: tuple[Path, ...]
+    """Recorded runs that take the place of stored baselines."""
     refresh: bool
     max_spread: float
     accept_slower: str | None
@@ -76,10 +78,13 @@ class Options:
             value = option(name)
             return Path(folder, value) if value else None
 
-        replay = tuple(Path(folder, value) for value in option("perf_replay"))
-        for file in replay:
-            if not file.exists():
-                raise pytest.UsageError(f"--perf-replay: {file} does not exist")
+        replay, against_runs = (
+            tuple(Path(folder, value) for value in option(name)) for name in ("perf_replay", "perf_against_runs")
+        )
+        for name, files in (("replay", replay), ("against-runs", against_runs)):
+            for file in files:
+                if not file.exists():
+                    raise pytest.UsageError(f"--perf-{name}: {file} does not exist")
         if replay and option("perf_refresh"):
             raise pytest.UsageError("--perf-refresh records fresh runs only: --perf-replay cannot be refreshed from")
         if option("perf_accept_slower") is not None and not option("perf_refresh"):
@@ -100,6 +105,7 @@ class Options:
             runs=path("perf_runs"),
             report=path("perf_report"),
             replay=replay,
+            against_runs=against_runs,
             refresh=option("perf_refresh"),
             max_spread=option("perf_max_spread"),
             accept_slower=option("perf_accept_slower"),
@@ -224,6 +230,13 @@ def declare_gate(parser: pytest.Parser) -> None:
         metavar="REV",
         help="Measure this working tree against its merge base with REV (runs --perf-head from a checkout of that).",
     )
+    add(
+        "--perf-against-runs",
+        action="append",
+        default=[],
+        metavar="FILE|DIR",
+        help="Judge against recorded runs (--perf-runs) instead of stored baselines; repeatable.",
+    )
     add("--perf-against-python", metavar="PATH", help="Measure the head with this interpreter (another torch, say).")
     add("--perf-build", metavar="COMMAND", help="Build each side in a copy of its own, with its own environment.")
     add(
@@ -256,9 +269,11 @@ def _gate(config: pytest.Config, folder: Path) -> Gate | None:
                 shown = name.replace("_", "-")
                 raise pytest.UsageError(f"--perf-{shown} compares two sides: name the other with --perf-head")
         return None
-    for name in ("refresh", "replay"):
+    for name in ("refresh", "replay", "against_runs"):
         if option(f"perf_{name}"):
-            raise pytest.UsageError(f"--perf-{name} has one side: leave out --perf-head and --perf-against")
+            raise pytest.UsageError(
+                f"--perf-{name.replace('_', '-')} has one side: leave out --perf-head and --perf-against"
+            )
     return Gate(
         folder=folder,
         head=head,

@@ -15,7 +15,7 @@ from perf.cases.scales import Resolved, resolve
 from perf.files import FileError
 from perf.judge import baseline as baselines
 from perf.judge.excused import Quarantined, excuse, load_quarantine
-from perf.judge.refresh import Change, refresh
+from perf.judge.refresh import Change, baseline_of, refresh
 from perf.judge.verdict import Judgement, judge, judge_failure, runs_to_measure, unjudged
 from perf.launch.distributed import Data, Distributed, Side
 from perf.launch.lock import device_lock
@@ -46,6 +46,8 @@ class Measured:
     detail: str = ""
     """The failing rank's traceback or log."""
     change: Change | None = None
+    base_runs: list[Run] = field(default_factory=list)
+    """The other side's, in a comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,6 +346,13 @@ class Session:
         return run
 
     def _baselines(self, device: Device) -> list[Any]:
+        if self.options.against_runs:
+            groups: dict[str, list[Run]] = {}
+            for path in self.options.against_runs:
+                for run in read_runs(path):
+                    if run.device.slug == device.slug:
+                        groups.setdefault(run.workload.key, []).append(run)
+            return [baseline_of(runs) for runs in groups.values()]
         return baselines.load([self.baselines_folder], device.slug)
 
     @cached_property

@@ -373,3 +373,13 @@ def test_broken_baseline_file(published):
     assert done.code == 4
     assert f"{file}: {make_run().workload.key}: tgs: Field required" in done.text
     assert "Traceback" not in done.text
+
+
+@pytest.mark.parametrize(("speed", "code"), [(900.0, 1), (990.0, 0)])
+def test_against_recorded_runs(published, speed, code):
+    """`--perf-against-runs` judges against those runs, whatever baselines say."""
+    for run in make_runs(*NOISY):
+        write_run(run, published.path / "then")
+    done = replay(published, "--perf-against-runs=then", "--perf-baselines=none", runs=[make_run(tgs=speed)])
+
+    assert done.code == code

@@ -12,7 +12,7 @@ from perf.judge.sequential import Settings
 from perf.judge.verdict import Judgement, Verdict, judge_failure
 from perf.measure.device import peak_tflops
 from perf.measure.run import Run, RunFailed, write_run
-from perf.report.explain import explain
+from perf.report.explain import beside, explain
 
 if TYPE_CHECKING:
     from perf.session import Measured, Selected, Session
@@ -33,7 +33,7 @@ def compare(session: "Session", selection: Sequence["Selected"]) -> "dict[str, M
     for measured in found.values():
         judged = measured.judgement
         if measured.runs and (judged.verdict is Verdict.REGRESSION or gate.explain):
-            measured.judgement = _explained(session, measured.runs[0].workload, judged)
+            measured.judgement = _explained(session, measured, judged)
     return found
 
 
@@ -70,7 +70,7 @@ def _rounds(session: "Session", selection: Sequence["Selected"], head: str) -> "
     for pairs in cases:
         peak = peak_tflops(session.device_of(pairs.workload), pairs.workload.dtype)
         judged = judgement(pairs, names=(sides.base_name, sides.head_name), peak_tflops=peak)
-        found[pairs.test] = Measured(pairs.head, judged, pairs.detail)
+        found[pairs.test] = Measured(pairs.head, judged, pairs.detail, base_runs=pairs.base)
     return found
 
 
@@ -94,8 +94,9 @@ def _self_tested(unchanged: Judgement, planted: Judgement) -> Judgement:
     return unchanged.model_copy(update={"notes": (*unchanged.notes, note)})
 
 
-def _explained(session: "Session", workload: Workload, judged: Judgement) -> Judgement:
+def _explained(session: "Session", measured: "Measured", judged: Judgement) -> Judgement:
     """The judgement with where the time went on both sides; each side trains once more, under a profiler."""
+    workload = measured.runs[0].workload
     options = session.options
     assert options.gate is not None
     kept = (options.report or options.runs or options.gate.folder) / "traces" / workload.case
@@ -108,4 +109,5 @@ def _explained(session: "Session", workload: Workload, judged: Judgement) -> Jud
                 profiles.append(session.distributed.profile(workload, side=side, folder=folder))
             except RunFailed as failure:
                 return judged.model_copy(update={"explanation": (f"not explained: {side}: {failure}",)})
-    return judged.model_copy(update={"explanation": (*explain(*profiles), f"traces, for Perfetto: {kept}")})
+    lines = [*explain(*profiles), *beside(measured.base_runs, measured.runs), f"traces, for Perfetto: {kept}"]
+    return judged.model_copy(update={"explanation": tuple(lines)})

@@ -133,6 +133,11 @@ def _unfit(runs: list[Run], values: list[float], max_spread: float, peak_tflops:
     return None
 
 
+def baseline_of(runs: list[Run]) -> Measured:
+    """The baseline that `runs` of one workload make, without recording it."""
+    return _measured(runs, [throughput.tgs(run) for run in runs])
+
+
 def _measured(runs: list[Run], values: list[float]) -> Measured:
     first, tgs = runs[0], compare.geometric_mean(values)
     convention = flops.convention(flops.DEFAULT)

@@ -1,6 +1,10 @@
 """Why head is slower than base: where a step's time went on both sides, as a difference, largest first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from perf.measure.run import Run
+from perf.measure.throughput import peak_memory
 
 Profile = Mapping[str, Mapping[str, float]]
 """What perf/measure/profile.py gives: seconds of a micro-step by part and by operator, and calls by operator."""
@@ -36,9 +40,15 @@ def explain(base: Profile, head: Profile) -> list[str]:
     return lines
 
 
-def slowest_part(base: Profile, head: Profile) -> str:
-    """The part of the step that grew most."""
-    return max(head["parts"], key=lambda part: head["parts"][part] - base["parts"].get(part, 0.0), default="nothing")
+def beside(base: Sequence[Run], head: Sequence[Run]) -> list[str]:
+    """What else is compared: start-up and compiling (medians, seconds), peak memory (largest, GiB)."""
+    figures = (
+        ("start-up", "s", [[run.startup_seconds for run in runs] for runs in (base, head)], median),
+        ("compiling", "s", [[run.compile_seconds for run in runs] for runs in (base, head)], median),
+        ("peak memory", "GiB", [[peak_memory(run) / 2**30 for run in runs] for runs in (base, head)], max),
+    )
+    shown = [(name, unit, of(values[0]), of(values[1])) for name, unit, values, of in figures]
+    return [f"{name}: {old:.2f} -> {new:.2f} {unit}" for name, unit, old, new in shown if old or new]
 
 
 def _rows(base: Mapping[str, float], head: Mapping[str, float], whole: float) -> list[str]:

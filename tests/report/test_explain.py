@@ -1,0 +1,54 @@
+"""Where the time went, as a difference between two profiles."""
+
+from factories import make_run
+
+from perf.report.explain import beside, explain
+
+BASE = {
+    "parts": {"forward": 0.010, "backward": 0.020},
+    "operators": {"aten::mm": 0.015, "aten::exp": 0.002},
+    "calls": {"aten::mm": 30.0, "aten::exp": 4.0},
+}
+
+
+def test_the_largest_difference_comes_first():
+    """Parts and operators by what they gained, with times and the share of the step; small differences are left out."""
+    head = BASE | {
+        "parts": {"forward": 0.0101, "backward": 0.026},
+        "operators": {"aten::mm": 0.021, "aten::exp": 0.002},
+    }
+
+    lines = explain(BASE, head)
+
+    assert lines[1:3] == [
+        "  backward: 20.00 ms -> 26.00 ms (+20.0% of the step)",
+        "by operator, without what it calls:",
+    ]
+    assert lines[3] == "  aten::mm: 15.00 ms -> 21.00 ms (+20.0% of the step)"
+
+
+def test_as_many_calls_are_the_same_work_slower():
+    """Time that grew without calls is the same work, slower."""
+    assert explain(BASE, BASE)[-1] == "the same work, slower: 34 calls a step for 34"
+
+
+def test_more_calls_are_more_work():
+    """Calls that grew are more work, and what grew is named."""
+    head = BASE | {"calls": {"aten::mm": 30.0, "aten::exp": 8.0}}
+
+    assert explain(BASE, head)[-1] == "head does more work: 38 calls a step for 34, most of them more of aten::exp"
+
+
+def test_an_empty_profile_explains_nothing():
+    """Without a profile of the base nothing is claimed."""
+    empty = {"parts": {}, "operators": {}, "calls": {}}
+
+    assert explain(empty, BASE) == ["nothing to explain: the base's profile is empty"]
+
+
+def test_start_up_and_memory_stand_beside():
+    """Medians of start-up, largest memory; compiling only where something was compiled."""
+    base = [make_run(startup_seconds=2.0)]
+    head = [make_run(startup_seconds=3.0, peak_memory_bytes=2 << 30)]
+
+    assert beside(base, head) == ["start-up: 2.00 -> 3.00 s", "peak memory: 1.00 -> 2.00 GiB"]
