@@ -230,11 +230,13 @@ class _Search:
         left = np.arange(1, number)
         explained = np.cumsum(values)[:-1] ** 2 * number / (left * (number - left))  # sum of squares, by each split
         at = int(np.argmax(explained[LEAST - 1 : number - LEAST])) + LEAST
+        if abs(values[at:].mean() - values[:at].mean()) < -math.log1p(-FLOOR):
+            return None
         residuals = np.concatenate([_around_line(values[:at]), _around_line(values[at:])])
         variance = _variance(residuals, taken=4)
         t = math.sqrt(float(explained[at - 1]) / variance)
         p = _p_of_largest(t, number, number - 4)
-        if p > error or abs(values[at:].mean() - values[:at].mean()) < -math.log1p(-FLOOR):
+        if p > error:
             return None
         # Every place whose log likelihood is within x of the best one's; the change is beyond on one side with a
         # chance of exp(-x). Source: Siegmund, Annals of Statistics 16 (1988), 31-46.
@@ -258,7 +260,7 @@ def _around_line(values: "Logs") -> "Logs":
 
     place = np.arange(len(values)) - (len(values) - 1) / 2
     centred = values - values.mean()
-    rest: Logs = centred - place * (float(place @ centred) / float(place @ place))
+    rest: Logs = centred - place * ((place * centred).sum() / (place * place).sum())
     return rest
 
 
@@ -277,7 +279,7 @@ def _variance(residuals: "Logs", *, taken: int) -> float:
 
     number = len(residuals)
     rough = _mean_square(np.diff(residuals, 2)) / (2 * (1 - MOST_CORRELATION) * (3 - MOST_CORRELATION))
-    variance = min(float(residuals @ residuals) / (number - taken), rough)
+    variance = min(float((residuals * residuals).sum()) / (number - taken), rough)
     near = _mean_square(np.diff(residuals))
     far = _mean_square(np.concatenate([residuals[lag:] - residuals[:-lag] for lag in APART]))
     r = (1 - near / far if far else 0.0) + 0.5 / math.sqrt(number)
@@ -286,7 +288,8 @@ def _variance(residuals: "Logs", *, taken: int) -> float:
 
 
 def _mean_square(values: "Logs") -> float:
-    return float(values @ values) / len(values)
+    # Not values @ values: BLAS starts threads, which on a busy machine cost more than they save.
+    return float((values * values).mean())
 
 
 def _tail(t: float, freedom: int) -> float:

@@ -111,4 +111,4 @@ if __name__ == "__main__":
     quick = "--quick" in sys.argv
     detection(40 if quick else 200)
     a_year(10 if quick else 100)
-    false_alarms(200 if quick else 3000)
+    false_alarms(200 if quick else 1000)
