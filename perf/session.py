@@ -338,12 +338,16 @@ class Session:
             again = f", attempt {attempt}" if attempt > 1 else ""
             with self.show(title + nth + again, workload.warmup + workload.steps) as progress:
                 run = self.distributed.run(workload, progress=progress)
-            if self.options.runs:
-                write_run(run, self.options.runs)
+            self.keep(run, replaced=bool(run.health.faults) and attempt < DISTURBED_ATTEMPTS)
             if not run.health.faults:
                 break
             self.say(f"{title}: disturbed: {run.health.faults[0]}")
         return run
+
+    def keep(self, run: Run, *, replaced: bool, folder: str = ".") -> None:
+        """Write a run where --perf-runs says; one that is measured again apart, so that a replay judges the others."""
+        if self.options.runs:
+            write_run(run, self.options.runs / folder / ("disturbed" if replaced else "."))
 
     def _baselines(self, device: Device) -> list[Any]:
         if self.options.against_runs:

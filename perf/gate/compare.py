@@ -11,7 +11,7 @@ from perf.judge.compare import percent
 from perf.judge.sequential import Settings
 from perf.judge.verdict import Judgement, Verdict, judge_failure
 from perf.measure.device import peak_tflops
-from perf.measure.run import Run, RunFailed, write_run
+from perf.measure.run import Run, RunFailed
 from perf.report.explain import beside, explain
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def _rounds(session: "Session", selection: Sequence["Selected"], head: str) -> "
         which = head if side == "head" else side
         with session.show(title, workload.warmup + workload.steps) as progress:
             run = session.distributed.run(workload, side=which, progress=progress)
-        if session.options.runs:
-            write_run(run, session.options.runs / which)
+        session.keep(run, replaced=bool(run.health.faults), folder=which)
         return run
 
     measure_rounds(
