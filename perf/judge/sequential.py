@@ -1,8 +1,8 @@
 """The gate of a pull request, on numbers: log ratios of pairs in, a verdict a case out, after every round.
 
-Two questions are asked of a case in one scale, its loss -log(TGS head / TGS base): is it above 0 (then `regression`), and
-is it below D, the loss that must be found (then `pass`)? Each has its own error, spent over the rounds, so that looking
-after every round costs nothing: ERROR for all cases of a session together, MISS for each case.
+Two questions are asked of a case's loss, -log(TGS head / TGS base): is it above 0 (then `regression`), and is it below
+D, the loss that must be found (then `pass`)? Each has its own error, spent over the rounds, so that looking after every
+round does not raise it: ERROR for all cases of a session together, MISS for each case.
 
 docs/statistics.md shows what it finds and how often it errs, what else was tried, and the command that computes both.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perf.judge.compare import SESSION_ERROR, error_per_case
-from perf.judge.spending import chi_square_medians, levels, own_quantiles, quantiles
+from perf.judge.spending import chi_square_medians, quantiles, student, student_levels
 from perf.judge.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ ERROR = SESSION_ERROR
 """Chance that a session of unchanged code shows any regression; the same again for improvements."""
 MISS = 0.02
 """Chance that a case which lost D is called `pass`."""
+UNDECIDED = 0.05
+"""Share of unchanged sessions that may end with an undecided case: a D that leaves more is raised until it does not."""
 OWN = 0.0125
 """Level at which a regression must also show in its own pairs alone, whatever the noise of the other cases is."""
 ERROR_EXPONENT, MISS_EXPONENT = 3, 2
@@ -83,7 +85,7 @@ class Decision:
     set_aside: int = 0
     """Pairs that were accidents, and are in none of the figures above."""
     pairs_needed: int | None = None
-    """Of an undecided case: pairs in all that would decide it, if they go on like this; None where MOST_PAIRS do not."""
+    """Of an undecided case: pairs in all that would decide it if they go on like this; None where MOST_PAIRS do not."""
 
 
 def decide(log_ratios: Mapping[str, Sequence[float]], settings: Settings) -> dict[str, Decision]:
@@ -120,7 +122,9 @@ class Look:
     mean: "Floats"
     """Log ratio."""
     error: "Floats"
-    """Standard error of `mean`."""
+    """Standard error of `mean`, from the session's pooled variance, or the case's own where it is judged alone."""
+    own_error: "Floats"
+    """The same from the case's own variance."""
     freedom: "Integers"
     """Degrees of freedom of `error`."""
     low: "Floats"
@@ -142,16 +146,18 @@ def look(log_ratios: "Floats", settings: Settings) -> Look:
 
     cases, most = log_ratios.shape[-2:]
     seen = _evidence(log_ratios)
-    slow = quantiles(error_per_case(cases), most, ERROR_EXPONENT, cases * most)
-    sure = quantiles(MISS, most, MISS_EXPONENT, cases * most)
+    slow = quantiles(error_per_case(cases), most, ERROR_EXPONENT, cases)
+    sure = quantiles(MISS, most, MISS_EXPONENT, cases)
     beyond, within = (table[seen.pairs, seen.freedom] * seen.error for table in (slow, sure))
-    # What the noise allows: at the last look, what is not slow enough for `regression` must be fast enough for `pass`.
-    final = np.where(seen.freedom > 0, seen.freedom + most - seen.pairs, 0)
-    allowed = (slow[most, final] + sure[most, final]) * seen.error * np.sqrt(seen.kept / most)
+    # What the session's noise allows: with all its pairs, an unchanged case must be fast enough for `pass`, but for
+    # UNDECIDED. A case that is judged alone gets no D of its own: it may be uneven because of what changed.
+    final = np.where(seen.pooled_freedom > 0, seen.pooled_freedom + most - seen.pairs, 0)
+    chance = student(1 - (1 - UNDECIDED) ** (1 / cases), cases * most)
+    allowed = (chance[final] + sure[most, final]) * seen.pooled_spread / math.sqrt(most)
     wanted = -math.log1p(-settings.detect)
     detect = np.clip(allowed, wanted, max(wanted, -math.log1p(-settings.most_detect)))
     # With equal noise in all cases it costs next to nothing; it is what keeps a noisy one from being red by mistake.
-    margin = np.maximum(np.maximum(beyond, detect / 2), own_quantiles(OWN, most)[seen.kept] * seen.own_error)
+    margin = np.maximum(np.maximum(beyond, detect / 2), student(OWN, most)[seen.kept - 1] * seen.own_error)
     slower, faster = -seen.mean > margin, seen.mean > margin
     return Look(
         slower=slower,
@@ -159,6 +165,7 @@ def look(log_ratios: "Floats", settings: Settings) -> Look:
         passed=~slower & ~faster & (detect + seen.mean > within),
         mean=seen.mean,
         error=seen.error,
+        own_error=seen.own_error,
         freedom=seen.freedom,
         low=np.clip(seen.mean - within, -WIDEST, WIDEST),
         high=np.clip(seen.mean + beyond, -WIDEST, WIDEST),
@@ -178,15 +185,18 @@ class _Evidence:
     error: "Floats"
     own_error: "Floats"
     freedom: "Integers"
+    pooled_spread: "Floats"
+    """Of one pair; of shape (..., 1), as is its freedom."""
+    pooled_freedom: "Integers"
 
 
 def _evidence(log_ratios: "Floats") -> _Evidence:
     """Means, and their errors from the variance pooled over a session's cases: s^2 = sum SS_i / sum (n_i - 1).
 
-    One accident would otherwise be everybody's noise, or a regression of its case. So gross pairs are set aside, at most
-    a quarter of a case's; a case with more of them (always one with two pairs, of which nobody knows which is wrong)
-    is kept out of the pool and judged by its own variance. The scale that says what is gross is the median of the
-    cases' own variances, each over the median of its chi-square: half of the cases cannot move it.
+    One accident would otherwise be everybody's noise, or a regression of its case. So gross pairs are set aside, at
+    most a quarter of a case's; a case with more of them (always one with two pairs, of which nobody knows which is
+    wrong) is kept out of the pool and judged by its own variance. The scale that says what is gross is the median of
+    the cases' own variances, each over the median of its chi-square: half of the cases cannot move it.
 
     Source: the pooled variance of Snedecor and Cochran, Statistical Methods (8th edition), chapter 6.
     """
@@ -210,14 +220,17 @@ def _evidence(log_ratios: "Floats") -> _Evidence:
     pooled_squares = np.where(alone, 0, squares).sum(-1, keepdims=True)
     pooled_freedom = np.where(alone, 0, own).sum(-1, keepdims=True)
     own_variance = squares / np.maximum(own, 1)
-    variance = np.where(alone, own_variance, pooled_squares / np.maximum(pooled_freedom, 1))
+    pooled_variance = np.maximum(pooled_squares / np.maximum(pooled_freedom, 1), LEAST_SPREAD**2)
+    variance = np.where(alone, np.maximum(own_variance, LEAST_SPREAD**2), pooled_variance)
     return _Evidence(
         pairs=pairs,
         kept=kept,
         mean=mean,
-        error=np.sqrt(np.maximum(variance, LEAST_SPREAD**2) / kept),
+        error=np.sqrt(variance / kept),
         own_error=np.sqrt(own_variance / kept),
         freedom=np.where(alone, own, pooled_freedom),
+        pooled_spread=np.sqrt(pooled_variance),
+        pooled_freedom=pooled_freedom,
     )
 
 
@@ -236,28 +249,18 @@ def _median(values: "Floats", number: "Integers") -> "Floats":
 
     ordered = np.sort(values, axis=-1)  # NaN last
     middle = np.stack([np.maximum(number - 1, 0) // 2, number // 2], axis=-1)
-    return np.take_along_axis(ordered, middle, -1).mean(-1, keepdims=True)
+    return np.asarray(np.take_along_axis(ordered, middle, -1).mean(-1, keepdims=True))
 
 
 def _decision(seen: Look, case: int, settings: Settings) -> Decision:
-    def number(values: "Floats | Integers") -> float:
-        return float(values[case])
-
-    verdict = None
-    for name, found in (
-        (Verdict.REGRESSION, seen.slower),
-        (Verdict.IMPROVEMENT, seen.faster),
-        (Verdict.PASS, seen.passed),
-    ):
-        if found[case]:
-            verdict = name
-            break
+    verdicts = {Verdict.REGRESSION: seen.slower, Verdict.IMPROVEMENT: seen.faster, Verdict.PASS: seen.passed}
+    verdict = next((name for name, found in verdicts.items() if found[case]), None)
     return Decision(
         verdict=verdict,
-        ratio=math.exp(number(seen.mean)),
-        low=math.exp(number(seen.low)),
-        high=math.exp(number(seen.high)),
-        detect=-math.expm1(-number(seen.detect)),
+        ratio=math.exp(float(seen.mean[case])),
+        low=math.exp(float(seen.low[case])),
+        high=math.exp(float(seen.high[case])),
+        detect=-math.expm1(-float(seen.detect[case])),
         set_aside=int(seen.aside[case]),
         pairs_needed=None if verdict else _pairs_needed(seen, case, settings),
     )
@@ -271,15 +274,17 @@ def _pairs_needed(seen: Look, case: int, settings: Settings) -> int | None:
     import numpy as np
     from scipy.special import stdtrit
 
-    pairs, freedom = int(seen.pairs[case]), int(seen.freedom[case])
+    pairs, freedom, cases = int(seen.pairs[case]), int(seen.freedom[case]), len(seen.mean)
     if freedom == 0:
         return None
     loss, detect = -float(seen.mean[case]), float(seen.detect[case])
     number = np.arange(pairs + 1, MOST_PAIRS + 1)
-    error = float(seen.error[case]) * np.sqrt(pairs / number)
+    shrunk = np.sqrt(pairs / number)
     slow, sure = (
-        -stdtrit(freedom + number - pairs, levels(share, settings.max_pairs, exponent)[-1]) * error
-        for share, exponent in ((error_per_case(len(seen.mean)), ERROR_EXPONENT), (MISS, MISS_EXPONENT))
+        -stdtrit(freedom + number - pairs, student_levels(share, settings.max_pairs, exponent, cases)[-1])
+        * (float(seen.error[case]) * shrunk)
+        for share, exponent in ((error_per_case(cases), ERROR_EXPONENT), (MISS, MISS_EXPONENT))
     )
-    decided = ((abs(loss) > slow) & (abs(loss) > detect / 2)) | (detect - loss > sure)
+    slow = np.maximum(slow, -stdtrit(number - 1, OWN) * (float(seen.own_error[case]) * shrunk))
+    decided = (abs(loss) > np.maximum(slow, detect / 2)) | (detect - loss > sure)
     return int(number[np.argmax(decided)]) if decided.any() else None
