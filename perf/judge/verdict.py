@@ -265,8 +265,12 @@ def _against(
     return facts
 
 
+def _said(run: Run) -> tuple[str | None, ...]:
+    return (*run.health.notes, throughput.warmup_note(run), throughput.slow_rank_note(run))
+
+
 def _notes(runs: Sequence[Run], baseline: Published | Measured | None) -> tuple[str, ...]:
-    notes = [note for run in runs for note in (*run.health.notes, throughput.warmup_note(run)) if note]
+    notes = [note for run in runs for note in _said(run) if note]
     if isinstance(baseline, Published):
         notes.append("judged against a published row: measured by others, on another machine of this kind")
     elif baseline is not None and baseline.accepted_slower:

@@ -16,6 +16,10 @@ WARMUP_EXCESS = 0.10
 """First measured steps this much slower than the later ones say that the warm-up was too short."""
 
 
+SLOW_RANK = 0.05
+"""Share above the median rank from which a slow rank is named."""
+
+
 def tgs(run: Run) -> float:
     """Tokens per GPU per second: (S / sp) / (median step + median optimizer seconds / accumulation), slowest rank.
 
@@ -44,6 +48,21 @@ def peak_memory(run: Run) -> int:
 def data_share(run: Run) -> float:
     """The part of the steps' time that loading took, 0 to 1, of the rank where it is largest."""
     return max(sum(samples.data_seconds) / sum(samples.seconds) for samples in run.ranks)
+
+
+def slow_rank_note(run: Run) -> str | None:
+    """Name the rank, and where it ran, whose steps take SLOW_RANK longer than the median rank's; None where none does.
+
+    Ranks that meet in collectives wait for each other within a step: what shows is what a rank does outside of them.
+    """
+    import numpy as np
+
+    seconds = _step_seconds(run)
+    slowest = int(seconds.argmax())
+    excess = float(seconds[slowest] / np.median(seconds)) - 1
+    if excess <= SLOW_RANK:
+        return None
+    return f"rank {slowest} on {run.ranks[slowest].place} took {excess:.0%} longer than the median rank"
 
 
 def warmup_note(run: Run) -> str | None:

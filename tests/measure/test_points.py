@@ -1,5 +1,6 @@
 """Recorded runs by the thousand: what is read of each, what is refused, what is read again."""
 
+import json
 import os
 
 import pytest
@@ -30,12 +31,24 @@ def test_a_run_becomes_a_point(tmp_path):
     assert point.fault is None
 
 
-@pytest.mark.parametrize("ranks", [2, 66])
-def test_value_is_the_runs(ranks):
-    """The quick way gives what throughput gives, to the last digit."""
-    run = make_run(noise=0.1, ranks=ranks)
+def test_value_is_the_runs(tmp_path):
+    """The quick way gives what throughput gives, to the last digit, accumulation included."""
+    run = make_run("llama2_7b-1m-sp16", noise=0.1)
+    record(tmp_path, run)
+    ((point,),) = read_points(tmp_path).values()
 
-    assert throughput.tgs(run) == points.tgs(run)
+    assert throughput.tgs(run) == point.tgs
+
+
+def test_a_run_without_all_its_ranks_is_refused(tmp_path):
+    """Its value would be that of some of them."""
+    (path,) = record(tmp_path, make_run())
+    content = json.loads(path.read_text())
+    content["ranks"].pop()
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(FileError, match=r"ranks must be 0\.\.1 in order, got \[0\]"):
+        read_points(tmp_path)
 
 
 def test_series_are_of_one_workload_on_one_device(tmp_path):

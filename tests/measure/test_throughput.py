@@ -87,3 +87,16 @@ def test_too_short_warmup_is_said_with_its_cure():
 def test_one_step_says_nothing_of_the_warmup():
     """A single measured step has nothing to be compared with."""
     assert throughput.warmup_note(make_run(workload=make_workload(steps=1))) is None
+
+
+def test_a_slow_rank_is_named_with_its_place():
+    """The rank whose steps take longer than the median rank's by more than 5 %, and where it ran."""
+    run = make_run(ranks=4, case="llama2_7b-128k-sp8")
+    slow = run.ranks[2].model_copy(update={"seconds": [1.2 * each for each in run.ranks[2].seconds]})
+    ranks = (*run.ranks[:2], slow, run.ranks[3])
+
+    note = throughput.slow_rank_note(run.model_copy(update={"ranks": ranks}))
+
+    assert note is not None
+    assert note.startswith(f"rank 2 on {slow.place} took 1")
+    assert throughput.slow_rank_note(run) is None
