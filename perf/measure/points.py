@@ -12,13 +12,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from perf.cases.workload import Workload
 from perf.files import FileError, read_record, write_whole
-from perf.measure.run import Run
+from perf.measure.run import SCHEMA, Run
 
 CHUNK = 500
 """Files that a process reads at a time; fewer in all are read by this one."""
@@ -136,7 +136,7 @@ class _Run(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    schema_version: Literal[1]
+    schema_version: Annotated[int, Field(ge=SCHEMA, le=SCHEMA)]
     id: str
     started: str
     workload: dict[str, Any]
@@ -159,9 +159,9 @@ def _point(path: str, shared: dict[object, Any]) -> Point:
         kind, workload = shared[text]
         if [len(rank.seconds) for rank in run.ranks] != [workload.steps] * workload.ranks:
             raise FileError(f"{path}: expected {workload.ranks} ranks with {workload.steps} steps each")
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         read_record(Path(path), Run)  # names the line, the field and the value
-        raise
+        raise FileError(f"{path}: {error}") from None
     try:
         started = datetime.fromisoformat(run.started)
     except ValueError:
