@@ -17,6 +17,11 @@ LEAVE_SECONDS = 20.0
 """What is told to end gets this long; it takes a fraction of it."""
 
 
+def pytest_configure():
+    """Tests press Ctrl-C: a shell that started them in the background has told them, and their children, to ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Started:
     """The processes that a test started, however they detached themselves: all inherit one variable."""
 
