@@ -18,7 +18,7 @@ LEAVE_SECONDS = 20.0
 
 
 def pytest_configure():
-    """Tests press Ctrl-C: a shell that started them in the background has told them, and their children, to ignore it."""
+    """Tests press Ctrl-C, which a shell that started them in the background has told them to ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
