@@ -13,8 +13,6 @@ NUM_OPERATORS = 8
 """Operators shown: the largest differences."""
 LEAST_SHARE = 0.01
 """Of the base's step: a smaller difference is noise, and not shown."""
-MORE_WORK = 0.02
-"""Share by which the number of calls must grow before the step is said to do more work."""
 
 
 def explain(base: Profile, head: Profile) -> list[str]:
@@ -27,16 +25,20 @@ def explain(base: Profile, head: Profile) -> list[str]:
         return ["nothing to explain: the base's profile is empty"]
     lines = [f"under a profiler a step took {_ms(whole)} on base and {_ms(sum(head['parts'].values()))} on head"]
     lines += [f"  {row}" for row in _rows(base["parts"], head["parts"], whole)]
-    operators = _rows(base["operators"], head["operators"], whole)[:NUM_OPERATORS]
-    if operators:
-        lines += ["by operator, without what it calls:", *(f"  {row}" for row in operators)]
-    before, after = sum(base["calls"].values()), sum(head["calls"].values())
-    grown = [name for name, calls in head["calls"].items() if calls > base["calls"].get(name, 0.0)]
-    if before and after > before * (1 + MORE_WORK):
-        named = ", ".join(sorted(grown, key=lambda name: base["calls"].get(name, 0.0) - head["calls"][name])[:3])
-        lines.append(f"head does more work: {after:.0f} calls a step for {before:.0f}, most of them more of {named}")
+    slower = _shown(base["operators"], head["operators"], whole)[:NUM_OPERATORS]
+    if slower:
+        rows = _rows(base["operators"], head["operators"], whole)[:NUM_OPERATORS]
+        lines += ["by operator, without what it calls:", *(f"  {row}" for row in rows)]
+    more = [
+        f"{name} {base['calls'].get(name, 0):.0f} -> {head['calls'][name]:.0f}"
+        for name in slower
+        if head["operators"].get(name, 0) > base["operators"].get(name, 0)
+        and head["calls"].get(name, 0) > base["calls"].get(name, 0)
+    ]
+    if more:
+        lines.append(f"head does more work, calls a step: {', '.join(more)}")
     else:
-        lines.append(f"the same work, slower: {after:.0f} calls a step for {before:.0f}")
+        lines.append("what slowed is called no more often than before: the same work, slower")
     return lines
 
 
@@ -53,11 +55,17 @@ def beside(base: Sequence[Run], head: Sequence[Run]) -> list[str]:
 
 def _rows(base: Mapping[str, float], head: Mapping[str, float], whole: float) -> list[str]:
     differences = {name: head.get(name, 0.0) - base.get(name, 0.0) for name in base.keys() | head.keys()}
-    shown = [name for name in differences if abs(differences[name]) >= LEAST_SHARE * whole]
     return [
         f"{name}: {_ms(base.get(name, 0))} -> {_ms(head.get(name, 0))} ({differences[name] / whole:+.1%} of the step)"
-        for name in sorted(shown, key=lambda name: (-differences[name], name))
+        for name in _shown(base, head, whole)
     ]
+
+
+def _shown(base: Mapping[str, float], head: Mapping[str, float], whole: float) -> list[str]:
+    """Names whose difference is worth showing, what slowed most first."""
+    differences = {name: head.get(name, 0.0) - base.get(name, 0.0) for name in base.keys() | head.keys()}
+    shown = [name for name in differences if abs(differences[name]) >= LEAST_SHARE * whole]
+    return sorted(shown, key=lambda name: (-differences[name], name))
 
 
 def _ms(seconds: float) -> str:

@@ -28,15 +28,20 @@ def test_the_largest_difference_comes_first():
 
 
 def test_as_many_calls_are_the_same_work_slower():
-    """Time that grew without calls is the same work, slower."""
-    assert explain(BASE, BASE)[-1] == "the same work, slower: 34 calls a step for 34"
+    """An operator that takes longer and is called as often does the same work, slower."""
+    head = BASE | {"operators": {"aten::mm": 0.021, "aten::exp": 0.002}}
+
+    assert explain(BASE, head)[-1] == "what slowed is called no more often than before: the same work, slower"
 
 
 def test_more_calls_are_more_work():
-    """Calls that grew are more work, and what grew is named."""
-    head = BASE | {"calls": {"aten::mm": 30.0, "aten::exp": 8.0}}
+    """An operator that takes longer because it is called more often is named, with both counts."""
+    head = BASE | {
+        "operators": {"aten::mm": 0.021, "aten::exp": 0.002},
+        "calls": {"aten::mm": 42.0, "aten::exp": 8.0},
+    }
 
-    assert explain(BASE, head)[-1] == "head does more work: 38 calls a step for 34, most of them more of aten::exp"
+    assert explain(BASE, head)[-1] == "head does more work, calls a step: aten::mm 30 -> 42"
 
 
 def test_an_empty_profile_explains_nothing():
