@@ -71,6 +71,7 @@ def test_against_a_base():
         head="5d6e7f8",
         base_tgs=1000.0,
         log_ratios=(math.log(0.9), math.log(0.92)),
+        ratio=0.91,
         low=0.88,
         high=0.94,
         detect=0.05,
