@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,6 +11,7 @@ from typing import Any, Literal, Self
 import pytest
 
 from perf.cases.workload import Dtype, Scale
+from perf.trainers.described import is_described, names
 
 DEFAULT_REFRESH_RUNS = 5
 INVOCATION = "TRAINPACE_INVOCATION"
@@ -40,7 +42,10 @@ class Options:
     scale: Literal["auto"] | Scale
     dtype: Dtype
     engine: str
-    trainer: str
+    trainers: tuple[str, ...]
+    """At least one; several are compared side by side."""
+    pythons: Mapping[str, str]
+    """Interpreters of described trainers, by name."""
     varlen: bool
     data: tuple[str, ...]
     tokenizer: str
@@ -63,6 +68,11 @@ class Options:
     max_minutes: float | None
     gate: Gate | None
     """None: judged against stored baselines."""
+
+    @property
+    def trainer(self) -> str:
+        """What is measured; of several the first."""
+        return self.trainers[0]
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
@@ -93,7 +103,8 @@ class Options:
             scale=option("perf_scale"),
             dtype=option("perf_dtype"),
             engine=option("perf_engine"),
-            trainer=_trainer(option("perf_trainer")),
+            trainers=_trainers(config, folder),
+            pythons=_pythons(option("perf_trainer_python"), folder),
             varlen=option("perf_varlen"),
             data=tuple(_source(source, folder) for source in option("perf_data")),
             tokenizer=_tokenizer(option("perf_tokenizer"), folder),
@@ -134,9 +145,18 @@ def declare(parser: pytest.Parser) -> None:
     )
     add(
         "--perf-trainer",
-        default="native",
+        action="append",
+        default=[],
         metavar="NAME",
-        help="What is measured: native, or package.module:object (default: native).",
+        help="What is measured: native, package.module:object, a described system (hf, llamafactory, trl, xtuner) or a "
+        "description's .toml file; two or more are compared side by side (default: native).",
+    )
+    add(
+        "--perf-trainer-python",
+        action="append",
+        default=[],
+        metavar="NAME=PYTHON",
+        help="The interpreter that a described system lives in; repeatable (default: this one).",
     )
     add(
         "--perf-engine",
@@ -287,10 +307,44 @@ def _gate(config: pytest.Config, folder: Path) -> Gate | None:
     )
 
 
-def _trainer(value: str) -> str:
-    if value != "native" and not re.fullmatch(r"[\w.]+:\w+", value):
-        raise pytest.UsageError(f"--perf-trainer: expected native or package.module:object, got {value!r}")
+def _trainers(config: pytest.Config, folder: Path) -> tuple[str, ...]:
+    wanted = config.getoption("perf_trainer") or ["native"]
+    found = tuple(_trainer(value, folder) for value in wanted)
+    if len(set(found)) < len(found):
+        raise pytest.UsageError(f"--perf-trainer: expected different trainers, got {', '.join(wanted)}")
+    if len(found) > 1:
+        for name in ("refresh", "replay", "against_runs", "head", "self_test", "against_python"):
+            if config.getoption(f"perf_{name}"):
+                raise pytest.UsageError(f"--perf-{name.replace('_', '-')} takes one trainer: name --perf-trainer once")
+    return found
+
+
+def _trainer(value: str, folder: Path) -> str:
+    if value.endswith(".toml"):
+        path = folder / value
+        if not path.is_file():
+            raise pytest.UsageError(f"--perf-trainer: no description {path}")
+        return str(path.resolve())
+    if value != "native" and not is_described(value) and not re.fullmatch(r"[\w.]+:\w+", value):
+        raise pytest.UsageError(
+            f"--perf-trainer: expected native, package.module:object, {', '.join(names())} or a .toml file, "
+            f"got {value!r}"
+        )
     return value
+
+
+def _pythons(values: Sequence[str], folder: Path) -> Mapping[str, str]:
+    found = {}
+    for value in values:
+        name, equals, python = value.partition("=")
+        if not (name and equals and python):
+            raise pytest.UsageError(f"--perf-trainer-python: expected NAME=PYTHON, got {value!r}")
+        # A link is kept: a virtual environment's interpreter is one, and knows its environment by it.
+        path = shutil.which(folder / Path(python).expanduser()) or shutil.which(python)
+        if path is None:
+            raise pytest.UsageError(f"--perf-trainer-python {name}: no interpreter {python}")
+        found[name] = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow the link
+    return found
 
 
 def _accepted(value: str | None, *, refresh: bool) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 import perf
 from perf import options as perf_options
 from perf.cases import Case
+from perf.compare.plugin import ComparePlugin
 from perf.cost.plugin import CostPlugin, is_cost
 from perf.files import FileError
 from perf.judge.verdict import Verdict, exit_status, outcome
@@ -21,6 +22,7 @@ from perf.session import Measured, Selected, Session
 
 _SESSION = pytest.StashKey[Session]()
 _COSTS = pytest.StashKey[CostPlugin]()
+_COMPARISONS = pytest.StashKey[ComparePlugin]()
 
 JudgeSpeed = Callable[[Case], Measured]
 
@@ -54,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[_COSTS] = CostPlugin(config.stash[_SESSION])
     config.pluginmanager.register(config.stash[_COSTS], "perf.cost.plugin:costs")
+    config.stash[_COMPARISONS] = ComparePlugin(config.stash[_SESSION])
+    config.pluginmanager.register(config.stash[_COMPARISONS], "perf.compare.plugin:comparisons")
 
 
 @pytest.hookimpl(trylast=True)

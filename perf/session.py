@@ -1,6 +1,7 @@
 """One session of the suite: measures cases, judges them, keeps what was said of each."""
 
 import os
+import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -16,15 +17,18 @@ from perf.files import FileError
 from perf.judge import baseline as baselines
 from perf.judge.excused import Quarantined, excuse, load_quarantine
 from perf.judge.refresh import Change, baseline_of, refresh
-from perf.judge.verdict import Judgement, judge, judge_failure, runs_to_measure, unjudged
+from perf.judge.verdict import Judgement, command, judge, judge_failure, runs_to_measure, unjudged
 from perf.launch.distributed import Data, Distributed, Side
 from perf.launch.lock import device_lock
-from perf.measure.device import Machine, peak_tflops, present
+from perf.measure import throughput
+from perf.measure.device import Machine, core_fault, peak_tflops, present
 from perf.measure.run import Device, Run, RunFailed, read_runs, write_run
 from perf.options import DEFAULT_REFRESH_RUNS, Options
+from perf.trainers.described import is_described, load
 
 if TYPE_CHECKING:
     from perf.gate.sides import Sides
+    from perf.launch.programs import Programs
     from perf.report.github import Log
     from perf.report.results import CostResult, Results
 
@@ -75,6 +79,9 @@ class Session:
     """By test id."""
     results: "Results | None" = None
     """What was reported, once it was."""
+    _yardsticks: dict[str, float] = field(default_factory=dict)
+    """What the suite's fixed piece of work takes where nothing disturbs it, by the key of the workload beside it: the
+    least that was seen, in this session or when the baseline was recorded."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _began: float = field(default_factory=time.monotonic)
 
@@ -100,17 +107,29 @@ class Session:
         Raises:
             DeviceBusy: where another suite holds the device.
         """
+        return self._stack.enter_context(Distributed(sides=self._sides, **self._launching))
+
+    @cached_property
+    def programs(self) -> "Programs":
+        """Runs described programs; the first use takes the device's lock.
+
+        Raises:
+            DeviceBusy: where another suite holds the device.
+        """
+        from perf.launch.programs import Programs
+
+        return self._stack.enter_context(Programs(pythons=self.options.pythons, **self._launching))
+
+    @cached_property
+    def _launching(self) -> dict[str, Any]:
+        """What every launcher is given; the device is this session's from here on."""
         self._stack.enter_context(device_lock(self.machine.device.slug))
-        options = self.options
-        return self._stack.enter_context(
-            Distributed(
-                machine=self.machine,
-                data=Data(sources=options.data, tokenizer=options.tokenizer),
-                cache=cache_folder(),
-                step_timeout=options.step_timeout or (1800.0 if self.machine.gpus else 300.0),
-                sides=self._sides,
-            )
-        )
+        return {
+            "machine": self.machine,
+            "data": Data(sources=self.options.data, tokenizer=self.options.tokenizer),
+            "cache": cache_folder(),
+            "step_timeout": self.options.step_timeout or (1800.0 if self.machine.gpus else 300.0),
+        }
 
     @cached_property
     def sides(self) -> "Sides":
@@ -295,10 +314,16 @@ class Session:
             number = runs_to_measure(found, pool=pool, selected_cases=max(1, len(self.selection)), at_least=wanted or 1)
             if wanted is None and number > 1:
                 self.say(f"{number} runs a case: the noise between the baseline's runs needs as many")
+        if isinstance(found, baselines.Measured) and not is_described(trainer):
+            self._remember_machine(workload, found)
         runs: list[Run] = []
         try:
             for index in range(number):
                 runs.append(self._run(workload, f"{case.id} {workload.scale}", index, number))  # noqa: PERF401 - one may raise, and those before it count
+            # What the first runs had for quiet may turn out not to have been.
+            for index, run in enumerate(runs):
+                if not run.health.faults and self._told(run) is not run:
+                    runs[index] = self._run(workload, f"{case.id} {workload.scale}, again", index, number)
         except RunFailed as failure:
             return Measured(runs, judge_failure(case.id, workload, failure), failure.detail)
         judged = self._judged(runs, device, stored)
@@ -336,13 +361,40 @@ class Session:
         for attempt in range(1, DISTURBED_ATTEMPTS + 1):
             nth = f", run {index + 1} of {number}" if number > 1 else ""
             again = f", attempt {attempt}" if attempt > 1 else ""
-            with self.show(title + nth + again, workload.warmup + workload.steps) as progress:
-                run = self.distributed.run(workload, progress=progress)
+            run = self._told(self.once(workload, title + nth + again)[0])
             self.keep(run, replaced=bool(run.health.faults) and attempt < DISTURBED_ATTEMPTS)
             if not run.health.faults:
                 break
             self.say(f"{title}: disturbed: {run.health.faults[0]}")
         return run
+
+    def _remember_machine(self, workload: Workload, baseline: baselines.Measured) -> None:
+        """Let runs be compared with what the cores gave when the baseline was recorded, by the same Python."""
+        if baseline.yardstick_seconds and baseline.software.get("python") == platform.python_version():
+            self._yardsticks[workload.key] = baseline.yardstick_seconds
+
+    def _told(self, run: Run) -> Run:
+        """`run`, with a fault where the cores gave it less than others of its workload; asked again, more is known."""
+        seconds, key = throughput.yardstick(run), run.workload.key
+        # Where the load of others cannot be told the suite may share its cores, and this would tell that and no more.
+        if seconds is None or run.health.foreign_cores is None:
+            return run
+        self._yardsticks[key] = least = min(seconds, self._yardsticks.get(key, seconds))
+        fault = core_fault(seconds, least)
+        if fault is None or run.health.faults:
+            return run
+        return run.model_copy(update={"health": run.health.model_copy(update={"faults": (fault,)})})
+
+    def once(self, workload: Workload, title: str) -> tuple[Run, str]:
+        """Train `workload` once with its trainer; the run, and the command that a described program was run by.
+
+        Raises:
+            RunFailed: where the run ended without its steps, or the program is not there.
+        """
+        with self.show(title, workload.warmup + workload.steps) as progress:
+            if is_described(workload.trainer):
+                return self.programs.run(workload, load(workload.trainer), progress=progress)
+            return self.distributed.run(workload, progress=progress), command(workload)
 
     def keep(self, run: Run, *, replaced: bool, folder: str = ".") -> None:
         """Write a run where --perf-runs says; one that is measured again apart, so that a replay judges the others."""

@@ -90,9 +90,9 @@ class Done:
         return [line for line in self.text.splitlines() if re.match(r"\d+ cases?: ", line)][-1]
 
 
-def finish(process):
+def finish(process, seconds=SUITE_SECONDS):
     """Wait for a session's end."""
-    text, _ = process.communicate(timeout=SUITE_SECONDS)
+    text, _ = process.communicate(timeout=seconds)
     print(text)  # noqa: T201 - shown where the test fails
     return Done(process.returncode, text)
 

@@ -20,6 +20,7 @@ from typing import Any
 from perf.cases.workload import Workload
 from perf.cost.record import Cost
 
+PACKAGE = Path(__file__).resolve().parents[1]
 PROCESSES = 2
 """Each takes a few hundred MiB and a core."""
 
@@ -32,16 +33,23 @@ class CountFailed(Exception):
         self.detail = detail
 
 
-def counted(workloads: Iterable[Workload]) -> Iterator[tuple[str, Cost | CountFailed]]:
+def counted(
+    workloads: Iterable[Workload], *, checkout: Path | None = None, python: str = sys.executable
+) -> Iterator[tuple[str, Cost | CountFailed]]:
     """Count `workloads` in a process of their own; (case, its cost or why there is none) as each is done.
 
     The process is gone when the iteration ends, however it ends.
+
+    Args:
+        workloads: to be counted.
+        checkout: whose trainer is counted, and with its own counting; None: this one's.
+        python: the interpreter that counts.
 
     Raises:
         CountFailed: where the process itself ends before its work is done; with what it said.
     """
     wanted = [workload.model_dump_json() for workload in workloads]
-    with tempfile.TemporaryFile("w+") as said, _started(said) as process:
+    with tempfile.TemporaryFile("w+") as said, _started(said, checkout or PACKAGE.parent, python) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         with suppress(BrokenPipeError):  # a process that cannot start says why itself
@@ -62,13 +70,13 @@ def counted(workloads: Iterable[Workload]) -> Iterator[tuple[str, Cost | CountFa
 class _started:  # noqa: N801 - a context manager, used as a function
     """The worker in a process group of its own, which is killed whole at the end."""
 
-    def __init__(self, said: Any) -> None:
-        package = Path(__file__).resolve().parents[1]
+    def __init__(self, said: Any, checkout: Path, python: str) -> None:
         # Whatever made `perf` importable here (a checkout's conftest, say) is not passed on by itself.
-        path = os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
         environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "perf.cost.worker"],
+            [python, "-W", "ignore", "-m", "perf.cost.worker"],
+            cwd=checkout,  # the folder that -m searches first
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,

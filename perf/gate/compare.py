@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf.cases import Workload
+from perf.cases.scales import full_workload
+from perf.cost.record import Cost
+from perf.cost.worker import CountFailed, counted
 from perf.gate.priority import load_priorities, rank
 from perf.gate.rounds import Pairs, judgement, measure_rounds
 from perf.judge.compare import percent
@@ -12,7 +15,7 @@ from perf.judge.sequential import Settings
 from perf.judge.verdict import Judgement, Verdict, judge_failure
 from perf.measure.device import peak_tflops
 from perf.measure.run import Run, RunFailed
-from perf.report.explain import beside, explain
+from perf.report.explain import beside, count_differences, explain
 
 if TYPE_CHECKING:
     from perf.session import Measured, Selected, Session
@@ -108,5 +111,24 @@ def _explained(session: "Session", measured: "Measured", judged: Judgement) -> J
                 profiles.append(session.distributed.profile(workload, side=side, folder=folder))
             except RunFailed as failure:
                 return judged.model_copy(update={"explanation": (f"not explained: {side}: {failure}",)})
-    lines = [*explain(*profiles), *beside(measured.base_runs, measured.runs), f"traces, for Perfetto: {kept}"]
-    return judged.model_copy(update={"explanation": tuple(lines)})
+    lines = [*explain(*profiles), *beside(measured.base_runs, measured.runs), *_counted(session, workload)]
+    return judged.model_copy(update={"explanation": (*lines, f"traces, for Perfetto: {kept}")})
+
+
+def _counted(session: "Session", workload: Workload) -> list[str]:
+    """What a full-size step of both sides must do, as a difference; nothing where it is not the native trainer."""
+    if workload.trainer != "native":
+        return []
+    case = next(each.case for each in session.selection if each.case.id == workload.case)
+    costs: list[Cost] = []
+    for side in (session.sides.base, session.sides.head):
+        with session.show(f"{workload.case}, counting a full-size step", 1):
+            try:
+                full = full_workload(case, dtype=workload.dtype)
+                ((_, cost),) = counted([full], checkout=side.checkout, python=side.python)
+            except CountFailed as failure:
+                cost = failure
+        if isinstance(cost, CountFailed):
+            return [f"not counted: {cost}"]
+        costs.append(cost)
+    return count_differences(*costs)

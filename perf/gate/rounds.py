@@ -15,6 +15,7 @@ from perf.judge.pairs import judge_pairs, log_ratio, numerics_fault
 from perf.judge.sequential import Decision, Settings, decide
 from perf.judge.verdict import Judgement, Verdict, judge_failure, unjudged
 from perf.measure import throughput
+from perf.measure.device import core_fault
 from perf.measure.run import Run, RunFailed
 
 DISTURBED_ATTEMPTS = 3
@@ -106,6 +107,14 @@ def judgement(pairs: Pairs, *, names: tuple[str, str], peak_tflops: float | None
     )
 
 
+def _unequal(base: Run, head: Run) -> str | None:
+    """Why the machine was not the same to both runs of a pair; None where it was, or where that cannot be told."""
+    if base.health.foreign_cores is None or base.software.get("python") != head.software.get("python"):
+        return None
+    fault = core_fault(throughput.yardstick(head), throughput.yardstick(base))
+    return f"head beside base: {fault}" if fault else None
+
+
 def _measure_pair(pairs: Pairs, measure: Measure, order: tuple[str, str], number: int, *, new_numerics: bool) -> None:
     """One pair that can be trusted; one that was disturbed is measured again as a whole, and counted."""
     workload, faults = pairs.workload, ""
@@ -122,7 +131,8 @@ def _measure_pair(pairs: Pairs, measure: Measure, order: tuple[str, str], number
         if fault := None if new_numerics else numerics_fault(runs["base"], runs["head"]):
             pairs.failure = judge_failure(workload.case, workload, RunFailed(fault))
             return
-        faults = "; ".join(f"{side}: {fault}" for side in order for fault in runs[side].health.faults)
+        found = [f"{side}: {fault}" for side in order for fault in runs[side].health.faults]
+        faults = "; ".join(found or filter(None, [_unequal(runs["base"], runs["head"])]))
         if not faults:
             pairs.base.append(runs["base"])
             pairs.head.append(runs["head"])

@@ -81,6 +81,8 @@ class Measured(Record):
     """Keys a token attends to, where documents are masked: other documents are other work."""
     peak_memory_bytes: PositiveInt
     """Largest over the runs."""
+    yardstick_seconds: PositiveFloat | None
+    """What the cores gave when this was recorded: median over the runs. None on a GPU, whose driver tells."""
     first_losses: list[float]
     data: DataIdentity | None
     """What the losses belong to; None where the trainer brings data that the suite does not know."""

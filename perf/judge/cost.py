@@ -52,7 +52,7 @@ class CostChange:
     def __str__(self) -> str:
         if self.old is None:
             return f"{self.new.key}: none -> {_amount('flops', self.new.flops)} FLOPs a step"
-        if changed := _changed(self.old.counters, self.new.counters):
+        if changed := changed_counters(self.old.counters, self.new.counters):
             return f"{self.new.key}: {'; '.join(changed)}"
         return f"{self.new.key}: the same counts"
 
@@ -113,13 +113,13 @@ def judge_cost(cost: Cost, stored: Cost | None) -> CostJudgement:
     less = [name for name in judged if cost.counters[name] < stored.counters[name]]
     if not more and not less:
         return facts
-    said = _changed(stored.counters, cost.counters, more or less)
+    said = changed_counters(stored.counters, cost.counters, more or less)
     if operators := _operators(stored, cost):
         said.append(f"operators: {operators}")
     if differences:
         said.append(f"the baseline was counted with other versions: {', '.join(differences)}")
     if more:
-        also = _changed(stored.counters, cost.counters, less)
+        also = changed_counters(stored.counters, cost.counters, less)
         said += [f"less, too: {'; '.join(also)}"] if also else []
         return _ends(facts, Verdict.REGRESSION, *said, f"where that is meant, record it with {refresh}")
     stale = f"a stale baseline hides the next regression, record it with {refresh}"
@@ -136,7 +136,7 @@ def _ends(facts: CostJudgement, verdict: Verdict, *reasons: str) -> CostJudgemen
     return facts.model_copy(update={"verdict": verdict, "reasons": reasons})
 
 
-def _changed(then: Mapping[str, int], now: Mapping[str, int], names: Iterable[str] | None = None) -> list[str]:
+def changed_counters(then: Mapping[str, int], now: Mapping[str, int], names: Iterable[str] | None = None) -> list[str]:
     """`step.calls 2,400 -> 2,432 (+1.3 %)`, the largest change first; of a peak also what it is made of."""
     if names is None:
         names = [name for name in now if now[name] != then.get(name) and not name.endswith(_INFORMATIVE)]

@@ -127,7 +127,7 @@ def _unfit(runs: list[Run], values: list[float], max_spread: float, peak_tflops:
     spread = compare.relative_spread(values)
     if spread > max_spread:
         return (
-            f"expected a spread between runs of at most {percent(max_spread)}, got {percent(spread)} over "
+            f"expected a spread between runs of at most {percent(max_spread)}, got {spread:.2%} over "
             f"{len(values)} runs: measure on a quieter machine, or allow it with --perf-max-spread"
         )
     return None
@@ -153,6 +153,7 @@ def _measured(runs: list[Run], values: list[float]) -> Measured:
         convention_version=convention.version,
         mean_attended=first.mean_attended,
         peak_memory_bytes=max(throughput.peak_memory(run) for run in runs),
+        yardstick_seconds=_median_yardstick(runs),
         first_losses=[_rounded(loss) for loss in first_losses(first)],
         data=first.data,
         startup_seconds=_rounded(median(run.startup_seconds for run in runs)),
@@ -162,6 +163,11 @@ def _measured(runs: list[Run], values: list[float]) -> Measured:
         recorded=datetime.now(UTC).isoformat(timespec="seconds"),
         accepted_slower=None,
     )
+
+
+def _median_yardstick(runs: list[Run]) -> float | None:
+    found = [seconds for seconds in map(throughput.yardstick, runs) if seconds is not None]
+    return _rounded(median(found)) if len(found) == len(runs) else None
 
 
 def _rounded(value: float) -> float:

@@ -16,6 +16,7 @@ from perf.judge.compare import Spread, Tolerance, percent
 from perf.judge.comparison import Comparison
 from perf.judge.validity import faults
 from perf.measure import flops, throughput
+from perf.measure.device import core_fault
 from perf.measure.run import Run, RunFailed
 from perf.records import Record
 
@@ -285,8 +286,19 @@ def _faults(
     found = []
     for run in runs:
         said = faults(run, peak_tflops=peak_tflops, reference=reference, convention=convention)
-        found += [f"run {run.id}: {fault}" if len(runs) > 1 else fault for fault in said]
+        if isinstance(baseline, Measured) and (fault := _machine_fault(run, baseline)):
+            said.append(fault)
+        found += [f"run {run.id}: {fault}" if len(runs) > 1 else fault for fault in dict.fromkeys(said)]
     return found
+
+
+def _machine_fault(run: Run, baseline: Measured) -> str | None:
+    """Why the machine is not what it was when the baseline was recorded; None where it is, or where that is unknown."""
+    # The piece of work is Python's: another Python takes another time. Where the load of others cannot be told, the
+    # suite may share its cores, and this would tell that and no more.
+    if run.health.foreign_cores is None or run.software.get("python") != baseline.software.get("python"):
+        return None
+    return core_fault(throughput.yardstick(run), baseline.yardstick_seconds)
 
 
 def _formula_faults(facts: Judgement, baseline: Published | Measured, runs: Sequence[Run]) -> list[str]:

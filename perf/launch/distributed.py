@@ -80,11 +80,11 @@ def trainer_object(trainer: str) -> str:
 class RunHost:
     """One run host process, in a process session of its own. Killed whole, with every rank in it."""
 
-    def __init__(self, side: Side, preload: list[str], device: str, folder: Path) -> None:
+    def __init__(self, side: Side, preload: list[str], device: str, folder: Path, loop: Path = _LOOP) -> None:
         settings = {
             "parent": os.getpid(),
             "launcher": str(_HERE / "local.py"),
-            "loop": str(_LOOP),
+            "loop": str(loop),
             "checkout": str(side.checkout) if side.checkout else None,
             "preload": preload,
             "software": list(SOFTWARE),
@@ -267,10 +267,10 @@ class Distributed:
             )
             lines = [Lines(folder / f"rank-{rank}.jsonl", rank) for rank in range(workload.ranks)]
             window = GpuWindow(workload.ranks if device == "cuda" else 0)
-            first_step = self._follow(host, lines, workload, window, progress)
-            health = self._health(device, lines[0].samples or {}, window)
+            first_step = follow(host, lines, workload, window, progress=progress, step_timeout=self.step_timeout)
+            health = health_of(self.machine, device, lines[0].samples or {}, window)
         except RunFailed as error:
-            error.detail = error.detail or _rank_logs(folder)
+            error.detail = error.detail or rank_logs(folder)
             raise
         finally:
             if not host.end_run():
@@ -307,47 +307,55 @@ class Distributed:
             self._hosts[key] = host
         return self._hosts[key], key
 
-    def _health(self, device: str, samples: dict[str, Any], window: GpuWindow) -> Health:
-        """Of the measured window: what the GPUs' driver says, or on a CPU who else kept it busy."""
-        if device == "cuda":
-            return window.close()
-        foreign = None
-        # Where /proc/stat speaks of more cores than we may use, others' work on those would be called foreign.
-        if self.machine.cpu.count == os.cpu_count():
-            foreign = (samples["busy_cpu_seconds"] - samples["own_cpu_seconds"]) / samples["window_seconds"]
-        faults, notes = cpu_faults(foreign)
-        return Health(foreign_cores=foreign, faults=faults, notes=notes)
 
-    def _follow(
-        self, host: RunHost, lines: list[Lines], workload: Workload, window: GpuWindow, progress: Progress
-    ) -> float:
-        """Follow the ranks' lines until all have ended. Returns when the first step was done, monotonic seconds."""
-        first_step, last_line = 0.0, time.monotonic()
-        while True:
-            answers = host.answers(_POLL_SECONDS)
-            if sum(rank.read() for rank in lines):
-                last_line = time.monotonic()
-                step = min(rank.steps for rank in lines)
-                if step and not first_step:
-                    first_step = last_line
-                if step <= workload.warmup:
-                    window.open()  # again with every step of the warm-up: the last one opens the measured window
-                progress(step, lines[0].note)
-            for answer in answers:
-                if answer["event"] == "ended":
-                    for rank in lines:
-                        rank.read()
-                    _check_exits(answer["exits"], lines)
-                    return first_step or time.monotonic()
-            if time.monotonic() - last_line > self.step_timeout:
-                least = min(rank.progress for rank in lines)
-                behind = [rank for rank in lines if rank.progress == least]
-                raise RunFailed(
-                    f"hung: no step from any rank for {self.step_timeout:.0f} s; the run stands at {behind[0].where()} "
-                    f"of {workload.warmup + workload.steps} steps (--perf-step-timeout sets the limit)",
-                    # Ranks at one step wait for each other: which of them is at fault cannot be told.
-                    rank=behind[0].rank if len(behind) == 1 else None,
-                )
+def health_of(machine: Machine, device: str, samples: dict[str, Any], window: GpuWindow) -> Health:
+    """Of the measured window: what the GPUs' driver says, or on a CPU who else kept it busy."""
+    if device == "cuda":
+        return window.close()
+    foreign = None
+    # Where /proc/stat speaks of more cores than we may use, others' work on those would be called foreign.
+    if machine.cpu.count == os.cpu_count() and samples["window_seconds"]:
+        foreign = (samples["busy_cpu_seconds"] - samples["own_cpu_seconds"]) / samples["window_seconds"]
+    faults, notes = cpu_faults(foreign)
+    return Health(foreign_cores=foreign, faults=faults, notes=notes)
+
+
+def follow(
+    host: RunHost,
+    lines: list[Lines],
+    workload: Workload,
+    window: GpuWindow,
+    *,
+    progress: Progress,
+    step_timeout: float,
+) -> float:
+    """Follow the ranks' lines until all have ended. Returns when the first step was done, monotonic seconds."""
+    first_step, last_line = 0.0, time.monotonic()
+    while True:
+        answers = host.answers(_POLL_SECONDS)
+        if sum(rank.read() for rank in lines):
+            last_line = time.monotonic()
+            step = min(rank.steps for rank in lines)
+            if step and not first_step:
+                first_step = last_line
+            if step <= workload.warmup:
+                window.open()  # again with every step of the warm-up: the last one opens the measured window
+            progress(step, lines[0].note)
+        for answer in answers:
+            if answer["event"] == "ended":
+                for rank in lines:
+                    rank.read()
+                _check_exits(answer["exits"], lines)
+                return first_step or time.monotonic()
+        if time.monotonic() - last_line > step_timeout:
+            least = min(rank.progress for rank in lines)
+            behind = [rank for rank in lines if rank.progress == least]
+            raise RunFailed(
+                f"hung: no step from any rank for {step_timeout:.0f} s; the run stands at {behind[0].where()} "
+                f"of {workload.warmup + workload.steps} steps (--perf-step-timeout sets the limit)",
+                # Ranks at one step wait for each other: which of them is at fault cannot be told.
+                rank=behind[0].rank if len(behind) == 1 else None,
+            )
 
 
 def _check_exits(exits: list[dict[str, Any]], lines: list[Lines]) -> None:
@@ -449,7 +457,8 @@ def _tail(path: Path, lines: int = 30) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
 
-def _rank_logs(folder: Path) -> str:
+def rank_logs(folder: Path) -> str:
+    """The ends of what the ranks of a run printed."""
     return "\n".join(
         f"--- {path.name}\n{_tail(path)}" for path in sorted(folder.glob("rank-*.log")) if path.stat().st_size
     )

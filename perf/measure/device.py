@@ -3,6 +3,7 @@
 The reader of NVML hands plain numbers to small pure functions, which alone decide what makes a run invalid.
 """
 
+import math
 import os
 import platform
 import re
@@ -333,6 +334,8 @@ def _asked(question: Any) -> Any:
 
 # Health
 
+YARDSTICK_LIMIT = 0.10
+"""How much longer or shorter the fixed piece of work may take on the same machine."""
 FOREIGN_CORES_LIMIT = 0.05
 """Cores kept busy by others above which a CPU run is disturbed: it finds loads of 0.3 cores (27 of 27)."""
 
@@ -416,6 +419,21 @@ def cpu_faults(foreign_cores: float | None) -> Findings:
     if foreign_cores > FOREIGN_CORES_LIMIT:
         return (f"other processes kept {foreign_cores:.2f} cores busy (limit {FOREIGN_CORES_LIMIT})",), ()
     return (), ()
+
+
+def core_fault(yardstick: float | None, reference: float | None) -> str | None:
+    """Why a CPU was not what it was: the suite's fixed piece of work took another time than in `reference`.
+
+    No counter of a guest shows that somebody else's work shares its cores from outside. Both in seconds; None where one
+    is not known. Measured on a shared host: 1 to 4 % between runs that nothing disturbed, 10 to 80 % where steps took 5
+    to 55 % longer.
+    """
+    if yardstick is None or reference is None or abs(math.log(yardstick / reference)) <= math.log1p(YARDSTICK_LIMIT):
+        return None
+    return (
+        f"the machine's cores are not what they were: a fixed piece of work took {1e3 * yardstick:.2f} ms, "
+        f"{1e3 * reference:.2f} ms before (limit {YARDSTICK_LIMIT:.0%}): somebody else's work shares or shared them"
+    )
 
 
 class GpuWindow:

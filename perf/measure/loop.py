@@ -17,6 +17,7 @@ import json
 import math
 import os
 import socket
+import statistics
 import sys
 import time
 import traceback
@@ -212,10 +213,12 @@ def measure(
     _barrier(clock)
     clock.reset_peak()
     begin_cpu, begin = _cpu_seconds(watch), time.monotonic()
-    measured = []
+    measured, yardsticks = [], []
     for step in range(workload.steps):
         boundary = (step + 1) % workload.accumulation == 0 or step == workload.steps - 1
         measured.append(_step(trainer, clock, write, losses, workload.warmup + step, boundary=boundary))
+        if isinstance(clock, CpuClock):  # between steps, outside of what is timed
+            yardsticks.append(yardstick())
     clock.synchronize()
     end_cpu, end = _cpu_seconds(watch), time.monotonic()
     return {
@@ -224,11 +227,24 @@ def measure(
         "data_seconds": [data for _, _, _, data in measured],
         "optimizer_seconds": [clock.seconds(trained, done) for _, trained, done, _ in measured if done is not None],
         "losses": losses,
+        "yardstick_seconds": statistics.median(yardsticks) if yardsticks else None,
         "peak_memory_bytes": clock.peak_bytes(),
         "window_seconds": end - begin,
         "busy_cpu_seconds": end_cpu[0] - begin_cpu[0],
         "own_cpu_seconds": end_cpu[1] - begin_cpu[1],
     }
+
+
+def yardstick() -> float:
+    """Seconds that a fixed piece of work takes: what a core gives at this moment.
+
+    A plain loop of the interpreter notices at once when somebody else's work shares the core from outside this machine
+    (the other thread of the core, given to another guest of the same host), which no counter here shows.
+    """
+    begin, total = time.perf_counter(), 0
+    for value in range(10_000):
+        total += value * value
+    return time.perf_counter() - begin
 
 
 def _step(
@@ -256,7 +272,9 @@ class _Planted:
 
     def __init__(self, trainer: Any, clock: Clock, share: float) -> None:
         self._trainer, self._clock, self._share = trainer, clock, share
-        self.load, self.optimizer_step = trainer.load, trainer.optimizer_step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trainer, name)  # the other parts, and what it says of its data
 
     def forward_backward(self, batch: Any) -> Any:
         self._clock.synchronize()  # on a GPU, sleeping while work is queued would slow nothing

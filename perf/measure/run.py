@@ -1,7 +1,7 @@
 """A run: one fresh process group that trained one workload. Immutable, one file, written whole."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -43,12 +43,14 @@ class RankSamples(Record):
     """Load, forward and backward of one micro-step."""
     data_seconds: list[NonNegativeFloat]
     """The part of `seconds` that loading a batch took."""
-    optimizer_seconds: Seconds
-    """One per optimizer step within the measured window (not per micro-step)."""
+    optimizer_seconds: list[PositiveFloat]
+    """One per optimizer step within the measured window (not per micro-step); none where `seconds` include them."""
     losses: list[float]
     """One per step, the warm-up's first."""
     peak_memory_bytes: PositiveInt
     """Largest over the measured window: allocated on the GPU, or resident on a CPU."""
+    yardstick_seconds: PositiveFloat | None = None
+    """What a fixed piece of the suite's own work took between the measured steps, median; None on a GPU."""
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
@@ -88,6 +90,8 @@ class Run(Record):
     started: str
     """UTC, ISO 8601."""
     workload: Workload
+    source: Literal["measured", "reported"] = "measured"
+    """`reported` by a program about itself, and checked by the wall clock: of all its ranks in one."""
     device: Device
     software: dict[str, str]
     """Versions of what decides speed, as the measured side's interpreter has them."""
@@ -108,10 +112,13 @@ class Run(Record):
             raise ValueError(f"schema_version must be {SCHEMA}, got {self.schema_version}")
         if self.workload.attention == "varlen" and self.mean_attended is None:
             raise ValueError("mean_attended must be given where attention is varlen, got None")
-        expected, got = list(range(self.workload.ranks)), [samples.rank for samples in self.ranks]
+        expected = list(range(self.workload.ranks)) if self.source == "measured" else [0]
+        got = [samples.rank for samples in self.ranks]
         if expected != got:
-            raise ValueError(f"ranks must be 0..{self.workload.ranks - 1} in order, got {got}")
+            raise ValueError(f"ranks must be 0..{expected[-1]} in order, got {got}")
         for samples in self.ranks:
+            if self.source == "measured" and not samples.optimizer_seconds:
+                raise ValueError(f"rank {samples.rank}: optimizer_seconds must have an entry at least, got none")
             for field, wanted in (("seconds", self.workload.steps), ("warmup_seconds", self.workload.warmup)):
                 if len(getattr(samples, field)) != wanted:
                     raise ValueError(

@@ -45,6 +45,12 @@ def peak_memory(run: Run) -> int:
     return max(samples.peak_memory_bytes for samples in run.ranks)
 
 
+def yardstick(run: Run) -> float | None:
+    """Seconds of the suite's fixed piece of work on the slowest rank's core; None where it was not measured."""
+    found = [samples.yardstick_seconds for samples in run.ranks]
+    return None if None in found else max(filter(None, found))
+
+
 def data_share(run: Run) -> float:
     """The part of the steps' time that loading took, 0 to 1, of the rank where it is largest."""
     return max(sum(samples.data_seconds) / sum(samples.seconds) for samples in run.ranks)
@@ -94,6 +100,7 @@ def _step_seconds(run: Run) -> "NDArray[float64]":
     import numpy as np
 
     step = np.median(np.array([samples.seconds for samples in run.ranks]), axis=1)
-    optimizer = np.array([np.median(samples.optimizer_seconds) for samples in run.ranks])
+    # A program that reports itself tells the two not apart.
+    optimizer = np.array([np.median(samples.optimizer_seconds or [0.0]) for samples in run.ranks])
     seconds: NDArray[float64] = step + optimizer / run.workload.accumulation
     return seconds

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from perf.cost.record import Cost
+from perf.judge.cost import changed_counters
 from perf.measure.run import Run
 from perf.measure.throughput import peak_memory
 
@@ -51,6 +53,14 @@ def beside(base: Sequence[Run], head: Sequence[Run]) -> list[str]:
     )
     shown = [(name, unit, of(values[0]), of(values[1])) for name, unit, values, of in figures]
     return [f"{name}: {old:.2f} -> {new:.2f} {unit}" for name, unit, old, new in shown if old or new]
+
+
+def count_differences(base: Cost, head: Cost) -> list[str]:
+    """What a full-size step of head must do and the base's need not, counted: whether head does more work."""
+    changed = changed_counters(base.counters, head.counters)
+    if not changed:
+        return ["counted at full size: both sides do the same work"]
+    return ["counted at full size, base -> head:", *(f"  {each}" for each in changed)]
 
 
 def _rows(base: Mapping[str, float], head: Mapping[str, float], whole: float) -> list[str]:

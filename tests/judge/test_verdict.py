@@ -45,6 +45,7 @@ def make_baseline(*tgs, workload=None, **overrides):
         "convention_version": 1,
         "mean_attended": None,
         "peak_memory_bytes": 1 << 30,
+        "yardstick_seconds": None,
         "first_losses": list(LOSSES),
         "data": DATA,
         "startup_seconds": 2.0,

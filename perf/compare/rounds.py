@@ -1,0 +1,172 @@
+"""Measures several trainers on one case in rounds: A B C, C B A, .. so that the machine's drift meets all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+from perf.cases import Case, Workload
+from perf.compare.side_by_side import SideBySide, Status, System, figures
+from perf.judge.compare import geometric_mean, percent
+from perf.judge.validity import NUM_LOSSES, faults
+from perf.launch.programs import Skipped
+from perf.measure import flops, throughput
+from perf.measure.device import peak_tflops
+from perf.measure.run import Run, RunFailed
+from perf.trainers.described import Description, is_described, load
+
+if TYPE_CHECKING:
+    from perf.session import Session
+
+DEFAULT_ROUNDS = 3
+DISTURBED_ATTEMPTS = 3
+"""Runs in place of one that something disturbed, before the system is called invalid."""
+LOSS_TOLERANCE = 0.01
+"""Relative, of the mean loss of a step: systems round and weigh ranks differently; another job differs by more."""
+
+
+@dataclass(kw_only=True)
+class _Entry:
+    """One system on its way through the rounds."""
+
+    trainer: str
+    workload: Workload
+    description: Description | None
+    runs: list[Run] = field(default_factory=list)
+    status: Status = "measured"
+    reason: str = ""
+    detail: str = ""
+    command: str = ""
+    repeated: int = 0
+
+    @property
+    def title(self) -> str:
+        if self.description is not None:
+            return self.description.title
+        return f"native ({self.workload.engine})" if self.trainer == "native" else self.trainer
+
+    def leave(self, status: Status, reason: str, detail: str = "") -> None:
+        """Drop out of the rounds."""
+        self.status, self.reason, self.detail = status, reason, detail
+
+
+def compare(session: "Session", case: Case) -> tuple[SideBySide, str]:
+    """Measure every trainer of the session on `case`; what came of it, and what failing programs printed.
+
+    Raises:
+        RunFailed: where the case cannot be cut to this machine.
+        FileError: for a description that cannot be used.
+    """
+    entries = [
+        _Entry(
+            trainer=trainer,
+            workload=session.resolve(case, trainer).workload,
+            description=load(trainer) if is_described(trainer) else None,
+        )
+        for trainer in session.options.trainers
+    ]
+    for entry in entries:
+        if entry.description is not None:
+            try:
+                session.programs.check(entry.description, entry.workload)
+            except Skipped as reason:
+                entry.leave("skipped", str(reason))
+    rounds = session.options.runs_per_case or DEFAULT_ROUNDS
+    # With one system alone there is nothing to compare.
+    if sum(entry.status == "measured" for entry in entries) > 1:
+        for number in range(rounds):
+            for entry in entries if number % 2 == 0 else entries[::-1]:
+                if entry.status == "measured":
+                    _measure(session, entry, number, rounds)
+    first = next((entry for entry in entries if entry.status == "measured" and entry.runs), None)
+    if first is not None:
+        for entry in entries:
+            if entry.status == "measured" and (fault := _numerics_fault(first, entry)):
+                entry.leave("invalid", fault)
+    device = session.device_of(entries[0].workload)
+    found = SideBySide(
+        case=case.id,
+        title=case.model.title,
+        length=case.length,
+        workload=entries[0].workload,
+        device=device,
+        rounds=rounds,
+        convention=flops.DEFAULT,
+        systems=tuple(_system(entry, first, peak_tflops(device, entry.workload.dtype)) for entry in entries),
+    )
+    return found, "\n".join(f"--- {entry.title}\n{entry.detail}" for entry in entries if entry.detail)
+
+
+def _measure(session: "Session", entry: _Entry, number: int, rounds: int) -> None:
+    """One run that can be trusted, or none and the system drops out."""
+    fault = ""
+    for attempt in range(1, DISTURBED_ATTEMPTS + 1):
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        title = f"{entry.workload.case} {entry.workload.scale}, round {number + 1} of {rounds}, {entry.title}{again}"
+        try:
+            run, entry.command = session.once(entry.workload, title)
+        except RunFailed as failure:
+            status: Status = "out of memory" if "out of memory" in failure.cause.lower() else "invalid"
+            entry.leave(status, f"expected a run of all its steps, got none: {failure}", failure.detail)
+            return
+        wrong = faults(run, peak_tflops=peak_tflops(run.device, run.workload.dtype))
+        session.keep(run, replaced=bool(wrong))
+        if not wrong:
+            entry.runs.append(run)
+            return
+        entry.repeated += 1
+        fault = wrong[0]
+    entry.leave("invalid", f"{DISTURBED_ATTEMPTS} runs of round {number + 1} cannot be trusted: {fault}")
+
+
+def _numerics_fault(first: _Entry, entry: _Entry) -> str | None:
+    """Why two systems did not train the same; None where they did, or do not say what they trained on."""
+    expected, got = first.runs[0], entry.runs[0]
+    if expected.data is None or expected.data != got.data:
+        return None
+    for step, (want, came) in enumerate(zip(_losses(expected), _losses(got), strict=False)):
+        if abs(came - want) > LOSS_TOLERANCE * abs(want):
+            return (
+                f"expected {first.title}'s loss {want:.4f} at step {step} within {percent(LOSS_TOLERANCE)}, got "
+                f"{came:.4f}: something else is trained"
+            )
+    return None
+
+
+def _losses(run: Run) -> list[float]:
+    """Mean over the ranks, of the first steps."""
+    return [fmean(losses) for losses in zip(*(samples.losses[:NUM_LOSSES] for samples in run.ranks), strict=True)]
+
+
+def _system(entry: _Entry, first: _Entry | None, peak: float | None) -> System:
+    description = entry.description
+    notes = list(description.footnotes) if description else []
+    if entry.repeated:
+        notes.append(f"{entry.repeated} disturbed runs were measured again")
+    facts = System(
+        trainer=entry.trainer,
+        title=entry.title,
+        status=entry.status,
+        reason=entry.reason,
+        command=entry.command,
+        software=entry.runs[0].software if entry.runs else {},
+        footnotes=tuple(notes),
+    )
+    if entry.status != "measured" or first is None or not entry.runs:
+        return facts
+    tgs = [throughput.tgs(run) for run in entry.runs]
+    reached = geometric_mean([throughput.tflops(run) for run in entry.runs])
+    return facts.model_copy(
+        update={
+            **figures(tgs, _speeds(first)),
+            "tgs_of_runs": tuple(tgs),
+            "tflops": reached,
+            "peak_share": reached / peak if peak else None,
+            "peak_memory_bytes": max(throughput.peak_memory(run) for run in entry.runs),
+            "startup_seconds": median(run.startup_seconds for run in entry.runs),
+        }
+    )
+
+
+def _speeds(entry: _Entry) -> Sequence[float]:
+    return [throughput.tgs(run) for run in entry.runs]

@@ -1,0 +1,317 @@
+"""Runs described programs (perf/trainers/described.py) on a workload, and checks what they claim by the wall clock.
+
+A program is started by a run host, as ranks are: it is watched, hangs are ended, and nothing of it is left behind.
+"""
+
+import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from perf.cases.workload import Workload
+from perf.files import FileError, check_record, write_whole
+from perf.launch.distributed import Data, Progress, RunHost, Side, follow, health_of, rank_logs
+from perf.launch.lines import Lines
+from perf.measure.device import SOFTWARE, GpuWindow, Machine
+from perf.measure.run import RankSamples, Run, RunFailed
+from perf.trainers import described
+from perf.trainers.described import Claimed, Description
+from perf.trainers.export import Exported, exported
+
+_PROGRAM = Path(__file__).resolve().parent / "program.py"
+_ASK = """
+import importlib.metadata as metadata, importlib.util, json, platform, sys
+found = {"python": platform.python_version()}
+for name in json.loads(sys.argv[2]):
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found if importlib.util.find_spec(sys.argv[1]) else None))
+"""
+CLOCK_SHARE, CLOCK_SECONDS = 0.1, 0.3
+"""How much faster a program may claim to be than its output showed: lines are buffered, and seen some time later."""
+LEARNING_RATE = 2e-5
+WARMUP_SHARE = 0.03
+
+
+class Skipped(Exception):
+    """A program that is not there, or cannot do what is asked; the message says why, and what to do."""
+
+
+@dataclass(kw_only=True)
+class Programs:
+    """Described programs, on demand. Used as a context: its processes and files are gone at the end."""
+
+    machine: Machine
+    data: Data
+    cache: Path
+    step_timeout: float
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Interpreters of systems that do not live in this one's environment, by name."""
+    _hosts: dict[str, RunHost] = field(default_factory=dict)
+    _software: dict[str, dict[str, str] | None] = field(default_factory=dict)
+    _folder: Path | None = None
+
+    def __enter__(self) -> Self:
+        self._folder = Path(tempfile.mkdtemp(prefix=f"trainpace-{os.getpid()}-"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in self._hosts.values():
+            host.kill()
+        self._hosts.clear()
+        assert self._folder
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def check(self, description: Description, workload: Workload) -> None:
+        """See whether the program can be run on `workload`.
+
+        Raises:
+            Skipped: where it is not installed, or cannot do what the workload asks for.
+        """
+        if self._versions(description) is None:
+            where = self._python(description)
+            raise Skipped(
+                f"{description.title} is not installed for {where}: `{description.install}`, then name its interpreter "
+                f"with --perf-trainer-python {description.name}=VENV/bin/python"
+            )
+        if reason := described.cannot(description, workload, device=self._device(workload)):
+            raise Skipped(f"{description.title} cannot train {workload.case} as it is: {reason}")
+
+    def run(
+        self, workload: Workload, description: Description, *, progress: Progress = lambda *_: None
+    ) -> tuple[Run, str]:
+        """Train `workload` once with the program; the run, and the command that was run.
+
+        Raises:
+            Skipped: as `check`.
+            RunFailed: where the program ended without its steps, or what it wrote cannot be read.
+            FileError: for a description that cannot be used.
+        """
+        assert self._folder, "used outside its `with`"
+        self.check(description, workload)
+        device = self._device(workload)
+        progress(0, "writing the workload")
+        given = exported(workload, self.data, self.cache)
+        host = self._host(device)
+        run_id = uuid.uuid4().hex[:12]
+        folder = self._folder / run_id
+        folder.mkdir()
+        values = placeholders(
+            workload, given, work=folder, python=self._python(description), device=device, cores=self.machine.cpu.count
+        )
+        where = f"the description of {description.name}"
+        try:
+            for name, text in description.files.items():
+                write_whole(folder / name, described.filled(text, values, where=f"{where}, {name}"))
+            write_whole(folder / "zero3.json", json.dumps(zero3(workload), indent=1))
+            command = [described.filled(part, values, where=where) for part in description.command]
+            environment = {
+                name: described.filled(text, values, where=where) for name, text in description.environment.items()
+            }
+            began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+            host.start_run(
+                id=run_id,
+                folder=str(folder),
+                workload={"ranks": 1},
+                pin=False,
+                watch=[os.getpid()],
+                program={
+                    "command": command,
+                    "environment": environment,
+                    "progress": description.progress,
+                    "accumulation": workload.accumulation,
+                    "warmup": workload.warmup,
+                },
+            )
+            lines = Lines(folder / "rank-0.jsonl", 0)
+            window = GpuWindow(workload.ranks if device == "cuda" else 0)
+            first_step = follow(host, [lines], workload, window, progress=progress, step_timeout=self.step_timeout)
+            seen = lines.samples or {}
+            path = described.newest(described.filled(description.reading.path, values, where=where))
+            claimed = described.read_claims(description.reading, path, ranks=workload.ranks)
+            samples = samples_of(claimed, workload, place=seen["place"], peak_memory_bytes=seen["peak_memory_bytes"])
+            health = health_of(self.machine, device, seen, window)
+            faults = claim_faults(claimed, workload, wall=seen["wall_seconds"], seen=seen["seen_seconds"])
+        except RunFailed as error:
+            error.detail = error.detail or rank_logs(folder)
+            raise
+        except FileError as error:
+            raise RunFailed(
+                f"what {description.title} wrote cannot be used: {error}", detail=rank_logs(folder)
+            ) from None
+        finally:
+            if not host.end_run():
+                host.kill()
+                self._hosts.pop(device)
+            shutil.rmtree(folder, ignore_errors=True)
+        fields = {
+            "id": run_id,
+            "started": started,
+            "workload": workload,
+            "source": "reported",
+            "device": self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
+            "software": self._versions(description),
+            "data": given.identity,
+            "startup_seconds": first_step - began,
+            "ranks": [samples],
+            "health": health.model_copy(update={"faults": (*health.faults, *faults)}),
+        }
+        try:
+            run = check_record(fields, Run, where="the samples cannot be used")
+        except FileError as error:
+            raise RunFailed(str(error)) from None
+        told = [f"{name}={shlex.quote(text)}" for name, text in environment.items()]
+        return run, shlex.join([*told, *command]) if not told else " ".join([*told, shlex.join(command)])
+
+    def _host(self, device: str) -> RunHost:
+        if device not in self._hosts:
+            assert self._folder
+            host = RunHost(Side(python=sys.executable), [], device, self._folder, loop=_PROGRAM)
+            try:
+                host.wait_ready()
+            except BaseException:
+                host.kill()
+                raise
+            self._hosts[device] = host
+        return self._hosts[device]
+
+    def _device(self, workload: Workload) -> str:
+        return "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
+
+    def _python(self, description: Description) -> str:
+        return self.pythons.get(description.name, sys.executable)
+
+    def _versions(self, description: Description) -> dict[str, str] | None:
+        """Versions in the program's interpreter; None where the program is not there."""
+        if description.name not in self._software:
+            names = json.dumps(sorted({*SOFTWARE, *description.software}))
+            command = [self._python(description), "-c", _ASK, description.module, names]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+                self._software[description.name] = json.loads(done.stdout)
+            except (OSError, subprocess.CalledProcessError, ValueError):
+                self._software[description.name] = None
+        return self._software[description.name]
+
+
+def placeholders(
+    workload: Workload, given: Exported, *, work: Path, python: str, device: str, cores: int
+) -> dict[str, str]:
+    """What a description's placeholders stand for."""
+    micro_steps = workload.warmup + workload.steps
+    steps = math.ceil(micro_steps / workload.accumulation)
+
+    def said(truth: bool) -> str:
+        return "true" if truth else "false"
+
+    return {
+        "python": python,
+        "bin": str(Path(python).parent),
+        "here": str(described.BUILT_IN),
+        "work": str(work),
+        "model": str(given.folder / "model"),
+        "tokens": str(given.folder / "tokens"),
+        "parquet": str(given.folder / "parquet" / "train.parquet"),
+        "parquet_folder": str(given.folder / "parquet"),
+        "zero3": str(work / "zero3.json"),
+        "case": workload.case,
+        "model_name": workload.model,
+        "sequence": str(workload.sequence),
+        "ranks": str(workload.ranks),
+        "sp": str(workload.sp),
+        "accumulation": str(workload.accumulation),
+        "optimizer_steps": str(steps),
+        "micro_steps": str(micro_steps),
+        "learning_rate": repr(LEARNING_RATE),
+        "warmup_steps": str(max(1, math.ceil(WARMUP_SHARE * steps))),
+        "bf16": said(workload.dtype == "bf16"),
+        "use_cpu": said(device == "cpu"),
+        "device": device,
+        "threads": str(max(1, cores // workload.ranks)),
+    }
+
+
+def zero3(workload: Workload) -> dict[str, Any]:
+    """DeepSpeed's configuration: what the native trainer's engine has, with the figures that a program fills in."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": workload.accumulation,
+        "gradient_clipping": 1.0,
+        "bf16": {"enabled": workload.dtype == "bf16"},
+        "zero_optimization": {"stage": 3, **workload.thresholds},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1 << 30,
+    }
+
+
+def samples_of(claimed: Claimed, workload: Workload, *, place: str, peak_memory_bytes: int) -> RankSamples:
+    """What a program claims, in this suite's steps: an optimizer step's time, its optimizer included, is shared by its
+    micro-steps.
+
+    Raises:
+        RunFailed: where it logged other steps than were asked for.
+    """
+    wanted = math.ceil((workload.warmup + workload.steps) / workload.accumulation)
+    if len(claimed.seconds) != wanted:
+        raise RunFailed(f"expected a record of each of {wanted} optimizer steps, got {len(claimed.seconds)}")
+    count = workload.warmup + workload.steps
+
+    def spread(values: Sequence[float], share: int) -> list[float]:
+        return [value / share for value in values for _ in range(workload.accumulation)][:count]
+
+    seconds = spread(claimed.seconds, workload.accumulation)
+    return RankSamples(
+        rank=0,
+        place=place,
+        warmup_seconds=seconds[: workload.warmup],
+        seconds=seconds[workload.warmup :],
+        data_seconds=[0.0] * workload.steps,
+        optimizer_seconds=[],
+        losses=spread(claimed.losses, 1) if claimed.losses else [0.0] * count,
+        peak_memory_bytes=max(1, peak_memory_bytes),
+    )
+
+
+def claim_faults(claimed: Claimed, workload: Workload, *, wall: float, seen: Sequence[float]) -> list[str]:
+    """Why what a program claims cannot be true: another number of tokens, or a speed that the wall clock denies.
+
+    All its tokens over the whole life of the process are the least that it can have reached; the tokens of the steps
+    that its output showed one after the other, over that time, the most.
+
+    Args:
+        claimed: seconds and tokens of each optimizer step.
+        workload: what it was asked to train.
+        wall: seconds that the process lived.
+        seen: seconds after its start at which its output showed each step.
+    """
+    tokens = workload.rank_tokens * workload.accumulation
+    for step, got in enumerate(claimed.tokens or ()):
+        if abs(got - tokens) > 0.01 * tokens:
+            return [f"expected {tokens} tokens a rank in optimizer step {step}, got {got:g}: another job was trained"]
+    least = tokens * len(claimed.seconds) / wall
+    later = claimed.seconds[1:]
+    most = math.inf
+    shown = seen[-1] - seen[0] if len(seen) > 1 else 0.0
+    if later and shown > CLOCK_SECONDS:
+        most = tokens * (len(seen) - 1) / max(shown * (1 - CLOCK_SHARE) - CLOCK_SECONDS, 1e-9)
+    reached = tokens * len(later) / sum(later) if later else tokens / claimed.seconds[0]
+    if least <= reached <= most:
+        return []
+    return [
+        f"claims {reached:.1f} tokens per GPU per second, and the wall clock allows {least:.1f} (all tokens over "
+        f"{wall:.1f} s of the process) to {most:.1f} (between its first and its last step's line)"
+    ]
