@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument("device", help="h100-sxm5-80gb, say; another name lists those that are known")
     predict.add_argument("--network", type=float, metavar="GB/S", help="between nodes, what a GPU gets, one direction")
     predict.set_defaults(run=_predict)
+    published = commands.add_parser("published", help="the published table: its formula checked, its charts drawn")
+    published.add_argument("--report", type=Path, metavar="DIR", help="write table, charts and page into DIR")
+    published.set_defaults(run=_published)
     commands.add_parser("schema", help="print the JSON schema of results.json").set_defaults(run=_schema)
     options = parser.parse_args(arguments)
     return int(options.run(options))
@@ -69,6 +72,21 @@ def _predict(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
+
+
+def _published(options: argparse.Namespace) -> int:
+    from perf.files import FileError
+    from perf.report.published import render, rows, write
+
+    try:
+        found = rows()
+        if options.report:
+            write(found, options.report)
+    except (FileError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 4
+    print(render(found, width=shutil.get_terminal_size((160, 24)).columns), end="")
     return 0
 
 

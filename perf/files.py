@@ -16,12 +16,12 @@ class FileError(ValueError):
     """A file that cannot be used: the message names the file, the place in it, what was expected and what came."""
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path` through a temporary file beside it, synced and renamed: whole or not at all."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` through a temporary file beside it, synced and renamed: whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

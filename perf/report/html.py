@@ -28,7 +28,7 @@ class Cell:
     value: float | None = None
     """What the column is sorted by; without it, the text."""
     link: str | None = None
-    """Name of a chart on the same page."""
+    """Name of a chart, a picture or a listing on the same page."""
     kind: str = ""
     """A verdict, for its colour: words and signs say the same."""
 
@@ -87,6 +87,26 @@ def chart(name: str, how: str, data: Mapping[str, Any], *, title: str, notes: It
     )
 
 
+def picture(name: str, svg: str, *, words: str) -> Fragment:
+    """A drawn SVG, as an image, in which nothing runs.
+
+    Args:
+        name: of the figure, unique on the page; a Cell's link leads to it.
+        svg: the whole file, its title in it.
+        words: the same for those who do not see it.
+    """
+    data = base64.b64encode(svg.encode()).decode()
+    return Fragment(
+        f'<figure id="{html.escape(name)}">'
+        f'<img alt="{html.escape(words)}" src="data:image/svg+xml;base64,{data}"></figure>'
+    )
+
+
+def listing(name: str, title: str, text: str) -> Fragment:
+    """Text of a machine, a command, as it is; a Cell's link leads to it."""
+    return Fragment(f'<h3 id="{html.escape(name)}">{html.escape(title)}</h3>\n<pre>{html.escape(text)}</pre>')
+
+
 def page(title: str, *fragments: Fragment) -> str:
     """The whole page."""
     style, script = (HERE / "page.css").read_text("utf-8"), (HERE / "page.js").read_text("utf-8")
@@ -107,7 +127,7 @@ def page(title: str, *fragments: Fragment) -> str:
 </head>
 <body>
 <h1>{html.escape(title)}</h1>
-<noscript><p>The charts are drawn by the page's own script, which this browser does not run.</p></noscript>
+<noscript><p>The page's own script, which this browser does not run, sorts tables and draws what moves.</p></noscript>
 {body}
 <script>{script}</script>
 </body>

@@ -114,6 +114,15 @@ def render(device: str, *, network: float | None = None, width: int = PLAIN_WIDT
     return as_text(drawn, [(line, "") for line in lines], width, colour=False)
 
 
+def predicted_published() -> dict[str, float]:
+    """TGS of each published row, predicted from the counts of all and the figures of the others, by case.
+
+    Raises:
+        FileError: where the counted costs of the rows are missing.
+    """
+    return left_out(_rows(_costs()))
+
+
 def _assumed(parameters: Parameters, *, ours: bool) -> list[str]:
     network = parameters.network * (DATASHEETS[PUBLISHED_ON].node_bytes_per_second or 0)
     node = 8 * NODE_GPUS * network / 1e9
