@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 from perf.cases import PUBLISHED, Workload
+from perf.compare.side_by_side import SideBySide, System, figures
 from perf.measure.run import DataIdentity, Device, RankSamples, Run
 from perf.report.results import CaseResult, CostResult, Results, Versus
 
@@ -166,3 +167,47 @@ def make_slower(case: str = "llama2_7b-32k-sp1", **overrides: Any) -> CaseResult
 def make_results(*cases: CaseResult, **overrides: Any) -> Results:
     """The session of `cases`."""
     return Results(**{"exit_status": 0, "summary": f"{len(cases)} cases", "cases": cases, **overrides})
+
+
+def make_system(
+    trainer: str = "native", *tgs: float, first: tuple[float, ...] | None = None, **overrides: Any
+) -> System:
+    """A system of a comparison, measured where it is given its `tgs`, one a round, else skipped.
+
+    Args:
+        trainer: as it was asked for.
+        tgs: of its rounds.
+        first: of the first system's rounds; its own without.
+        overrides: fields of the System.
+    """
+    fields: dict[str, Any] = {"trainer": trainer, "title": trainer}
+    if tgs:
+        fields |= {
+            "status": "measured",
+            "tgs_of_runs": tgs,
+            **figures(tgs, first or tgs),
+            "tflops": 0.0123,
+            "peak_memory_bytes": 1 << 30,
+            "startup_seconds": 2.0,
+            "command": f"run {trainer}",
+            "software": {"python": "3.11.7", trainer: "1.0"},
+        }
+    else:
+        fields |= {"status": "skipped", "reason": f"{trainer} is not installed: `tox run -e peer-{trainer}`"}
+    return System(**{**fields, **overrides})
+
+
+def make_side_by_side(*systems: System, case: str = "llama2_7b-8k-sp1", **overrides: Any) -> SideBySide:
+    """A comparison on the mini cut of a published case; `overrides` are its fields."""
+    row = next(each for each in PUBLISHED if each.id == case)
+    fields: dict[str, Any] = {
+        "case": case,
+        "title": row.model.title,
+        "length": row.length,
+        "workload": make_workload(case),
+        "device": CPU,
+        "rounds": 3,
+        "convention": "xtuner",
+        "systems": systems,
+    }
+    return SideBySide(**{**fields, **overrides})

@@ -14,6 +14,7 @@ from perf.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
 
 Kind = Literal["measured", "published", "predicted"]
 
@@ -37,6 +38,8 @@ WIDEST = 8.8
 NARROWEST = 6.0
 FONT = 8.0
 """Points."""
+LONGEST = 40
+"""Characters of a name in the legend."""
 CHARACTER = 0.56
 """Width of a character / its size, roughly."""
 
@@ -132,7 +135,8 @@ def draw(title: str, bars: Sequence[Bar], *, notes: Iterable[str] = ()) -> Chart
     from matplotlib.style import context
 
     settings = {"svg.hashsalt": "trainpace", "svg.fonttype": "none", "hatch.linewidth": 0.7}
-    settings |= {"font.size": FONT, "font.sans-serif": ["DejaVu Sans"]}
+    # A name with two dollars is no formula.
+    settings |= {"text.parse_math": False, "font.size": FONT, "font.sans-serif": ["DejaVu Sans"]}
     # From matplotlib's own settings and not the user's, or the same bars would not give the same bytes.
     with context(["default", settings]):
         lengths = list(dict.fromkeys(bar.length for bar in bars))
@@ -141,10 +145,13 @@ def draw(title: str, bars: Sequence[Bar], *, notes: Iterable[str] = ()) -> Chart
         figure = Figure(figsize=(min(WIDEST, max(NARROWEST, 1 + 0.42 * slots)), HEIGHT), layout="constrained")
         axes = figure.add_subplot()
         figure.suptitle(title, x=0.01, ha="left", fontsize=FONT + 3, fontweight="bold")
-        _bars(axes, bars, lengths, series, points=72 * (figure.get_figwidth() - 0.8) / slots)
+        drawn = _bars(axes, bars, lengths, series, points=72 * (figure.get_figwidth() - 0.8) / slots)
         axes.set_ylabel("tokens per GPU per second (TGS)")
         entry = FONT * (6 + CHARACTER * max((len(_label(*each)) for each in series), default=0))
+        # Named here: matplotlib leaves out what it is told beside a bar, where that begins with an underscore.
         axes.legend(
+            drawn,
+            [_label(*each) for each in series],
             loc="lower left",
             bbox_to_anchor=(-0.01, 1.0),
             ncols=max(1, int(72 * (figure.get_figwidth() - 0.8) / entry)),
@@ -166,8 +173,9 @@ def draw(title: str, bars: Sequence[Bar], *, notes: Iterable[str] = ()) -> Chart
 
 def _bars(
     axes: "Axes", bars: Sequence[Bar], lengths: Sequence[str], series: Sequence[tuple[str, Kind]], *, points: float
-) -> None:
-    """Draw the bars and what belongs to each; `points` is the width of one."""
+) -> list["BarContainer"]:
+    """Draw the bars and what belongs to each, a container a series; `points` is the width of a bar."""
+    drawn = []
     systems = list(dict.fromkeys(system for system, _ in series))
     # As many groups as lengths, a bar's width between two groups.
     place = {length: number * (len(series) + 1) for number, length in enumerate(lengths)}
@@ -175,11 +183,10 @@ def _bars(
     for number, (system, kind) in enumerate(series):
         look = style(systems.index(system), kind)
         mine = [bar for bar in bars if (bar.system, bar.kind) == (system, kind)]
-        axes.bar(
+        container = axes.bar(
             [place[bar.length] + number for bar in mine],
             [bar.value or 0 for bar in mine],
             width=0.88,
-            label=_label(system, kind),
             color=look.fill,
             hatch=look.hatch,
             edgecolor="black",
@@ -187,11 +194,24 @@ def _bars(
             linewidth=1.9 if look.outline == "thick" else 0.9,
             zorder=2,
         )
+        drawn.append(container)
         for bar in mine:
             x, top = place[bar.length] + number, bar.high or bar.value or 0
             if bar.value is not None and bar.low is not None and bar.high is not None:
                 away = [[bar.value - bar.low], [bar.high - bar.value]]
-                axes.errorbar(x, bar.value, yerr=away, fmt="none", ecolor="black", capsize=3, linewidth=1.2, zorder=3)
+                # White below black, to be seen on every hatch.
+                for colour, width in (("white", 3.2), ("black", 1.2)):
+                    axes.errorbar(
+                        x,
+                        bar.value,
+                        yerr=away,
+                        fmt="none",
+                        ecolor=colour,
+                        capsize=3,
+                        capthick=width,
+                        linewidth=width,
+                        zorder=3,
+                    )
             axes.annotate(
                 _figure(bar),
                 (x, top),
@@ -211,10 +231,13 @@ def _bars(
     axes.grid(axis="y", color="#dddddd", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    return drawn
 
 
 def _label(system: str, kind: Kind) -> str:
-    return f"{system}, {kind}"
+    # Of a long name, a module's path say, the end tells most.
+    short = system if len(system) <= LONGEST else f"..{system[2 - LONGEST :]}"
+    return f"{short}, {kind}"
 
 
 def _figure(bar: Bar) -> str:

@@ -225,27 +225,33 @@ def render(
 
 
 def table(comparisons: Sequence[SideBySide], *, width: int) -> "Table":
-    """The table: the systems of a case below its id; a line a system from WIDE columns on, else stacked cells."""
+    """The table: the systems of a case below its id; a line a system from WIDE columns on.
+
+    Below, cells are stacked, and the status of a system without a number stands in place of the number.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    stacks = tuple((column,) for column in COLUMNS) if width >= WIDE else STACKED
+    wide = width >= WIDE
+    stacks = tuple((column,) for column in COLUMNS) if wide else STACKED
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    drawn.add_column("case\n  system" if width < WIDE else "case, system", overflow="fold")
+    drawn.add_column("case, system" if wide else "case\n  system", overflow="fold")
     for stack in stacks:
         drawn.add_column("\n".join(column.name for column in stack), justify="right", no_wrap=True)
-    drawn.add_column("status", overflow="fold")
+    if wide:
+        drawn.add_column("status", no_wrap=True)
     notes = footnotes(comparisons)
     for found in comparisons:
         drawn.add_row(Text(found.case, style="bold"))
         for name, system in zip(names(found), found.systems, strict=True):
-            cells = ["\n".join(column.text(system) for column in stack) for stack in stacks]
-            drawn.add_row(
-                Text(f"  {name}{_marks(system, notes)}"),
-                *map(Text, cells),
-                Text(system.status, style=STYLES[system.status]),
-            )
+            status = Text(system.status, style=STYLES[system.status])
+            cells = [Text("\n".join(column.text(system) for column in stack)) for stack in stacks]
+            if wide:
+                cells.append(status)
+            elif system.status != "measured":
+                cells = [status]
+            drawn.add_row(Text(f"  {name}{_marks(system, notes)}"), *cells)
         drawn.add_section()
     return drawn
 
@@ -357,7 +363,6 @@ def page(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mappi
                 # What is not known sorts below everything.
                 *(html.Cell(column.text(system), column.value(system) or 0.0) for column in COLUMNS),
                 html.Cell(system.status, kind=system.status),
-                html.Cell(system.reason or "-"),
             ]
         )
     pictures = [html.picture(name, chart.svg, words=chart.words) for name, chart in drawn.items()]
@@ -372,7 +377,7 @@ def page(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mappi
         "Training speed, side by side",
         html.paragraph(last_line(comparisons)),
         *pictures,
-        html.table(["case", "system", *(column.name for column in COLUMNS), "status", "why"], rows),
+        html.table(["case", "system", *(column.name for column in COLUMNS), "status"], rows),
         *(
             fragment
             for title, listed in _sections(comparisons, said, drawn)

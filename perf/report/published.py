@@ -105,18 +105,19 @@ def draw(found: Sequence[Row]) -> dict[str, Chart]:
         mine = [row for row in found if row.case.model == model]
         if any(row.predicted for row in mine):
             notes.append(_how_predicted(found))
-        drawn[f"{NAME}-{model.name}"] = charts.draw(model.title, _bars(mine), notes=notes)
+        drawn[f"{NAME}-{model.name}"] = charts.draw(model.title, bars(mine), notes=notes)
     return drawn
 
 
-def _bars(found: Sequence[Row]) -> list[Bar]:
-    bars = []
+def bars(found: Sequence[Row]) -> list[Bar]:
+    """What is published, and beside it what is predicted."""
+    drawn = []
     for row in found:
         group = charts.group(row.case.length, f"sp {row.case.sp}, {row.case.gpus} GPUs")
-        bars.append(Bar(system=SYSTEM, length=group, kind="published", value=row.published.tgs))
+        drawn.append(Bar(system=SYSTEM, length=group, kind="published", value=row.published.tgs))
         if row.predicted:
-            bars.append(Bar(system=SYSTEM, length=group, kind="predicted", value=row.predicted))
-    return bars
+            drawn.append(Bar(system=SYSTEM, length=group, kind="predicted", value=row.predicted))
+    return drawn
 
 
 # The table
