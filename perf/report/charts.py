@@ -36,6 +36,8 @@ HEIGHT = 3.3
 """Inches, of the whole figure; a README shows about a hundred points an inch."""
 WIDEST = 8.8
 NARROWEST = 6.0
+FEWEST = 7
+"""Places for bars, gaps among them, that a chart has at least."""
 FONT = 8.0
 """Points."""
 LONGEST = 40
@@ -141,7 +143,7 @@ def draw(title: str, bars: Sequence[Bar], *, notes: Iterable[str] = ()) -> Chart
     with context(["default", settings]):
         lengths = list(dict.fromkeys(bar.length for bar in bars))
         series = list(dict.fromkeys((bar.system, bar.kind) for bar in bars))
-        slots = len(lengths) * (len(series) + 1)
+        slots = max(FEWEST, len(lengths) * (len(series) + 1))
         figure = Figure(figsize=(min(WIDEST, max(NARROWEST, 1 + 0.42 * slots)), HEIGHT), layout="constrained")
         axes = figure.add_subplot()
         figure.suptitle(title, x=0.01, ha="left", fontsize=FONT + 3, fontweight="bold")
@@ -225,7 +227,10 @@ def _bars(
             )
     highest = max((bar.high or bar.value or 0 for bar in bars), default=0) or 1
     axes.set_ylim(0, highest * (1.25 if upright else 1.15))
-    axes.set_xlim(-1, len(lengths) * (len(series) + 1) - 1)
+    # Few bars stand in the middle, no wider than many.
+    end = len(lengths) * (len(series) + 1) - 1
+    room = max(0, FEWEST - 1 - end) / 2
+    axes.set_xlim(-1 - room, end + room)
     axes.set_xticks([place[length] + (len(series) - 1) / 2 for length in lengths], lengths)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6, zorder=0)
