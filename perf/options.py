@@ -135,6 +135,7 @@ def invocation_folder(config: pytest.Config) -> Path:
 
 def declare(parser: pytest.Parser) -> None:
     """Declare every option. All are prefixed, and repeatable instead of taking several values."""
+    parser.addini("perf_trainer", "What is measured where no --perf-trainer is given.", default="native")
     group = parser.getgroup("perf", "trainpace: speed of LLM training")
     add = group.addoption
     add(
@@ -148,8 +149,8 @@ def declare(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="What is measured: native, package.module:object, a described system (hf, llamafactory, trl, xtuner) or a "
-        "description's .toml file; two or more are compared side by side (default: native).",
+        help="What is measured: native, package.module:object, a described system (hf, llamafactory, trl, xtuner) or "
+        "the .toml file of one; two or more are compared side by side (default: ini option perf_trainer, else native).",
     )
     add(
         "--perf-trainer-python",
@@ -308,7 +309,7 @@ def _gate(config: pytest.Config, folder: Path) -> Gate | None:
 
 
 def _trainers(config: pytest.Config, folder: Path) -> tuple[str, ...]:
-    wanted = config.getoption("perf_trainer") or ["native"]
+    wanted = config.getoption("perf_trainer") or [config.getini("perf_trainer")]
     found = tuple(_trainer(value, folder) for value in wanted)
     if len(set(found)) < len(found):
         raise pytest.UsageError(f"--perf-trainer: expected different trainers, got {', '.join(wanted)}")

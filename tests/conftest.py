@@ -9,12 +9,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 from repository import Repository
 
 pytest_plugins = ["pytester"]
 
 LEAVE_SECONDS = 20.0
 """What is told to end gets this long; it takes a fraction of it."""
+
+
+# No test is judged by the time that it takes: machines are shared.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_configure():

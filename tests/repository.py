@@ -27,7 +27,7 @@ class Repository:
         (path / "perf").mkdir(parents=True)
         shutil.copy(TOY / "ours.py", path / "perf" / "test_ours.py")
         shutil.copy(TOY / "toy_trainer.py", path / "training.py")
-        (path / "pytest.ini").write_text("[pytest]\naddopts = --perf-trainer training:Toy -p no:cacheprovider\n")
+        (path / "pytest.ini").write_text("[pytest]\nperf_trainer = training:Toy\naddopts = -p no:cacheprovider\n")
         return cls(path)
 
     def copy(self, path):

@@ -90,8 +90,16 @@ def test_slower_with_a_reason(options):
         (["--perf-scale=huge"], "argument --perf-scale: invalid choice: 'huge' (choose from"),
         (["--perf-engine=ddp"], "argument --perf-engine: invalid choice: 'ddp' (choose from"),
         (["--perf-dtype=fp8"], "argument --perf-dtype: invalid choice: 'fp8' (choose from"),
-        (["--perf-trainer=ours"], "--perf-trainer: expected native or package.module:object, got 'ours'"),
-        (["--perf-trainer=a:b:c"], "--perf-trainer: expected native or package.module:object, got 'a:b:c'"),
+        (
+            ["--perf-trainer=ours"],
+            "--perf-trainer: expected native, package.module:object, hf, llamafactory, trl, xtuner or a .toml file, "
+            "got 'ours'",
+        ),
+        (
+            ["--perf-trainer=a:b:c"],
+            "--perf-trainer: expected native, package.module:object, hf, llamafactory, trl, xtuner or a .toml file, "
+            "got 'a:b:c'",
+        ),
         (["--perf-data=missing.jsonl"], "--perf-data: no file "),
         (["--perf-data=./missing"], "--perf-data: no file "),
         (["--perf-replay=missing"], "missing does not exist"),

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from perf.data.base import Progress, silent
 
 # Part of every key: a change of template, of tokenised form, of packing or of a file's layout needs a new number.
-# 1: first format (2026-11).
-FORMAT = 1
+# 1: first format (2026-11). 2: a sequence without a judged token judges its last.
+FORMAT = 2
 
 
 def content_key(*parts: object) -> str:

@@ -18,7 +18,7 @@ from perf.data.alpaca import source
 from perf.data.base import DataError, Progress, silent, within
 from perf.data.cache import content_key, entry
 from perf.data.corpus import CHINESE, ENGLISH, generated
-from perf.data.tokenized import Tokenized, tokenized
+from perf.data.tokenized import IGNORED, Tokenized, tokenized
 from perf.data.tokenizer import Ids, Positions, tokenizer_named
 
 # Tokens gathered at once: few calls, and arrays that stay in a core's cache better than whole sequences of 1M.
@@ -137,6 +137,7 @@ def pack(
             at += len(block.ids)
             progress(at / (count * sequence), "packing")
         first += share
+    _judge_something(ids, labels)
     found = np.sort(np.concatenate(boundaries))
     # A document that starts where its sequence does was found twice.
     np.save(folder / "boundaries.npy", found[np.diff(found, prepend=-1) > 0])
@@ -189,6 +190,16 @@ def _place(block: Block, at: int, rows: Positions, ids: Ids, labels: Ids) -> Non
         ids[rows[row], column : column + end - done] = block.ids[done:end]
         labels[rows[row], column : column + end - done] = block.labels[done:end]
         done = end
+
+
+def _judge_something(ids: Ids, labels: Ids) -> None:
+    """Judge the last token of a sequence in which none is: the mean loss over no token is a number for nobody.
+
+    Only sequences shorter than a record's prompt have that. The first label is never used: it has nothing before it.
+    """
+    for row in range(len(labels)):
+        if (labels[row, 1:] == IGNORED).all():
+            labels[row, -1] = ids[row, -1]
 
 
 def _created(path: Path, shape: tuple[int, int]) -> "np.memmap[Any, np.dtype[np.int32]]":

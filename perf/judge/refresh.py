@@ -127,7 +127,7 @@ def _unfit(runs: list[Run], values: list[float], max_spread: float, peak_tflops:
     spread = compare.relative_spread(values)
     if spread > max_spread:
         return (
-            f"expected a spread between runs of at most {percent(max_spread)}, got {spread:.2%} over "
+            f"expected a spread between runs of at most {percent(max_spread)}, got {100 * spread:.2f} % over "
             f"{len(values)} runs: measure on a quieter machine, or allow it with --perf-max-spread"
         )
     return None

@@ -8,12 +8,14 @@ program's output shows, and at the end samples with what was seen from outside.
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,9 +63,8 @@ def _run(request: dict[str, Any], folder: Path, write: Any) -> int:
     watch = _Watch(process.pid, request["watch"])
     seen = []
     pattern = re.compile(program["progress"].encode())
-    assert process.stdout
     with (folder / "output.log").open("wb") as log:
-        for line in process.stdout:
+        for line in _lines(process):
             log.write(line)
             sys.stdout.buffer.write(line)  # to the rank's log, which is shown where the run fails
             for _ in pattern.finditer(line):
@@ -83,6 +84,35 @@ def _run(request: dict[str, Any], folder: Path, write: Any) -> int:
             **watch.window,
         )
     return code if code >= 0 else 128 - code
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What the program prints, a line at a time, until it ends: what it left behind may hold its output open longer."""
+    assert process.stdout
+    output, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
+    os.set_blocking(output, False)
+    poll = select.poll()
+    poll.register(output, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    pending, running = b"", True
+    while running:
+        running = ended not in dict(poll.poll())
+        while chunk := _read(output):
+            *lines, pending = (pending + chunk).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+        if chunk == b"" and running:  # closed before the end
+            poll.unregister(output)
+    os.close(ended)
+    if pending:
+        yield pending
+
+
+def _read(descriptor: int) -> bytes | None:
+    """What there is to read; empty at the end, None where there is nothing now."""
+    try:
+        return os.read(descriptor, 1 << 16)
+    except BlockingIOError:
+        return None
 
 
 class _Watch:

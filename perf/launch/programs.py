@@ -42,6 +42,8 @@ print(json.dumps(found if importlib.util.find_spec(sys.argv[1]) else None))
 """
 CLOCK_SHARE, CLOCK_SECONDS = 0.1, 0.3
 """How much faster a program may claim to be than its output showed: lines are buffered, and seen some time later."""
+_EXPORTED = ("model", "tokens", "parquet", "parquet_folder")
+"""Placeholders of what is written for other systems; a description without them takes tokens of its own."""
 LEARNING_RATE = 2e-5
 WARMUP_SHARE = 0.03
 
@@ -103,8 +105,10 @@ class Programs:
         assert self._folder, "used outside its `with`"
         self.check(description, workload)
         device = self._device(workload)
-        progress(0, "writing the workload")
-        given = exported(workload, self.data, self.cache)
+        given = None
+        if described.uses(description, *_EXPORTED):
+            progress(0, "writing the workload")
+            given = exported(workload, self.data, self.cache)
         host = self._host(device)
         run_id = uuid.uuid4().hex[:12]
         folder = self._folder / run_id
@@ -121,6 +125,8 @@ class Programs:
             environment = {
                 name: described.filled(text, values, where=where) for name, text in description.environment.items()
             }
+            # As in its activated environment: programs start others by their bare names.
+            path = os.pathsep.join([values["bin"], os.environ.get("PATH", os.defpath)])
             began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
             host.start_run(
                 id=run_id,
@@ -130,7 +136,7 @@ class Programs:
                 watch=[os.getpid()],
                 program={
                     "command": command,
-                    "environment": environment,
+                    "environment": {"PATH": path, **environment},
                     "progress": description.progress,
                     "accumulation": workload.accumulation,
                     "warmup": workload.warmup,
@@ -140,8 +146,8 @@ class Programs:
             window = GpuWindow(workload.ranks if device == "cuda" else 0)
             first_step = follow(host, [lines], workload, window, progress=progress, step_timeout=self.step_timeout)
             seen = lines.samples or {}
-            path = described.newest(described.filled(description.reading.path, values, where=where))
-            claimed = described.read_claims(description.reading, path, ranks=workload.ranks)
+            log = described.newest(described.filled(description.reading.path, values, where=where))
+            claimed = described.read_claims(description.reading, log, ranks=workload.ranks)
             samples = samples_of(claimed, workload, place=seen["place"], peak_memory_bytes=seen["peak_memory_bytes"])
             health = health_of(self.machine, device, seen, window)
             faults = claim_faults(claimed, workload, wall=seen["wall_seconds"], seen=seen["seen_seconds"])
@@ -164,7 +170,7 @@ class Programs:
             "source": "reported",
             "device": self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
             "software": self._versions(description),
-            "data": given.identity,
+            "data": given.identity if given else None,
             "startup_seconds": first_step - began,
             "ranks": [samples],
             "health": health.model_copy(update={"faults": (*health.faults, *faults)}),
@@ -208,7 +214,7 @@ class Programs:
 
 
 def placeholders(
-    workload: Workload, given: Exported, *, work: Path, python: str, device: str, cores: int
+    workload: Workload, given: Exported | None, *, work: Path, python: str, device: str, cores: int
 ) -> dict[str, str]:
     """What a description's placeholders stand for."""
     micro_steps = workload.warmup + workload.steps
@@ -217,15 +223,13 @@ def placeholders(
     def said(truth: bool) -> str:
         return "true" if truth else "false"
 
+    places = dict(zip(_EXPORTED, ("model", "tokens", "parquet/train.parquet", "parquet"), strict=True))
     return {
         "python": python,
         "bin": str(Path(python).parent),
         "here": str(described.BUILT_IN),
         "work": str(work),
-        "model": str(given.folder / "model"),
-        "tokens": str(given.folder / "tokens"),
-        "parquet": str(given.folder / "parquet" / "train.parquet"),
-        "parquet_folder": str(given.folder / "parquet"),
+        **({name: str(given.folder / place) for name, place in places.items()} if given else {}),
         "zero3": str(work / "zero3.json"),
         "case": workload.case,
         "model_name": workload.model,
@@ -240,6 +244,7 @@ def placeholders(
         "bf16": said(workload.dtype == "bf16"),
         "use_cpu": said(device == "cpu"),
         "device": device,
+        "backend": "nccl" if device == "cuda" else "gloo",
         "threads": str(max(1, cores // workload.ranks)),
     }
 

@@ -119,7 +119,7 @@ def _read_chunk(chunk: tuple[str, list[str]]) -> list[Point]:
 
 class _Rank(BaseModel):
     seconds: list[PositiveFloat]
-    optimizer_seconds: Annotated[list[PositiveFloat], Field(min_length=1)]
+    optimizer_seconds: list[PositiveFloat]
     peak_memory_bytes: PositiveInt
 
 
@@ -184,7 +184,7 @@ def _point(path: str, shared: dict[object, Any]) -> Point:
 def _tgs(ranks: Sequence[_Rank], workload: Workload) -> float:
     """throughput.tgs to the last digit, without arrays: for a few ranks a tenth of its time."""
     seconds = max(
-        statistics.median(rank.seconds) + statistics.median(rank.optimizer_seconds) / workload.accumulation
+        statistics.median(rank.seconds) + statistics.median(rank.optimizer_seconds or [0.0]) / workload.accumulation
         for rank in ranks
     )
     return workload.rank_tokens / seconds

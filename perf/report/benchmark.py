@@ -67,7 +67,7 @@ def step_seconds(run: Run) -> list[float]:
     Their median is what the run's TGS is made of: rank_tokens / median = TGS.
     """
     accumulation = run.workload.accumulation
-    shares = [median(samples.optimizer_seconds) / accumulation for samples in run.ranks]
+    shares = [median(samples.optimizer_seconds or [0.0]) / accumulation for samples in run.ranks]
     slowest = max(zip(run.ranks, shares, strict=True), key=lambda pair: median(pair[0].seconds) + pair[1])
     return [seconds + slowest[1] for seconds in slowest[0].seconds]
 

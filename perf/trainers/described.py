@@ -66,7 +66,7 @@ class Reading(Record):
         return self
 
 
-Limit = Literal["sequence_parallel", "varlen", "cpu", "fp32", "unpublished"]
+Limit = Literal["sequence_parallel", "cpu_sequence_parallel", "varlen", "cpu", "fp32"]
 
 
 class Description(Record):
@@ -133,13 +133,19 @@ def cannot(description: Description, workload: Workload, *, device: str) -> str 
     """Why the system cannot train `workload` on a `device` (cpu or cuda) as it is; None where it can."""
     wanted: dict[Limit, bool] = {
         "sequence_parallel": workload.sp > 1,
+        "cpu_sequence_parallel": workload.sp > 1 and device == "cpu",
         "varlen": workload.attention == "varlen",
         "cpu": device == "cpu",
         "fp32": workload.dtype == "fp32",
-        "unpublished": workload.scale != "full",
     }
     reasons = [description.cannot[limit] for limit, needed in wanted.items() if needed and limit in description.cannot]
     return "; ".join(reasons) or None
+
+
+def uses(description: Description, *placeholders: str) -> bool:
+    """Whether one of `placeholders` stands anywhere in the description's texts."""
+    texts = (*description.command, *description.environment.values(), *description.files.values())
+    return any(name in placeholders for text in texts for name in Template(text).get_identifiers())
 
 
 def filled(text: str, values: Mapping[str, str], *, where: str) -> str:
@@ -170,15 +176,17 @@ class Claimed:
 def read_claims(reading: Reading, path: Path, *, ranks: int) -> Claimed:
     """Read what the program wrote to `path`.
 
-    Records without the seconds' key (a summary at the end, an evaluation) are no steps. Colours are taken out of text,
-    and lines that are torn or mixed with others' are left out: their steps are then missing, which the caller sees.
+    A record that lacks one of the numbers (a summary at the end, an evaluation) is no step. Colours are taken out of
+    text, and lines that are torn or mixed with others' are left out: their steps are then missing, which the caller
+    sees.
 
     Raises:
         FileError: for a file that is not there, holds no step, or says what cannot be.
     """
-    found = [dict(record) for record in _records(reading, path) if reading.seconds.key in record]
+    keys = {number.key for number in (reading.seconds, reading.tokens, reading.loss) if number}
+    found = [record for record in _records(reading, path) if keys <= record.keys()]
     if not found:
-        raise FileError(f"{path}: expected a record a step with {reading.seconds.key!r}, got none")
+        raise FileError(f"{path}: expected a record a step with {', '.join(sorted(keys))}, got none")
     return Claimed(
         seconds=_column(found, reading.seconds, path, ranks, positive=True),
         tokens=_column(found, reading.tokens, path, ranks, positive=True) if reading.tokens else None,

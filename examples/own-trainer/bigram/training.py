@@ -19,7 +19,7 @@ class Trainer:
         self.weights = np.random.default_rng(0).normal(0, 0.02, (self.vocabulary, self.vocabulary))
         self.gradient = np.zeros_like(self.weights)
 
-    def load(self, step: int) -> np.ndarray:
+    def load(self, step: int) -> np.ndarray:  # noqa: ARG002 - a trainer's part takes it
         """Random text: token ids [tokens + 1]."""
         return self.text.integers(0, self.vocabulary, self.tokens + 1)
 

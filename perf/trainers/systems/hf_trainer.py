@@ -17,11 +17,6 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, default_data_collator
 
     request = json.loads(Path(sys.argv[1]).read_text())
-    if request["arguments"]["use_cpu"]:
-        import deepspeed
-
-        # A shared-memory all-reduce that takes 40 s to compile; gloo does.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     arguments = TrainingArguments(**request["arguments"])
     tokens = load_dataset("parquet", data_files=request["tokens"], split="train")
     model = AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32, use_cache=False)
