@@ -113,20 +113,20 @@ class Programs:
         run_id = uuid.uuid4().hex[:12]
         folder = self._folder / run_id
         folder.mkdir()
+        kept = self.cache / "systems" / description.name
+        kept.mkdir(parents=True, exist_ok=True)
         values = placeholders(
-            workload, given, work=folder, python=self._python(description), device=device, cores=self.machine.cpu.count
+            workload,
+            given,
+            work=folder,
+            cache=kept,
+            python=self._python(description),
+            device=device,
+            cores=self.machine.cpu.count,
         )
-        where = f"the description of {description.name}"
+        where, micro = f"the description of {description.name}", description.reading.record == "micro_step"
         try:
-            for name, text in description.files.items():
-                write_whole(folder / name, described.filled(text, values, where=f"{where}, {name}"))
-            write_whole(folder / "zero3.json", json.dumps(zero3(workload), indent=1))
-            command = [described.filled(part, values, where=where) for part in description.command]
-            environment = {
-                name: described.filled(text, values, where=where) for name, text in description.environment.items()
-            }
-            # As in its activated environment: programs start others by their bare names.
-            path = os.pathsep.join([values["bin"], os.environ.get("PATH", os.defpath)])
+            program = self._written(description, workload, values, folder)
             began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
             host.start_run(
                 id=run_id,
@@ -134,13 +134,7 @@ class Programs:
                 workload={"ranks": 1},
                 pin=False,
                 watch=[os.getpid()],
-                program={
-                    "command": command,
-                    "environment": {"PATH": path, **environment},
-                    "progress": description.progress,
-                    "accumulation": workload.accumulation,
-                    "warmup": workload.warmup,
-                },
+                program=program,
             )
             lines = Lines(folder / "rank-0.jsonl", 0)
             window = GpuWindow(workload.ranks if device == "cuda" else 0)
@@ -148,9 +142,16 @@ class Programs:
             seen = lines.samples or {}
             log = described.newest(described.filled(description.reading.path, values, where=where))
             claimed = described.read_claims(description.reading, log, ranks=workload.ranks)
+            if micro:
+                claimed = claimed.grouped(workload.accumulation)
             samples = samples_of(claimed, workload, place=seen["place"], peak_memory_bytes=seen["peak_memory_bytes"])
             health = health_of(self.machine, device, seen, window)
-            faults = claim_faults(claimed, workload, wall=seen["wall_seconds"], seen=seen["seen_seconds"])
+            faults = claim_faults(
+                claimed,
+                workload,
+                wall=seen["wall_seconds"],
+                seen=seen["seen_seconds"][:: workload.accumulation] if micro else seen["seen_seconds"],
+            )
         except RunFailed as error:
             error.detail = error.detail or rank_logs(folder)
             raise
@@ -179,8 +180,28 @@ class Programs:
             run = check_record(fields, Run, where="the samples cannot be used")
         except FileError as error:
             raise RunFailed(str(error)) from None
-        told = [f"{name}={shlex.quote(text)}" for name, text in environment.items()]
-        return run, shlex.join([*told, *command]) if not told else " ".join([*told, shlex.join(command)])
+        told = [f"{name}={shlex.quote(text)}" for name, text in program["environment"].items() if name != "PATH"]
+        return run, " ".join([*told, shlex.join(program["command"])])
+
+    @staticmethod
+    def _written(
+        description: Description, workload: Workload, values: Mapping[str, str], folder: Path
+    ) -> dict[str, Any]:
+        """Write the description's files into the run's folder; what is to be run there, and how it is watched."""
+        where = f"the description of {description.name}"
+        for name, text in description.files.items():
+            write_whole(folder / name, described.filled(text, values, where=f"{where}, {name}"))
+        write_whole(folder / "zero3.json", json.dumps(zero3(workload), indent=1))
+        # As in its activated environment: programs start others by their bare names.
+        path = os.pathsep.join([values["bin"], os.environ.get("PATH", os.defpath)])
+        chosen = {name: described.filled(text, values, where=where) for name, text in description.environment.items()}
+        return {
+            "command": [described.filled(part, values, where=where) for part in description.command],
+            "environment": {"PATH": path, **chosen},
+            "progress": description.progress,
+            "accumulation": 1 if description.reading.record == "micro_step" else workload.accumulation,
+            "warmup": workload.warmup,
+        }
 
     def _host(self, device: str) -> RunHost:
         if device not in self._hosts:
@@ -214,7 +235,7 @@ class Programs:
 
 
 def placeholders(
-    workload: Workload, given: Exported | None, *, work: Path, python: str, device: str, cores: int
+    workload: Workload, given: Exported | None, *, work: Path, cache: Path, python: str, device: str, cores: int
 ) -> dict[str, str]:
     """What a description's placeholders stand for."""
     micro_steps = workload.warmup + workload.steps
@@ -229,6 +250,7 @@ def placeholders(
         "bin": str(Path(python).parent),
         "here": str(described.BUILT_IN),
         "work": str(work),
+        "cache": str(cache),
         **({name: str(given.folder / place) for name, place in places.items()} if given else {}),
         "zero3": str(work / "zero3.json"),
         "case": workload.case,
@@ -238,7 +260,7 @@ def placeholders(
         "sp": str(workload.sp),
         "accumulation": str(workload.accumulation),
         "optimizer_steps": str(steps),
-        "micro_steps": str(micro_steps),
+        "micro_steps": str(steps * workload.accumulation),
         "learning_rate": repr(LEARNING_RATE),
         "warmup_steps": str(max(1, math.ceil(WARMUP_SHARE * steps))),
         "bf16": said(workload.dtype == "bf16"),

@@ -9,7 +9,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any, Literal, Self
@@ -38,7 +38,7 @@ class Number(Record):
 
 
 class Reading(Record):
-    """Where a program says what it did, and how that is read. A record is one optimizer step."""
+    """Where a program says what it did, and how that is read."""
 
     format: Literal["json", "jsonl", "regex"]
     """A JSON file, a file of JSON lines, or text in which each match of `pattern` is a record."""
@@ -48,6 +48,8 @@ class Reading(Record):
     """Of a JSON file: the key of the list of records."""
     pattern: str | None = None
     """Of text: a regular expression with a named group for each number."""
+    record: Literal["optimizer_step", "micro_step"] = "optimizer_step"
+    """What a record, and a match of `progress`, is of."""
     seconds: Number
     tokens: Number | None = None
     """Tokens that were trained: they must be the workload's."""
@@ -66,7 +68,7 @@ class Reading(Record):
         return self
 
 
-Limit = Literal["sequence_parallel", "cpu_sequence_parallel", "varlen", "cpu", "fp32"]
+Limit = Literal["sequence_parallel", "varlen", "cpu", "fp32"]
 
 
 class Description(Record):
@@ -87,7 +89,7 @@ class Description(Record):
     files: dict[str, str] = Field(default_factory=dict)
     """Written into the work folder before: name -> text with placeholders."""
     progress: str
-    """A regular expression that matches once in its output for each optimizer step."""
+    """A regular expression that matches once in its output for each record."""
     reading: Reading
     cannot: dict[Limit, str] = Field(default_factory=dict)
     """What it cannot do, and why: such a case is skipped, and never trained differently."""
@@ -133,7 +135,6 @@ def cannot(description: Description, workload: Workload, *, device: str) -> str 
     """Why the system cannot train `workload` on a `device` (cpu or cuda) as it is; None where it can."""
     wanted: dict[Limit, bool] = {
         "sequence_parallel": workload.sp > 1,
-        "cpu_sequence_parallel": workload.sp > 1 and device == "cpu",
         "varlen": workload.attention == "varlen",
         "cpu": device == "cpu",
         "fp32": workload.dtype == "fp32",
@@ -171,6 +172,22 @@ class Claimed:
     tokens: tuple[float, ...] | None
     """Trained by one rank in the step; None where it does not say."""
     losses: tuple[float, ...] | None
+
+    def grouped(self, accumulation: int) -> Self:
+        """The claims of micro-steps as those of optimizer steps, each of `accumulation`; one that is not whole is left.
+
+        Seconds and tokens are summed, losses averaged.
+        """
+
+        def sums(values: tuple[float, ...] | None, share: int = 1) -> tuple[float, ...] | None:
+            if values is None:
+                return None
+            ends = range(accumulation, len(values) + 1, accumulation)
+            return tuple(sum(values[end - accumulation : end]) / share for end in ends)
+
+        return replace(
+            self, seconds=sums(self.seconds) or (), tokens=sums(self.tokens), losses=sums(self.losses, accumulation)
+        )
 
 
 def read_claims(reading: Reading, path: Path, *, ranks: int) -> Claimed:

@@ -1,6 +1,7 @@
 """Descriptions of other systems: how they are read, what they refuse, and what their real logs say."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from perf.cases import PUBLISHED
 from perf.cases.scales import full_workload
 from perf.files import FileError
 from perf.trainers import described
-from perf.trainers.described import Reading, cannot, filled, load, names, newest, read_claims, uses
+from perf.trainers.described import Claimed, Reading, cannot, filled, load, names, newest, read_claims, uses
 
 LOGS = Path(__file__).resolve().parent / "logs"
 HUGGING_FACE = ("hf", "llamafactory", "trl")
@@ -60,6 +61,31 @@ def test_what_was_printed_says_the_same(name):
     assert printed.tokens == state.tokens
     assert printed.losses == pytest.approx(state.losses, rel=1e-3)
     assert sum(printed.seconds) == pytest.approx(sum(state.seconds), rel=1e-3)
+
+
+def test_xtuner_gives_every_iteration():
+    """Of a recorded run of one rank: unrounded times of an iteration, and the losses of the other systems' rows."""
+    claimed = read_claims(load("xtuner").reading, LOGS / "xtuner" / "iterations.json", ranks=1)
+
+    assert len(claimed.seconds) == len(claimed.losses) == STEPS
+    assert claimed.seconds[0] == 0.05060076713562012
+    assert claimed.losses[0] == pytest.approx(6.2811, rel=1e-4)
+
+
+def test_xtuner_shows_each_iteration():
+    """Its progress pattern matches each line that it printed of an iteration, and nothing twice."""
+    printed = (LOGS / "xtuner" / "output.log").read_text()
+
+    assert len(re.findall(load("xtuner").progress, printed)) == STEPS
+
+
+def test_micro_steps_are_grouped_into_optimizer_steps():
+    """Seconds and tokens add up, losses are averaged, and a last step that is not whole is left out."""
+    claims = Claimed(seconds=(1.0, 2.0, 3.0, 4.0, 5.0), tokens=(8.0,) * 5, losses=(2.0, 4.0, 6.0, 8.0, 9.0))
+
+    grouped = claims.grouped(2)
+
+    assert (grouped.seconds, grouped.tokens, grouped.losses) == ((3.0, 7.0), (16.0, 16.0), (3.0, 7.0))
 
 
 def test_colours_do_not_hide_a_step(tmp_path):
