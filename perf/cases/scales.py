@@ -121,7 +121,7 @@ def resolve(
     def mini(reason: str) -> Resolved:
         sp = next(size for size in MINI_SP if size <= case.sp and case.model.mini.heads % size == 0)
         rank_tokens = max(case.sequence // MINI_SEQUENCE_CUT // sp, LEAST_MINI_RANK_TOKENS)
-        small = at("mini", case.model.mini, sequence=rank_tokens * sp, sp=sp, ranks=2 if sp <= 2 else 4)
+        small = at("mini", case.model.mini, sequence=rank_tokens * sp, sp=sp, ranks=min(2 if sp <= 2 else 4, case.gpus))
         return resolved(small, f"{reason}: mini")
 
     gpus = machine.gpus
