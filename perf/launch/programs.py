@@ -118,6 +118,7 @@ class Programs:
         values = placeholders(
             workload,
             given,
+            folder=description.folder,
             work=folder,
             cache=kept,
             python=self._python(description),
@@ -235,7 +236,7 @@ class Programs:
 
 
 def placeholders(
-    workload: Workload, given: Exported | None, *, work: Path, cache: Path, python: str, device: str, cores: int
+    workload: Workload, given: Exported | None, *, folder: Path, work: Path, cache: Path, python: str, device: str, cores: int
 ) -> dict[str, str]:
     """What a description's placeholders stand for."""
     micro_steps = workload.warmup + workload.steps
@@ -248,7 +249,7 @@ def placeholders(
     return {
         "python": python,
         "bin": str(Path(python).parent),
-        "here": str(described.BUILT_IN),
+        "described": str(folder),
         "work": str(work),
         "cache": str(cache),
         **({name: str(given.folder / place) for name, place in places.items()} if given else {}),

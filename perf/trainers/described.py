@@ -75,6 +75,8 @@ class Description(Record):
     """One training system."""
 
     name: str
+    folder: Path
+    """That the description lies in."""
     title: str
     """For tables and charts."""
     module: str
@@ -126,7 +128,7 @@ def load(trainer: str) -> Description:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise FileError(f"{path}: expected a description in TOML: {error}") from None
     try:
-        return check_record({"name": path.stem, **content}, Description, where=str(path))
+        return check_record({**content, "name": path.stem, "folder": path.resolve().parent}, Description, where=str(path))
     except re.error as error:
         raise FileError(f"{path}: {error.pattern!r} is no regular expression: {error}") from None
 

@@ -382,3 +382,27 @@ def test_command_of_a_user_trainer():
     workload = make_workload(trainer="ours.train:fast", engine="own")
 
     assert f"{COMMAND} --perf-trainer ours.train:fast" == command(workload)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "python", "told", "verdict"),
+    [
+        (5e-4, 5.2e-4, "3.11.7", True, Verdict.PASS),
+        (5e-4, 7e-4, "3.11.7", True, Verdict.INVALID),
+        (7e-4, 5e-4, "3.11.7", True, Verdict.INVALID),
+        (5e-4, 7e-4, "3.12.1", True, Verdict.PASS),
+        (5e-4, 7e-4, "3.11.7", False, Verdict.PASS),
+        (None, 7e-4, "3.11.7", True, Verdict.PASS),
+    ],
+    ids=["same", "slower", "faster", "another Python", "cannot be told", "never measured"],
+)
+def test_another_machine_is_invalid(then, now, python, told, verdict):
+    """Cores that give more or less than when the baseline was recorded make a run invalid, not slow or fast."""
+    run = make_run(health=Health(foreign_cores=0.0 if told else None), software={"python": python})
+    ranks = tuple(rank.model_copy(update={"yardstick_seconds": now}) for rank in run.ranks)
+
+    judged = judge([run.model_copy(update={"ranks": ranks})], make_baseline(yardstick_seconds=then))
+
+    assert judged.verdict is verdict
+    if verdict is Verdict.INVALID:
+        assert "somebody else's work shares or shared them" in judged.reasons[0]

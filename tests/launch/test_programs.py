@@ -162,6 +162,20 @@ def test_an_absent_system_is_skipped(repository, fake, started):
     assert "1 skipped" in done.text
 
 
+def test_the_worked_example_runs(repository, started, checkout):
+    """The system that the docs describe trains the native trainer's tokens, and claims what the clock allows."""
+    system = checkout / "examples" / "own-system" / "plain.toml"
+
+    done = judged(repository, f"--perf-trainer={system}", "--perf-runs=runs")
+
+    assert done.code == 0, done.text
+    (file,) = (repository.path / "runs").glob("*.json")
+    run = json.loads(file.read_text())
+    assert run["data"]["tokenizer"] == "bytes"
+    assert 5 < run["ranks"][0]["losses"][0] < 7
+    assert started.left() == []
+
+
 def claimed(*seconds, tokens=None):
     """What a program says of steps."""
     return Claimed(seconds=seconds, tokens=None if tokens is None else (tokens,) * len(seconds), losses=None)

@@ -218,6 +218,24 @@ def test_extra_facts_of_a_trainer(tmp_path):
     assert lines[-1]["data"] == {"seed": 7, "sources": ["a.json"]}
 
 
+def test_a_planted_slowdown_hides_nothing_of_the_trainer(tmp_path):
+    """Slowed for a self-test, a trainer says the same of its data, and its steps take the share longer."""
+    setup = "self.data_identity = {'seed': context.data.seed}"
+    train = "__import__('time').sleep(0.02); return 1"
+
+    _, lines = run_rank(tmp_path, PLAIN.format(setup=setup, train=train), planted=1.0)
+
+    assert lines[-1]["data"] == {"seed": 7}
+    assert min(lines[-1]["seconds"]) >= 2 * 0.02
+
+
+def test_a_yardstick_lies_beside_the_steps(tmp_path):
+    """On a CPU a fixed piece of work is timed between the steps, and its median kept."""
+    _, lines = run_rank(tmp_path, PLAIN.format(setup="pass", train="return 1"))
+
+    assert lines[-1]["yardstick_seconds"] > 0
+
+
 def test_unknown_fields_of_a_newer_side(tmp_path):
     """A request may hold more than this trainer knows of, nested too."""
     workload = make_workload(ranks=1, warmup=1, steps=2).model_dump() | {"new": {"field": 3}}

@@ -2,7 +2,10 @@
 
 from factories import make_run
 
-from perf.report.explain import beside, explain
+from perf.cases import PUBLISHED
+from perf.cases.scales import full_workload
+from perf.cost.record import Cost
+from perf.report.explain import beside, count_differences, explain
 
 BASE = {
     "parts": {"forward": 0.010, "backward": 0.020},
@@ -57,3 +60,26 @@ def test_start_up_and_memory_stand_beside():
     head = [make_run(startup_seconds=3.0, peak_memory_bytes=2 << 30)]
 
     assert beside(base, head) == ["start-up: 2.00 -> 3.00 s", "peak memory: 1.00 -> 2.00 GiB"]
+
+
+def test_counted_differences_say_whether_head_does_more():
+    """Counters that differ, with both counts; equal ones are the same work."""
+    base = make_cost()
+
+    assert count_differences(base, base) == ["counted at full size: both sides do the same work"]
+    assert count_differences(base, make_cost({"step.calls": 2401})) == [
+        "counted at full size, base -> head:",
+        "  step.calls 2,400 -> 2,401 (+0.0417 %)",
+    ]
+
+
+def make_cost(counters=()):
+    """A small cost of a published row; `counters` replace some."""
+    return Cost(
+        workload=full_workload(PUBLISHED[0]),
+        traced_layers=4,
+        counters={"step.calls": 2400, "step.flops.matmul": 900} | dict(counters),
+        operators={},
+        unknown={},
+        software={"torch": "2.13.0"},
+    )
