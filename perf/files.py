@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -17,16 +19,31 @@ class FileError(ValueError):
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path` through a temporary file beside it, synced and renamed: whole or not at all."""
+    """Write `content` to `path` through a temporary file beside it, synced and renamed: whole or not at all.
+
+    Raises:
+        FileError: naming the file, and why the system does not take it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):  # where nothing can be written nothing can be removed, and nothing was made
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let a disk that is full, cannot be written or is gone end in a FileError that names `path`."""
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def read_json(path: Path) -> Any:

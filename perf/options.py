@@ -95,6 +95,10 @@ class Options:
             for file in files:
                 if not file.exists():
                     raise pytest.UsageError(f"--perf-{name}: {file} does not exist")
+        for name in ("runs", "report", "baselines"):
+            results = path(f"perf_{name}")
+            if results and (name != "baselines" or option("perf_refresh")):
+                _refuse_unwritable(f"--perf-{name}", results)
         if replay and option("perf_refresh"):
             raise pytest.UsageError("--perf-refresh records fresh runs only: --perf-replay cannot be refreshed from")
         if option("perf_accept_slower") is not None and not option("perf_refresh"):
@@ -354,6 +358,13 @@ def _accepted(value: str | None, *, refresh: bool) -> str | None:
     if value is not None and refresh:
         raise pytest.UsageError("--perf-accepted belongs to judging: a refresh records with --perf-accept-slower")
     return value
+
+
+def _refuse_unwritable(name: str, folder: Path) -> None:
+    """Say now, and not after hours of training, that nothing can be written there."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise pytest.UsageError(f"{name}: expected a folder that can be written, got {folder}")
 
 
 def _source(value: str, folder: Path) -> str:

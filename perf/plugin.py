@@ -140,7 +140,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     perf_session.close()
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         session.exitstatus = _exit_status(perf_session, session.config.stash[_COSTS], session.testsfailed)
-    perf_session.report(session.exitstatus, session.config.stash[_COSTS].results)
+    try:
+        perf_session.report(session.exitstatus, session.config.stash[_COSTS].results)
+    except FileError as error:
+        perf_session.say(f"the report was not written: {error}")
+        session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -82,6 +82,8 @@ class Session:
     _yardsticks: dict[str, float] = field(default_factory=dict)
     """What the suite's fixed piece of work takes where nothing disturbs it, by the key of the workload beside it: the
     least that was seen, in this session or when the baseline was recorded."""
+    _seen: set[Path] = field(default_factory=set)
+    """Files and folders of baselines that were there at some time of the session."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _began: float = field(default_factory=time.monotonic)
 
@@ -304,6 +306,7 @@ class Session:
             return self._replay(case)
         workload = self.resolve(case, trainer).workload
         device = self.device_of(workload)
+        self._see(self.baselines_folder / f"{device.slug}.json")
         stored = self._baselines(device)
         found = baselines.find(stored, workload)
         pool = baselines.pool(stored, workload.scale)
@@ -329,14 +332,31 @@ class Session:
         judged = self._judged(runs, device, stored)
         if not self.options.refresh:
             return Measured(runs, judged)
-        (change,) = refresh(
-            self.baselines_folder,
-            runs,
-            max_spread=self.options.max_spread,
-            accept_slower=self.options.accept_slower,
-            peak_tflops=peak_tflops(device, workload.dtype),
-        )
-        return Measured(runs, judged, change=change)
+        return Measured(runs, judged, change=self._recorded(runs, device))
+
+    def _recorded(self, runs: list[Run], device: Device) -> Change:
+        """Record `runs`. A share that was lost meanwhile refuses this case, and not those that come after it."""
+        file = self.baselines_folder / f"{device.slug}.json"
+        # A refresh would make the folder of a share that is gone anew, with this case alone in it.
+        if gone := [path for path in (file.parent, file) if path in self._seen and not path.exists()]:
+            why = f"{gone[0]}: was there before and is gone: is its share still mounted?"
+            return Change(runs[0].workload.key, None, None, why)
+        try:
+            (change,) = refresh(
+                file.parent,
+                runs,
+                max_spread=self.options.max_spread,
+                accept_slower=self.options.accept_slower,
+                peak_tflops=peak_tflops(device, runs[0].workload.dtype),
+            )
+        except FileError as error:
+            return Change(runs[0].workload.key, None, None, str(error))
+        self._see(file)
+        return change
+
+    def _see(self, file: Path) -> None:
+        """Remember that a device's file, or the folder that it will be in, is there."""
+        self._seen.update(path for path in (file.parent, file) if path.exists())
 
     def _replay(self, case: Case) -> Measured:
         runs = self.replayed[case.id]
@@ -397,9 +417,16 @@ class Session:
             return self.distributed.run(workload, progress=progress), command(workload)
 
     def keep(self, run: Run, *, replaced: bool, folder: str = ".") -> None:
-        """Write a run where --perf-runs says; one that is measured again apart, so that a replay judges the others."""
+        """Write a run where --perf-runs says; one that is measured again apart, so that a replay judges the others.
+
+        Raises:
+            RunFailed: where it cannot be written: a run that was to be kept and is not does not count.
+        """
         if self.options.runs:
-            write_run(run, self.options.runs / folder / ("disturbed" if replaced else "."))
+            try:
+                write_run(run, self.options.runs / folder / ("disturbed" if replaced else "."))
+            except FileError as error:
+                raise RunFailed(f"the run could not be kept: {error}") from None
 
     def _baselines(self, device: Device) -> list[Any]:
         if self.options.against_runs:

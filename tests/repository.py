@@ -35,8 +35,11 @@ class Repository:
         shutil.copytree(self.path, path)
         return Repository(path)
 
-    def start(self, *arguments, environment=(), cores=None, **toy):
-        """Start the suite on it, on one core if no `cores` are given; `toy` are the trainer's wishes."""
+    def start(self, *arguments, environment=(), cores=None, within=(), **toy):
+        """Start the suite on it, on one core if no `cores` are given; `toy` are the trainer's wishes.
+
+        `within` is a command that takes the suite's own command as its last arguments.
+        """
         chosen = {
             "TOY": json.dumps(toy),
             "XDG_STATE_HOME": str(self.path / ".state"),
@@ -52,7 +55,7 @@ class Repository:
         try:
             return subprocess.Popen(
                 # The script, not `python -m pytest`, which would put this folder on the path.
-                [str(Path(sys.executable).with_name("pytest")), "perf", *map(str, arguments)],
+                [*within, str(Path(sys.executable).with_name("pytest")), "perf", *map(str, arguments)],
                 cwd=self.path,
                 env=inherited | chosen | dict(environment),
                 stdout=subprocess.PIPE,

@@ -40,7 +40,7 @@ def main() -> None:
         dist.all_reduce(mean)
         if rank == 0:
             seconds = time.perf_counter() - begin
-            print(f"step {step}: {seconds:.6f} s, {ids.shape[1]} tokens, loss {mean.item():.5f}", flush=True)
+            print(f"step {step}: {seconds:.6f} s, {ids.shape[1]} tokens, loss {mean.item():.5f}", flush=True)  # noqa: T201 - a program
     dist.destroy_process_group()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from perf.cases.workload import Workload
 from perf.cost.record import CATEGORIES, Cost
-from perf.files import FileError, check_record, read_json, write_whole
+from perf.files import FileError, check_record, read_json, write_whole, writing
 from perf.judge.baseline import published_folder
 from perf.judge.refresh import locked
 from perf.judge.verdict import Verdict
@@ -74,11 +74,11 @@ def refresh_costs(folder: Path, costs: Iterable[Cost]) -> list[CostChange]:
     """Store `costs` in `folder`'s file beside the rows that it holds; what was there and what is, a change a row.
 
     Raises:
-        FileError: where the file is there and cannot be used; it is left as it is.
+        FileError: where the file is there and cannot be used, or cannot be written; it is left as it is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    with locked(path):
+    with writing(path), locked(path):
+        folder.mkdir(parents=True, exist_ok=True)
         stored = _read(path) if path.exists() else {}
         changes = [CostChange(stored.get(cost.key), cost) for cost in costs]
         rows = stored | {change.new.key: change.new for change in changes}

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from perf.files import write_whole
+from perf.files import write_whole, writing
 from perf.judge import compare
 from perf.judge.baseline import BaselineFile, Measured, load_file, pool
 from perf.judge.compare import percent
@@ -62,7 +62,7 @@ def refresh(
 
     Raises:
         ValueError: where the runs are of more than one device, or none is given.
-        FileError: where the device's file is there and cannot be used; it is left as it is.
+        FileError: where the device's file is there and cannot be used, or cannot be written; it is left as it is.
     """
     devices = sorted({run.device.slug for run in runs})
     if len(devices) != 1:
@@ -70,9 +70,9 @@ def refresh(
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.workload.key, []).append(run)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{devices[0]}.json"
-    with locked(path):
+    with writing(path), locked(path):
+        folder.mkdir(parents=True, exist_ok=True)
         # What a writer that was killed left behind; nobody else writes while the lock is held.
         for leftover in folder.glob(f".{path.name}.*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -183,7 +183,12 @@ def locked(path: Path) -> "Iterator[None]":
     from platformdirs import user_state_path
 
     folder = user_state_path("trainpace") / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    with FileLock(folder / f"{path.stem}-{name}.lock"):
+    lock = FileLock(folder / f"{path.stem}-{name}.lock")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

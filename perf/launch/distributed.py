@@ -21,11 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
 import perf
 from perf.cases.workload import Workload
-from perf.files import FileError, check_record
+from perf.files import FileError, check_record, writing
+from perf.launch import left
 from perf.launch.lines import Lines
 from perf.measure.device import SOFTWARE, GpuWindow, Machine, cpu_faults, revision
 from perf.measure.run import Device, Health, RankSamples, Run, RunFailed
@@ -38,6 +37,10 @@ _PROTOCOL = 1
 _PRELOAD_SECONDS = 300.0
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.05
+_LATE_SECONDS = 5.0
+"""How much later than a rank's end a shared file system may show its last lines."""
+_FULL_BYTES = 1 << 12
+"""Less free space than this is none: a line of a rank does not fit."""
 
 Progress = Callable[[int, str], None]
 """Called with the number of steps done and what is being done."""
@@ -89,7 +92,9 @@ class RunHost:
             "preload": preload,
             "software": list(SOFTWARE),
         }
-        self._log = folder / f"host-{uuid.uuid4().hex[:8]}.log"
+        name = uuid.uuid4().hex[:8]
+        self._mark = left.mark(name)
+        self._log = folder / f"host-{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [side.python, str(_HOST), json.dumps(settings)],
@@ -97,7 +102,7 @@ class RunHost:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
-                env=_environment(device),
+                env=_environment(device) | {left.VARIABLE: self._mark},
             )
         assert self._process.stdout
         self._selector = selectors.DefaultSelector()
@@ -175,6 +180,7 @@ class RunHost:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         self._process.wait()
+        left.end_marked(self._mark)
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe
             with contextlib.suppress(BrokenPipeError):
@@ -207,8 +213,8 @@ class Distributed:
     _folder: Path | None = None
 
     def __enter__(self) -> Self:
-        _sweep_folders()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"trainpace-{os.getpid()}-"))
+        left.sweep()
+        self._folder = work_folder()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -247,8 +253,7 @@ class Distributed:
         device = "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
         host, key = self._host(workload, side, device)
         run_id = uuid.uuid4().hex[:12]
-        folder = self._folder / run_id
-        folder.mkdir()
+        folder = run_folder(self._folder, run_id)
         began = time.monotonic()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         try:
@@ -270,8 +275,7 @@ class Distributed:
             first_step = follow(host, lines, workload, window, progress=progress, step_timeout=self.step_timeout)
             health = health_of(self.machine, device, lines[0].samples or {}, window)
         except RunFailed as error:
-            error.detail = error.detail or rank_logs(folder)
-            raise
+            raise explained(error, folder) from None
         finally:
             if not host.end_run():
                 host.kill()
@@ -343,8 +347,7 @@ def follow(
             progress(step, lines[0].note)
         for answer in answers:
             if answer["event"] == "ended":
-                for rank in lines:
-                    rank.read()
+                _read_to_the_end(lines, wait=not any(exit_["code"] for exit_ in answer["exits"]))
                 _check_exits(answer["exits"], lines)
                 return first_step or time.monotonic()
         if time.monotonic() - last_line > step_timeout:
@@ -356,6 +359,18 @@ def follow(
                 # Ranks at one step wait for each other: which of them is at fault cannot be told.
                 rank=behind[0].rank if len(behind) == 1 else None,
             )
+
+
+def _read_to_the_end(lines: list[Lines], *, wait: bool) -> None:
+    """Read what ranks that have ended wrote; where all ended well, `wait` for what a file system shows later."""
+    deadline = time.monotonic() + _LATE_SECONDS
+    while True:
+        for rank in lines:
+            rank.read()
+        late = any(rank.samples is None and rank.error is None for rank in lines)
+        if not (wait and late and time.monotonic() < deadline):
+            return
+        time.sleep(_POLL_SECONDS)
 
 
 def _check_exits(exits: list[dict[str, Any]], lines: list[Lines]) -> None:
@@ -381,12 +396,36 @@ def _check_exits(exits: list[dict[str, Any]], lines: list[Lines]) -> None:
             raise RunFailed(f"ended without its samples at {rank.where()}", rank=rank.rank)
 
 
-def _sweep_folders() -> None:
-    """Remove the folders of suites that were killed before they could."""
-    for folder in Path(tempfile.gettempdir()).glob("trainpace-*-*"):
-        owner = folder.name.split("-")[1]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
+def work_folder() -> Path:
+    """A new folder for what runs write; perf/launch/left.py removes it where its suite cannot.
+
+    Raises:
+        FileError: where there is no room for it.
+    """
+    with writing(Path(tempfile.gettempdir())):
+        return Path(tempfile.mkdtemp(prefix=f"trainpace-{os.getpid()}-"))
+
+
+def run_folder(parent: Path, run_id: str) -> Path:
+    """A new folder for one run.
+
+    Raises:
+        RunFailed: where there is no room for it.
+    """
+    folder = parent / run_id
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise RunFailed(f"{folder}: cannot be made: {error.strerror}") from None
+    return folder
+
+
+def explained(error: RunFailed, folder: Path) -> RunFailed:
+    """`error` with what the ranks printed, and with what they could not even write."""
+    cause, disk = error.cause, folder.parent.parent
+    if shutil.disk_usage(disk).free < _FULL_BYTES:
+        cause += f"; no space is left under {disk}"
+    return RunFailed(cause, rank=error.rank, detail=error.detail or rank_logs(folder))
 
 
 def describe_exit(code: int) -> str:

@@ -3,7 +3,9 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from perf.files import writing
 
 _TOKEN = "TRAINPACE_LOCK"  # noqa: S105 - the name of a variable
 
@@ -18,6 +20,7 @@ def device_lock(slug: str) -> Iterator[None]:
 
     Raises:
         DeviceBusy: at once, where another suite holds it.
+        FileError: where locks cannot be written.
     """
     from filelock import FileLock, Timeout
     from platformdirs import user_state_path
@@ -26,18 +29,21 @@ def device_lock(slug: str) -> Iterator[None]:
         yield
         return
     folder = user_state_path("trainpace") / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     holder = folder / f"device-{slug}.json"
     lock = FileLock(folder / f"device-{slug}.lock", timeout=0)
+    with writing(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise DeviceBusy(
+                f"{slug} is being measured by another suite (process {_holder(holder)}): two at once would measure "
+                "each other; wait for it, then run the same command again"
+            ) from None
     try:
-        lock.acquire()
-    except Timeout:
-        raise DeviceBusy(
-            f"{slug} is being measured by another suite (process {_holder(holder)}): two at once would measure each "
-            "other; wait for it, then run the same command again"
-        ) from None
-    try:
-        holder.write_text(json.dumps({"pid": os.getpid()}))
+        with suppress(OSError):  # on a full disk: whoever is refused meanwhile reads that the holder is unknown
+            holder.write_text(json.dumps({"pid": os.getpid()}))
         os.environ[_TOKEN] = slug
         yield
     finally:

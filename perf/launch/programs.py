@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,19 @@ from typing import Any, Self
 
 from perf.cases.workload import Workload
 from perf.files import FileError, check_record, write_whole
-from perf.launch.distributed import Data, Progress, RunHost, Side, follow, health_of, rank_logs
+from perf.launch import left
+from perf.launch.distributed import (
+    Data,
+    Progress,
+    RunHost,
+    Side,
+    explained,
+    follow,
+    health_of,
+    rank_logs,
+    run_folder,
+    work_folder,
+)
 from perf.launch.lines import Lines
 from perf.measure.device import SOFTWARE, GpuWindow, Machine
 from perf.measure.run import RankSamples, Run, RunFailed
@@ -67,7 +78,8 @@ class Programs:
     _folder: Path | None = None
 
     def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix=f"trainpace-{os.getpid()}-"))
+        left.sweep()
+        self._folder = work_folder()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,8 +123,7 @@ class Programs:
             given = exported(workload, self.data, self.cache)
         host = self._host(device)
         run_id = uuid.uuid4().hex[:12]
-        folder = self._folder / run_id
-        folder.mkdir()
+        folder = run_folder(self._folder, run_id)
         kept = self.cache / "systems" / description.name
         kept.mkdir(parents=True, exist_ok=True)
         values = placeholders(
@@ -154,8 +165,7 @@ class Programs:
                 seen=seen["seen_seconds"][:: workload.accumulation] if micro else seen["seen_seconds"],
             )
         except RunFailed as error:
-            error.detail = error.detail or rank_logs(folder)
-            raise
+            raise explained(error, folder) from None
         except FileError as error:
             raise RunFailed(
                 f"what {description.title} wrote cannot be used: {error}", detail=rank_logs(folder)
@@ -236,7 +246,15 @@ class Programs:
 
 
 def placeholders(
-    workload: Workload, given: Exported | None, *, folder: Path, work: Path, cache: Path, python: str, device: str, cores: int
+    workload: Workload,
+    given: Exported | None,
+    *,
+    folder: Path,
+    work: Path,
+    cache: Path,
+    python: str,
+    device: str,
+    cores: int,
 ) -> dict[str, str]:
     """What a description's placeholders stand for."""
     micro_steps = workload.warmup + workload.steps

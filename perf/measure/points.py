@@ -234,5 +234,5 @@ def _write_index(folder: Path, stamps: dict[str, Stamp], points: dict[str, Point
         for name, point in points.items()
     ]
     content = {"version": INDEX_VERSION, "kinds": list(kinds), "software": list(software), "runs": runs}
-    with suppress(OSError):  # a folder that only can be read has no index
+    with suppress(FileError):  # a folder that only can be read has no index
         write_whole(folder / INDEX, json.dumps(content, separators=(",", ":")))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from perf.cases.workload import Workload
-from perf.files import FileError, read_record, write_whole
+from perf.files import FileError, read_record, write_whole, writing
 from perf.records import Record
 
 # 1: first format (2026-11).
@@ -138,8 +138,13 @@ class RunFailed(Exception):
 
 
 def write_run(run: Run, folder: Path) -> Path:
-    """Write `run` into `folder` as `<case>-<id>.json`, whole or not at all; return the file's path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write `run` into `folder` as `<case>-<id>.json`, whole or not at all; return the file's path.
+
+    Raises:
+        FileError: naming the file, where it cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.workload.case}-{run.id}.json"
     write_whole(path, run.model_dump_json(indent=1) + "\n")
     return path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from perf.cost.record import PRODUCTS
-from perf.files import write_whole
+from perf.files import write_whole, writing
 from perf.judge.verdict import Verdict
 from perf.report.results import CaseResult, CostResult, Results, Told
 
@@ -43,7 +43,7 @@ def write(results: Results, folder: Path | None) -> None:
     if folder:
         write_whole(folder / FILE, text)
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(page).open("a", encoding="utf-8") as file:
+        with writing(Path(page)), Path(page).open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
 

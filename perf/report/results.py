@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 import perf
-from perf.files import read_record, write_whole
+from perf.files import read_record, write_whole, writing
 from perf.judge.refresh import Change
 from perf.judge.verdict import Judgement, Verdict, outcome
 from perf.measure.run import Run
@@ -212,8 +212,13 @@ def cost_summary(costs: Sequence[CostResult]) -> str:
 
 
 def write_results(results: Results, folder: Path) -> None:
-    """Write `results` into `folder`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write `results` into `folder`, whole or not at all.
+
+    Raises:
+        FileError: where it cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / FILE, results.model_dump_json(indent=1) + "\n")
 
 

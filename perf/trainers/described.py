@@ -128,7 +128,9 @@ def load(trainer: str) -> Description:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise FileError(f"{path}: expected a description in TOML: {error}") from None
     try:
-        return check_record({**content, "name": path.stem, "folder": path.resolve().parent}, Description, where=str(path))
+        return check_record(
+            {**content, "name": path.stem, "folder": path.resolve().parent}, Description, where=str(path)
+        )
     except re.error as error:
         raise FileError(f"{path}: {error.pattern!r} is no regular expression: {error}") from None
 

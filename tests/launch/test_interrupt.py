@@ -95,7 +95,7 @@ def test_hung_case_does_not_stop_the_others(repository, started):
     assert started.left() == []
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_end_while_a_host_gets_ready(repository, started, end):
     """A session that ends while its host still imports the trainer leaves nothing either."""
     mark = repository.path / "mark"

@@ -7,7 +7,11 @@ The wishes are a JSON object in the variable TOY; those in a workload's `shape.c
     identity              what the trainer says that its losses belong to
     child                 `plain` or `detached`: a process of its own that every rank starts and forgets
     do                    what goes wrong: a key of ACTIONS
+    command               what `do: "command"` runs in a shell
+    relay                 a FIFO: where `do: "relay"` has the rank's lines go instead of into their file
     case, rank, step      where it does: a case's id (None: any), a rank, a step from 0 on (SETUP: before the first)
+    part                  in which part of the step: `forward_backward` or `load`
+    slow                  seconds that its steps take more there, whatever `do` says
     mark                  a file that is written just before
 """
 
@@ -28,9 +32,13 @@ DEFAULTS = {
     "identity": None,
     "child": None,
     "do": "nothing",
+    "command": "true",
+    "relay": None,
     "case": None,
     "rank": 1,
     "step": 2,
+    "part": "forward_backward",
+    "slow": 0.0,
     "mark": None,
 }
 
@@ -47,6 +55,19 @@ def hang():
     time.sleep(600)
 
 
+def step_the_clock_back():
+    """As an administrator does: every later look at the calendar, in this process, is an hour too early."""
+    now = time.time
+    time.time = lambda: now() - 3600
+
+
+def relay_lines(fifo):
+    """Hand the lines of this rank to whoever reads `fifo`."""
+    for fd in Path("/proc/self/fd").iterdir():
+        if fd.is_symlink() and fd.readlink().suffix == ".jsonl":
+            os.dup2(os.open(fifo, os.O_WRONLY), int(fd.name))
+
+
 ACTIONS = {
     "nothing": lambda: None,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -58,6 +79,7 @@ ACTIONS = {
     "no memory": lambda: fail(MemoryError("no more")),
     "no GPU memory": lambda: fail(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
     "hang": hang,
+    "clock": step_the_clock_back,
     "NaN": lambda: float("nan"),
     "text": lambda: "no number",
     "print": lambda: [os.write(fd, b'{"event": "ended", "exits": []}\n\xff\x00 garbage\n' * 1000) for fd in (1, 2)][:0],
@@ -77,22 +99,27 @@ class Toy:
             print(self.wishes["say"])  # noqa: T201 - what trainers do
         if self.wishes["child"]:
             subprocess.Popen(["sleep", "600"], start_new_session=self.wishes["child"] == "detached")  # noqa: S607
-        self.act(SETUP)
+        self.actions = ACTIONS | {
+            "command": lambda: subprocess.run(self.wishes["command"], shell=True, check=True),  # noqa: S602
+            "relay": lambda: relay_lines(self.wishes["relay"]),
+        }
+        self.act(SETUP, "setup")
 
-    def act(self, step):
+    def act(self, step, part="forward_backward"):
         """Go wrong where it is asked for; returns the loss of the step."""
-        if not self.here or step != self.wishes["step"]:
+        if not self.here or step != self.wishes["step"] or part not in {"setup", self.wishes["part"]}:
             return 1.0
         if self.wishes["mark"]:
             Path(self.wishes["mark"]).touch()
-        loss = ACTIONS[self.wishes["do"]]()
+        loss = self.actions[self.wishes["do"]]()
         return loss if isinstance(loss, float | str) else 1.0
 
     def load(self, step):
+        self.act(step, "load")
         return step
 
     def forward_backward(self, batch):
-        time.sleep(self.wishes["seconds"])
+        time.sleep(self.wishes["seconds"] + self.here * self.wishes["slow"])
         return self.act(batch)
 
     def optimizer_step(self):
