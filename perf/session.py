@@ -22,7 +22,7 @@ from perf.launch.distributed import Data, Distributed, Side
 from perf.launch.lock import device_lock
 from perf.measure import throughput
 from perf.measure.device import Machine, core_fault, peak_tflops, present
-from perf.measure.run import Device, Run, RunFailed, read_runs, write_run
+from perf.measure.run import Device, Run, RunFailed, read_runs, run_path, write_run
 from perf.options import DEFAULT_REFRESH_RUNS, Options
 from perf.trainers.described import is_described, load
 
@@ -325,7 +325,10 @@ class Session:
                 runs.append(self._run(workload, f"{case.id} {workload.scale}", index, number))  # noqa: PERF401 - one may raise, and those before it count
             # What the first runs had for quiet may turn out not to have been.
             for index, run in enumerate(runs):
-                if not run.health.faults and self._told(run) is not run:
+                if not run.health.faults and (told := self._told(run)) is not run:
+                    if self.options.runs:
+                        run_path(run, self.options.runs).unlink(missing_ok=True)
+                    self.keep(told, replaced=True)
                     runs[index] = self._run(workload, f"{case.id} {workload.scale}, again", index, number)
         except RunFailed as failure:
             return Measured(runs, judge_failure(case.id, workload, failure), failure.detail)

@@ -12,9 +12,11 @@ import pytest
 from factories import make_run, make_runs
 from repository import Repository
 
+from perf.cases import PUBLISHED
 from perf.judge.refresh import refresh
 from perf.measure.device import present
 from perf.measure.run import Health, write_run
+from perf.plugin import _SESSION
 
 EASY = ("--perf-tolerance=0.2",)
 """On a busy machine a sleep takes a little longer."""
@@ -383,3 +385,25 @@ def test_against_recorded_runs(published, speed, code):
     done = replay(published, "--perf-against-runs=then", "--perf-baselines=none", runs=[make_run(tgs=speed)])
 
     assert done.code == code
+
+
+def test_a_run_found_out_later_is_measured_again(pytester, monkeypatch):
+    """A first run that later ones show to have had less of the machine is set aside, and replaced before recording."""
+    arguments = ("--perf-refresh", "--perf-runs-per-case=2", "--perf-runs=runs", "--perf-baselines=baselines")
+    session = pytester.parseconfigure(*arguments, "--perf-scale=mini").stash[_SESSION]
+    workload = session.resolve(PUBLISHED[0], "native").workload
+    given = iter([_beside(7e-4, workload, 0), _beside(5e-4, workload, 1), _beside(5.1e-4, workload, 2)])
+    monkeypatch.setattr(session, "once", lambda *_: (next(given), ""))
+
+    measured = session.measure("test", PUBLISHED[0], "native")
+
+    assert measured.change.new.yardstick_seconds == pytest.approx(5.05e-4)
+    assert len(list((pytester.path / "runs").glob("*.json"))) == 2
+    assert len(list((pytester.path / "runs" / "disturbed").glob("*.json"))) == 1
+
+
+def _beside(yardstick, workload, seed):
+    """A run beside which the suite's fixed piece of work took `yardstick` seconds."""
+    run = make_run(workload=workload, seed=seed, device=present().cpu, health=Health(foreign_cores=0.0))
+    ranks = tuple(rank.model_copy(update={"yardstick_seconds": yardstick}) for rank in run.ranks)
+    return run.model_copy(update={"ranks": ranks})

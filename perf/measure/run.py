@@ -145,9 +145,14 @@ def write_run(run: Run, folder: Path) -> Path:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{run.workload.case}-{run.id}.json"
+    path = run_path(run, folder)
     write_whole(path, run.model_dump_json(indent=1) + "\n")
     return path
+
+
+def run_path(run: Run, folder: Path) -> Path:
+    """Where `write_run` puts it."""
+    return folder / f"{run.workload.case}-{run.id}.json"
 
 
 def read_runs(path: Path) -> list[Run]:
