@@ -55,6 +55,8 @@ class Options:
     tolerance: float | None
     baselines: Path | None
     runs: Path | None
+    resume: bool
+    """Take the runs that are there as measured."""
     report: Path | None
     replay: tuple[Path, ...]
     against_runs: tuple[Path, ...]
@@ -118,6 +120,7 @@ class Options:
             tolerance=option("perf_tolerance"),
             baselines=path("perf_baselines"),
             runs=path("perf_runs"),
+            resume=_resume(config),
             report=path("perf_report"),
             replay=replay,
             against_runs=against_runs,
@@ -213,6 +216,12 @@ def declare(parser: pytest.Parser) -> None:
         help="Where baselines are read and refreshed (default: baselines/ beside the tests' root).",
     )
     add("--perf-runs", metavar="DIR", help="Keep every run as a file here.")
+    add(
+        "--perf-resume",
+        action="store_true",
+        help="Go on where a session was cut off: runs in --perf-runs that are the same in all that decides speed count "
+        "as measured.",
+    )
     add("--perf-report", metavar="DIR", help="Write the report here: summary.md and results.json.")
     add(
         "--perf-replay",
@@ -318,7 +327,7 @@ def _trainers(config: pytest.Config, folder: Path) -> tuple[str, ...]:
     if len(set(found)) < len(found):
         raise pytest.UsageError(f"--perf-trainer: expected different trainers, got {', '.join(wanted)}")
     if len(found) > 1:
-        for name in ("refresh", "replay", "against_runs", "head", "self_test", "against_python"):
+        for name in ("refresh", "replay", "resume", "against_runs", "head", "self_test", "against_python"):
             if config.getoption(f"perf_{name}"):
                 raise pytest.UsageError(f"--perf-{name.replace('_', '-')} takes one trainer: name --perf-trainer once")
     return found
@@ -358,6 +367,19 @@ def _accepted(value: str | None, *, refresh: bool) -> str | None:
     if value is not None and refresh:
         raise pytest.UsageError("--perf-accepted belongs to judging: a refresh records with --perf-accept-slower")
     return value
+
+
+def _resume(config: pytest.Config) -> bool:
+    option = config.getoption
+    if not option("perf_resume"):
+        return False
+    if option("perf_runs") is None:
+        raise pytest.UsageError("--perf-resume: expected --perf-runs DIR, the folder of the session that was cut off")
+    for name in ("replay", "head", "against", "against_python", "self_test"):
+        if option(f"perf_{name}"):
+            shown = name.replace("_", "-")
+            raise pytest.UsageError(f"--perf-resume takes up measuring of one side: leave out --perf-{shown}")
+    return True
 
 
 def _refuse_unwritable(name: str, folder: Path) -> None:

@@ -21,7 +21,7 @@ from perf.judge.verdict import Judgement, command, judge, judge_failure, runs_to
 from perf.launch.distributed import Data, Distributed, Side
 from perf.launch.lock import device_lock
 from perf.measure import throughput
-from perf.measure.device import Machine, core_fault, peak_tflops, present
+from perf.measure.device import SOFTWARE, Machine, core_fault, peak_tflops, present, revision
 from perf.measure.run import Device, Run, RunFailed, read_runs, run_path, write_run
 from perf.options import DEFAULT_REFRESH_RUNS, Options
 from perf.trainers.described import is_described, load
@@ -319,10 +319,10 @@ class Session:
                 self.say(f"{number} runs a case: the noise between the baseline's runs needs as many")
         if isinstance(found, baselines.Measured) and not is_described(trainer):
             self._remember_machine(workload, found)
-        runs: list[Run] = []
+        runs = self._kept(workload, device, number) if self.options.resume else []
         try:
-            for index in range(number):
-                runs.append(self._run(workload, f"{case.id} {workload.scale}", index, number))  # noqa: PERF401 - one may raise, and those before it count
+            for index in range(len(runs), number):
+                runs.append(self._run(workload, f"{case.id} {workload.scale}", index, number))
             # What the first runs had for quiet may turn out not to have been.
             for index, run in enumerate(runs):
                 if not run.health.faults and (told := self._told(run)) is not run:
@@ -336,6 +336,55 @@ class Session:
         if not self.options.refresh:
             return Measured(runs, judged)
         return Measured(runs, judged, change=self._recorded(runs, device))
+
+    def _kept(self, workload: Workload, device: Device, number: int) -> list[Run]:
+        """Runs of a session that was cut off, at most `number`, which need not be made again."""
+        from perf.launch.host import versions
+        from perf.resume import Now, resumed
+
+        runs = self._kept_runs.get(workload.key, [])
+        if not runs:
+            return []
+        software = versions(list(SOFTWARE))
+        if is_described(workload.trainer):
+            software = self.programs.versions(load(workload.trainer)) or {}
+        now = Now(
+            workload=workload,
+            device=device.slug,
+            revision=revision(self.root),
+            software=software,
+            data=self._data_names(workload.trainer),
+        )
+        usable, said = resumed(runs, now, number)
+        for text in said:
+            self.say(text)
+        return usable
+
+    @cached_property
+    def _kept_runs(self) -> dict[str, list[Run]]:
+        from perf.resume import kept_runs
+
+        assert self.options.runs
+        return kept_runs(self.options.runs, {each.case.id for each in self.selection})
+
+    def _data_names(self, trainer: str) -> tuple[tuple[str, ...], str] | None:
+        """What runs of this session train on; None where a trainer that brings its own was told nothing else.
+
+        Raises:
+            RunFailed: where there is no such data.
+        """
+        from perf.data import DataError
+        from perf.data.packing import sources_named
+        from perf.data.tokenizer import BYTES, tokenizer_named
+
+        own = trainer != "native" and not is_described(trainer)
+        if own and not self.options.data and self.options.tokenizer == BYTES:
+            return None
+        try:
+            names = tuple(each.name for each in sources_named(self.options.data))
+            return names, tokenizer_named(self.options.tokenizer).name
+        except DataError as error:
+            raise RunFailed(str(error)) from None
 
     def _recorded(self, runs: list[Run], device: Device) -> Change:
         """Record `runs`. A share that was lost meanwhile refuses this case, and not those that come after it."""

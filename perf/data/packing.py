@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from perf.data.alpaca import source
+from perf.data.alpaca import Source, source
 from perf.data.base import DataError, Progress, silent, within
 from perf.data.cache import content_key, entry
 from perf.data.corpus import CHINESE, ENGLISH, generated
@@ -76,7 +76,7 @@ def packed(
     for name, value, least in (("sequence", sequence, 1), ("count", count, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    found = [source(name) for name in sources] or [generated(ENGLISH), generated(CHINESE)]
+    found = sources_named(sources)
     encoder = tokenizer_named(tokenizer)
     names = [one.name for one in found]
     key = content_key(names, [one.key for one in found], encoder.name, encoder.key, sequence, count, seed)
@@ -142,6 +142,15 @@ def pack(
     # A document that starts where its sequence does was found twice.
     np.save(folder / "boundaries.npy", found[np.diff(found, prepend=-1) > 0])
     return _fingerprint(ids, labels)
+
+
+def sources_named(names: Sequence[str]) -> list[Source]:
+    """The sources of these names; of none the generated corpus.
+
+    Raises:
+        DataError: for a name that leads to none.
+    """
+    return [source(name) for name in names] or [generated(ENGLISH), generated(CHINESE)]
 
 
 class Block(NamedTuple):

@@ -95,7 +95,7 @@ class Programs:
         Raises:
             Skipped: where it is not installed, or cannot do what the workload asks for.
         """
-        if self._versions(description) is None:
+        if self.versions(description) is None:
             where = self._python(description)
             raise Skipped(
                 f"{description.title} is not installed for {where}: `{description.install}`, then name its interpreter "
@@ -181,7 +181,7 @@ class Programs:
             "workload": workload,
             "source": "reported",
             "device": self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
-            "software": self._versions(description),
+            "software": self.versions(description),
             "data": given.identity if given else None,
             "startup_seconds": first_step - began,
             "ranks": [samples],
@@ -232,7 +232,7 @@ class Programs:
     def _python(self, description: Description) -> str:
         return self.pythons.get(description.name, sys.executable)
 
-    def _versions(self, description: Description) -> dict[str, str] | None:
+    def versions(self, description: Description) -> dict[str, str] | None:
         """Versions in the program's interpreter; None where the program is not there."""
         if description.name not in self._software:
             names = json.dumps(sorted({*SOFTWARE, *description.software}))

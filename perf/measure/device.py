@@ -225,7 +225,10 @@ def cgroup_memory_bytes(root: Path = Path("/")) -> int | None:
 
 
 def revision(folder: Path) -> str | None:
-    """The commit of the checkout that holds `folder`, and `+dirty` where tracked files differ; None outside one."""
+    """The commit of the checkout that holds `folder`, and `+dirty` where tracked files differ; None outside one.
+
+    Baselines are no difference: a refresh changes them from case to case, and trains with none of them.
+    """
     git = shutil.which("git")
     if git is None:
         return None
@@ -240,7 +243,10 @@ def revision(folder: Path) -> str | None:
     commit = said("rev-parse", "HEAD")
     if commit is None:
         return None
-    return commit + ("+dirty" if said("status", "--porcelain", "--untracked-files=no") else "")
+    changed = said(
+        "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude,glob)**/baselines/*.json"
+    )
+    return commit + ("+dirty" if changed else "")
 
 
 def _slug(text: str) -> str:
