@@ -2,6 +2,7 @@
 
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,6 +81,22 @@ def read_json(path: Path) -> Any:
     except ValueError as error:
         # Python's own limit on the digits of an integer.
         raise FileError(f"{path}: {error}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file.
+
+    Raises:
+        FileError: naming the file, and the line where the parser says one.
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise FileError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # not TOML, or not UTF-8, or an integer with more digits than Python reads
+        raise FileError(f"{path}: not TOML: {error}") from None
 
 
 def read_record(path: Path, record: type[R]) -> R:

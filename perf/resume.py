@@ -1,7 +1,7 @@
 """A session that was cut off goes on: runs that it kept count as measured where all agrees that decides speed.
 
-`--perf-runs DIR` keeps every run as a file as it ends; `--perf-resume` reads them before a case is measured. What cannot
-be told to be the same is measured again, and said: a run too many costs minutes, a foreign one the verdict.
+`--perf-runs DIR` keeps every run as a file as it ends; `--perf-resume` reads them before a case is measured. What
+cannot be told to be the same is measured again, and said: a run too many costs minutes, a foreign one the verdict.
 """
 
 from collections import Counter

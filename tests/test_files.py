@@ -4,7 +4,7 @@ from functools import reduce
 
 import pytest
 
-from perf.files import FileError, check_record, read_json, read_record, write_whole
+from perf.files import FileError, check_record, read_json, read_record, read_toml, write_whole
 from perf.measure.run import Device
 
 DEVICE = '{"slug": "cpu", "name": "CPU", "kind": "cpu", "count": 2, "memory_bytes": 1}'
@@ -52,6 +52,25 @@ def test_json_that_readers_let_through_is_refused(tmp_path, content, said):
 
     with pytest.raises(FileError, match=f"a.json.*{said}"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a = \nb = 1", "not TOML: .*line 1"),
+        (b"a = " + b"1" * 5000, "not TOML: .*limit"),
+        (b"a = " + b"[" * 100_000, "nested too deeply"),
+        (b'a = "\xff"', "not TOML: .*position 5"),
+    ],
+    ids=["cut", "digits", "deep", "latin"],
+)
+def test_toml_that_cannot_be_used_is_refused(tmp_path, content, said):
+    """Every refusal names the file; none is a traceback of the parser's."""
+    path = tmp_path / "a.toml"
+    path.write_bytes(content)
+
+    with pytest.raises(FileError, match=f"a.toml: {said}"):
+        read_toml(path)
 
 
 def test_missing_file_is_refused(tmp_path):

@@ -165,6 +165,8 @@ def _settings(config: Path) -> dict[str, Any]:
         settings = json.loads(config.read_bytes())
     except ValueError as error:
         raise DataError(f"{config.name}: not JSON, or cut off: {first_line(error)}") from None
+    except RecursionError:
+        raise DataError(f"{config.name}: nested too deeply") from None
     if not isinstance(settings, dict):
         raise DataError(f"{config.name}: expected an object, got {type(settings).__name__}")
     return settings

@@ -7,12 +7,11 @@
     cases = ["*-128k-*", "*-1m-*"]    # globs of case ids
 """
 
-import tomllib
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from perf.files import FileError, check_record
+from perf.files import check_record, read_toml
 from perf.records import Record
 
 FILE = "perf-priorities.toml"
@@ -40,11 +39,7 @@ def load_priorities(root: Path) -> Priorities:
     path = root / FILE
     if not path.exists():
         return Priorities()
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise FileError(f"{path}: not TOML: {error}") from None
-    return check_record(content, Priorities, where=str(path))
+    return check_record(read_toml(path), Priorities, where=str(path))
 
 
 def rank(case: str, changed: Sequence[str], priorities: Priorities) -> int:

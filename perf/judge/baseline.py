@@ -22,6 +22,8 @@ from perf.records import Record
 
 # 1: first format (2026-11).
 SCHEMA = 1
+MAX_BYTES = 64 << 20
+"""Of a device's file: some 45,000 cases, which take seven seconds and 600 MB to read. More is refused at once."""
 
 
 class Published(Record):
@@ -156,6 +158,11 @@ def load_file(path: Path) -> BaselineFile:
     Raises:
         FileError: naming the file, the case, the field, what was expected and what came.
     """
+    if path.exists() and path.stat().st_size > MAX_BYTES:
+        raise FileError(
+            f"{path}: expected at most {MAX_BYTES >> 20} MiB, got {path.stat().st_size >> 20}: no device has that many "
+            "cases; something else wrote it"
+        )
     content = read_json(path)
     fields = {"schema_version", "device", "baselines"}
     if not isinstance(content, dict):

@@ -11,7 +11,6 @@ quarantine lies beside the baselines and is read from the judging side, so that 
     who = "jane"
 """
 
-import tomllib
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from perf.files import FileError, check_record
+from perf.files import FileError, check_record, read_toml
 from perf.judge.verdict import Judgement, Verdict
 from perf.records import Record
 
@@ -53,14 +52,9 @@ def load_quarantine(folder: Path, today: date) -> list[Quarantined]:
             that has expired: a quarantine that nobody looks at again would hide a regression for ever.
     """
     path = folder / FILE
-    try:
-        content = tomllib.loads(path.read_bytes().decode())
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise FileError(f"{path}: not TOML: {error}") from None
+    content = read_toml(path)
     entries = content.get("case", [])
     if content.keys() - {"case"} or not isinstance(entries, list):
         raise FileError(f"{path}: expected [[case]] entries and nothing else, got {', '.join(content)}")

@@ -34,7 +34,7 @@ class Lines:
         for line in whole.split(b"\n") if newline else ():
             try:
                 self._take(json.loads(line))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 raise RunFailed(
                     f"wrote a line that is none of the step loop's: {line[:80]!r}", rank=self.rank
                 ) from None

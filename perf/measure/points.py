@@ -3,6 +3,7 @@
 Of a file everything is parsed, and what is used is checked; a replay checks the rest.
 """
 
+import hashlib
 import json
 import os
 import statistics
@@ -25,7 +26,7 @@ CHUNK = 500
 
 INDEX = ".history-index"
 """The index's file, beside the runs."""
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Another version is not read: raise it when what a Point holds, or how it is computed, changes."""
 
 Stamp = tuple[int, int]
@@ -213,7 +214,10 @@ def _refuse_twice(folder: Path, points: list[Point]) -> None:
 def _read_index(folder: Path) -> dict[tuple[str, Stamp], Point]:
     """Points by file name and what tells whether the file was changed since; empty where there is no index."""
     try:
-        content = json.loads((folder / INDEX).read_bytes())
+        digest, _, text = (folder / INDEX).read_bytes().partition(b"\n")
+        if digest != _digest(text):
+            return {}
+        content = json.loads(text)
         if content["version"] != INDEX_VERSION:
             return {}
         kinds = [Kind(*kind) for kind in content["kinds"]]
@@ -222,7 +226,7 @@ def _read_index(folder: Path) -> dict[tuple[str, Stamp], Point]:
             (name, (size, changed)): Point(kinds[kind], started, run, revision, software[versions], *rest)
             for name, size, changed, kind, started, run, revision, versions, *rest in content["runs"]
         }
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
 
 
@@ -235,4 +239,10 @@ def _write_index(folder: Path, stamps: dict[str, Stamp], points: dict[str, Point
     ]
     content = {"version": INDEX_VERSION, "kinds": list(kinds), "software": list(software), "runs": runs}
     with suppress(FileError):  # a folder that only can be read has no index
-        write_whole(folder / INDEX, json.dumps(content, separators=(",", ":")))
+        text = json.dumps(content, separators=(",", ":")).encode()
+        write_whole(folder / INDEX, _digest(text) + b"\n" + text)
+
+
+def _digest(text: bytes) -> bytes:
+    """Tells an index that was cut or edited, whose numbers would otherwise be believed."""
+    return hashlib.sha256(text).hexdigest().encode()

@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import Any, Literal, Self
@@ -54,6 +55,14 @@ class Reading(Record):
     tokens: Number | None = None
     """Tokens that were trained: they must be the workload's."""
     loss: Number | None = None
+    step: Number | None = None
+    """The record's own number: each must be the one before and one. Without it a step that is logged twice in the place
+    of another is not seen."""
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """What every record of a step has."""
+        return tuple(filter(None, (self.seconds, self.tokens, self.loss, self.step)))
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -62,7 +71,7 @@ class Reading(Record):
             raise ValueError(f"a reading of format {self.format} needs `{wanted}`")
         if self.pattern is not None:
             groups = re.compile(self.pattern).groupindex
-            named = [number.key for number in (self.seconds, self.tokens, self.loss) if number]
+            named = [number.key for number in self.numbers]
             if missing := [name for name in named if name not in groups]:
                 raise ValueError(f"pattern must have a named group for each number, {', '.join(missing)} missing")
         return self
@@ -125,7 +134,7 @@ def load(trainer: str) -> Description:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path}: no such description; those that come along: {', '.join(names())}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path}: expected a description in TOML: {error}") from None
     try:
         return check_record(
@@ -204,10 +213,18 @@ def read_claims(reading: Reading, path: Path, *, ranks: int) -> Claimed:
     Raises:
         FileError: for a file that is not there, holds no step, or says what cannot be.
     """
-    keys = {number.key for number in (reading.seconds, reading.tokens, reading.loss) if number}
+    keys = {number.key for number in reading.numbers}
     found = [record for record in _records(reading, path) if keys <= record.keys()]
     if not found:
         raise FileError(f"{path}: expected a record a step with {', '.join(sorted(keys))}, got none")
+    if reading.step:
+        steps = _column(found, reading.step, path, 1, positive=False)
+        for index, (before, after) in enumerate(pairwise(steps), start=1):
+            if after != before + 1:
+                raise FileError(
+                    f"{path}: record {index}: expected {reading.step.key} {before + 1:g} after {before:g}, got "
+                    f"{after:g}: a step was repeated or skipped"
+                )
     return Claimed(
         seconds=_column(found, reading.seconds, path, ranks, positive=True),
         tokens=_column(found, reading.tokens, path, ranks, positive=True) if reading.tokens else None,
@@ -273,7 +290,7 @@ def _column(
         said = record.get(number.key)
         try:
             value = math.nan if said is None or isinstance(said, bool) else float(said)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
             raise FileError(f"{path}: step {index}: expected a number as {number.key}, got {said!r:.60}")

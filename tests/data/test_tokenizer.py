@@ -147,8 +147,11 @@ def test_config_that_is_no_json(tmp_path: Path) -> None:
     folder = word_level(tmp_path / "words", ["<unk>", "<s>", "</s>"])
     (folder / "tokenizer_config.json").write_text("{")
     cut = refusal(folder)
+    (folder / "tokenizer_config.json").write_text("[" * 100_000)
+    deep = refusal(folder)
     (folder / "tokenizer_config.json").write_text("[]")
 
+    assert deep == f"{folder}: tokenizer_config.json: nested too deeply"
     assert cut.startswith(f"{folder}: tokenizer_config.json: not JSON, or cut off: ")
     assert refusal(folder) == f"{folder}: tokenizer_config.json: expected an object, got list"
 

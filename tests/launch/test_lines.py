@@ -1,5 +1,7 @@
 """What a rank has said so far, from a file that grows."""
 
+import re
+
 import pytest
 
 from perf.launch.lines import Lines
@@ -62,9 +64,12 @@ def test_order_of_ranks(file, tmp_path):
     assert ranks[::-1] == sorted(ranks, key=lambda rank: rank.progress)
 
 
-def test_a_line_of_somebody_else_fails_the_run(tmp_path):
+@pytest.mark.parametrize(
+    "line", ["garbage", "[1]", "[" * 100_000, '{"event": "step", "step": "1"}'], ids=lambda line: line[:9]
+)
+def test_a_line_of_somebody_else_fails_the_run(tmp_path, line):
     """What is no line of the step loop's ends the run with the line, not the suite with a traceback."""
-    (tmp_path / "rank-0.jsonl").write_text("garbage\n")
+    (tmp_path / "rank-0.jsonl").write_text(f"{line}\n")
 
-    with pytest.raises(RunFailed, match="none of the step loop's: b'garbage'"):
+    with pytest.raises(RunFailed, match=re.escape(f"none of the step loop's: b'{line[:80]}")):
         Lines(tmp_path / "rank-0.jsonl", 0).read()

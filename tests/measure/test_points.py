@@ -170,7 +170,7 @@ def test_a_run_that_is_gone_is_forgotten(tmp_path):
     assert "run0" not in (tmp_path / points.INDEX).read_text()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 0}', '{"version": 1, "kinds": []}', "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 0}', '{"version": 1, "kinds": []}', "\x00", "[" * 100_000])
 def test_an_odd_index_is_made_again(tmp_path, text):
     """A cache is never an error."""
     record(tmp_path, *make_runs(900.0, 1000.0))
@@ -194,3 +194,14 @@ def test_sessions_are_runs_of_one_revision_close_in_time(tmp_path):
     (found,) = read_points(tmp_path).values()
 
     assert points.sessions(found) == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(("old", "new"), [("run0", "run9"), ('"runs":[[', '"runs":[1,['), ("mini", "full")])
+def test_an_edited_index_is_made_again(tmp_path, old, new):
+    """What somebody wrote into the index is not believed, though it reads as one."""
+    record(tmp_path, *make_runs(900.0, 1000.0))
+    before = read_points(tmp_path)
+    index = tmp_path / points.INDEX
+    index.write_text(index.read_text().replace(old, new))
+
+    assert before == read_points(tmp_path)

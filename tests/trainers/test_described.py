@@ -143,6 +143,7 @@ def test_a_truncated_state_is_refused(tmp_path, share):
         ({"time": True}, "step 1: expected a number as time, got True"),
         ({"time": float("nan")}, "step 1: expected a number as time, got nan"),
         ({"time": float("inf")}, "step 1: expected a number as time, got inf"),
+        ({"time": 10**400}, "step 1: expected a number as time, got 1000"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(tmp_path, record, said):
@@ -153,6 +154,25 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, record, said):
     with pytest.raises(FileError) as refused:
         read_claims(Reading(format="jsonl", path="x", seconds={"key": "time"}), path, ranks=1)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([1, 2, 2, 4], "record 2: expected step 3 after 2, got 2: a step was repeated or skipped"),
+        ([1, 2, 4, 5], "record 2: expected step 3 after 2, got 4"),
+        ([3, 2, 1, 0], "record 1: expected step 4 after 3, got 2"),
+    ],
+    ids=["repeated", "skipped", "backwards"],
+)
+def test_steps_follow_one_another(tmp_path, steps, said):
+    """A step that is logged twice in the place of another is seen by its number, though the count is right."""
+    log = tmp_path / "log"
+    log.write_text("".join(json.dumps({"s": 0.5, "step": step}) + "\n" for step in steps))
+    reading = Reading(format="jsonl", path="log", seconds={"key": "s"}, step={"key": "step"})
+
+    with pytest.raises(FileError, match=re.escape(said)):
+        read_claims(reading, log, ranks=1)
 
 
 def test_a_log_without_steps_is_refused(tmp_path):
