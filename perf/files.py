@@ -105,7 +105,26 @@ def read_record(path: Path, record: type[R]) -> R:
     Raises:
         FileError: naming the file, the field, what was expected and what came.
     """
+    # A run of a thousand ranks is 70 MB. Pydantic reads that in a third of the time, and without a word on keys that
+    # stand there twice: what it refuses, or might have passed over, is read again by the one that names it.
+    with suppress(OSError, ValueError):
+        content = path.read_bytes()
+        found = record.model_validate_json(content)
+        if content.count(b'":') == _num_keys(found):
+            return found
     return check_record(read_json(path), record, where=str(path))
+
+
+def _num_keys(value: Any) -> int:
+    """Keys of all objects in the JSON that `value` was made of."""
+    if isinstance(value, Record):
+        return len(value.model_fields_set) + sum(_num_keys(getattr(value, name)) for name in value.model_fields_set)
+    if isinstance(value, dict):
+        return len(value) + sum(map(_num_keys, value.values()))
+    # Of numbers there may be millions, and no list mixes them with objects.
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Record | dict | list | tuple):
+        return sum(map(_num_keys, value))
+    return 0
 
 
 def check_record(value: Any, record: type[R], *, where: str, strict: bool = False) -> R:

@@ -4,6 +4,7 @@ python tests/bench.py            # or: tox run -e bench
 python tests/bench.py --quick    # without the five mini cases and the data
 """
 
+import json
 import os
 import resource
 import subprocess
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 
 import psutil
 from data.bench import main as data_bench
-from factories import make_run
+from factories import make_run, make_workload
 
 from perf.cases import PUBLISHED, Workload
 from perf.cases.scales import resolve
@@ -35,6 +36,7 @@ def main() -> None:
     """Print every figure, the cheap ones first."""
     with tempfile.TemporaryDirectory() as folder:
         collecting_and_replaying(Path(folder))
+    thousand_ranks()
     inside_a_step()
     first_step()
     counting()
@@ -91,6 +93,48 @@ class Idle:
 
     def optimizer_step(self) -> None:
         """Nothing."""
+
+
+def thousand_ranks() -> None:
+    """Seconds of wall time and peak memory, in a process of its own, for a run of 1,000 ranks with 1,000 steps each."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = make_run(workload=make_workload(ranks=1000, steps=1000), noise=0.02)
+        path = write_run(run, Path(folder))
+        for samples in run.ranks:
+            steps = [json.dumps({"event": "step", "step": step}) for step in range(1003)]
+            last = json.dumps({"event": "samples", **samples.model_dump()})
+            Path(folder, f"rank-{samples.rank}.jsonl").write_text("\n".join([*steps, last, ""]))
+        for what, code in (("a run's file read and judged", _JUDGE), ("its ranks' lines read at once", _FOLLOW)):
+            command = [sys.executable, "-c", _PREPARE + code + _REPORT, str(path), folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+            show(f"1,000 ranks x 1,000 steps: {what}", done.stdout.strip(), "under 2 s and 500 MB")
+
+
+_PREPARE = """
+import resource, sys, time
+from pathlib import Path
+import numpy
+from perf.judge.refresh import baseline_of
+from perf.judge.verdict import judge
+from perf.launch.lines import Lines
+from perf.measure.run import read_runs
+begin = time.perf_counter()
+"""
+_JUDGE = """
+(run,) = read_runs(Path(sys.argv[1]))
+read = time.perf_counter()
+baseline = baseline_of([run])
+begin += time.perf_counter() - read
+judge([run], baseline, pool=None, selected_cases=1, tolerance=None, peak_tflops=None)
+"""
+_FOLLOW = """
+ranks = [Lines(Path(sys.argv[2], f"rank-{rank}.jsonl"), rank) for rank in range(1000)]
+assert all([rank.read() for rank in ranks]) and all(rank.samples for rank in ranks)
+"""
+_REPORT = """
+megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+print(f"{time.perf_counter() - begin:.2f} s, {megabytes} MB")
+"""
 
 
 def inside_a_step() -> None:

@@ -4,7 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from perf.measure.run import RunFailed
+
+_STEP = b'{"event": "step", "step": '
+
+
+def _parsed(line: bytes) -> Any:
+    """A line of JSON. Pydantic's parser takes a third of the time, and refuses half of a surrogate pair."""
+    try:
+        return from_json(line)
+    except ValueError:
+        return json.loads(line)
 
 
 class Lines:
@@ -33,7 +45,11 @@ class Lines:
         self._offset += len(whole) + len(newline)
         for line in whole.split(b"\n") if newline else ():
             try:
-                self._take(json.loads(line))
+                # Of a thousand ranks these are a million, and say no more than a number.
+                if line.startswith(_STEP) and line.endswith(b"}") and line[len(_STEP) : -1].isdigit():
+                    self._stepped(int(line[len(_STEP) : -1]))
+                else:
+                    self._take(_parsed(line))
             except (ValueError, TypeError, KeyError, RecursionError):
                 raise RunFailed(
                     f"wrote a line that is none of the step loop's: {line[:80]!r}", rank=self.rank
@@ -51,12 +67,16 @@ class Lines:
             return f"step {self.steps}"
         return "set-up" if self._begun else "start"
 
+    def _stepped(self, step: int) -> None:
+        self._begun = True
+        self.steps = step + 1
+        self.note = "training"
+
     def _take(self, line: dict[str, Any]) -> None:
         self._begun = True
         match line["event"]:
             case "step":
-                self.steps = line["step"] + 1
-                self.note = "training"
+                self._stepped(line["step"])
             case "note":
                 self.note = line["text"]
             case "samples":

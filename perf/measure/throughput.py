@@ -101,6 +101,10 @@ def _step_seconds(run: Run) -> "NDArray[float64]":
 
     step = np.median(np.array([samples.seconds for samples in run.ranks]), axis=1)
     # A program that reports itself tells the two not apart.
-    optimizer = np.array([np.median(samples.optimizer_seconds or [0.0]) for samples in run.ranks])
+    optimizers = [samples.optimizer_seconds or [0.0] for samples in run.ranks]
+    if len({len(each) for each in optimizers}) == 1:  # as they are, unless somebody else wrote the file
+        optimizer = np.median(np.array(optimizers), axis=1)
+    else:
+        optimizer = np.array([np.median(each) for each in optimizers])
     seconds: NDArray[float64] = step + optimizer / run.workload.accumulation
     return seconds

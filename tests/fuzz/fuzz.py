@@ -141,7 +141,7 @@ def by_hypothesis(reader: Reader, folder: Path, seconds: float) -> str | None:
         turn.feed(content)
 
     limits = settings(
-        max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False
+        max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False
     )
     crash = None
     while crash is None and time.monotonic() < deadline:
@@ -155,25 +155,15 @@ def by_hypothesis(reader: Reader, folder: Path, seconds: float) -> str | None:
 
 def by_atheris(reader: Reader, folder: Path, seconds: float) -> str | None:
     """The same, guided by coverage, in a process of its own: libFuzzer ends the one that it runs in."""
-    (folder / "corpus").mkdir()
+    for name in ("corpus", "file"):
+        (folder / name).mkdir()
     (folder / "corpus" / "seed").write_bytes(reader.seed)
-    command = [sys.executable, __file__, "--inside", reader.name, "--minutes", str(seconds / 60), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = done.stderr.splitlines()
-    show(f"{reader.name}: {next((line for line in reversed(lines) if line.startswith(('Done', '#'))), lines[-1:])}")
-    return None if done.returncode == 0 else done.stderr[-4000:]
-
-
-def inside(reader: Reader, folder: Path, seconds: float) -> None:
-    """What the process of `by_atheris` does; does not return."""
-    import atheris
-
-    atheris.instrument_all()
-    (folder / "file").mkdir()
-    turn = Turn(reader, folder / "file")
-    arguments = [f"-max_total_time={max(1, int(seconds))}", "-max_len=65536", "-timeout=20", "-rss_limit_mb=2048"]
-    atheris.Setup([sys.argv[0], *arguments, str(folder / "corpus")], turn.feed)
-    atheris.Fuzz()
+    guided = Path(__file__).with_name("guided.py")
+    command = [sys.executable, str(guided), reader.name, str(max(1, round(seconds))), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Done ")]
+    show(f"{reader.name}, guided: {lines[-1] if lines else f'exit status {done.returncode}'}")
+    return None if done.returncode == 0 else (done.stdout + done.stderr)[-4000:]
 
 
 def show(text: str) -> None:
@@ -189,11 +179,7 @@ def main() -> int:
     parser.add_argument(
         "--engine", choices=("hypothesis", "atheris", "both"), help="default: both, where both are there"
     )
-    parser.add_argument("--inside", help=argparse.SUPPRESS)
-    parser.add_argument("folder", type=Path, nargs="?", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.inside:
-        inside(next(each for each in READERS if each.name == options.inside), options.folder, 60 * options.minutes)
     chosen = [each for each in READERS if each.name in options.reader or not options.reader]
     guided = find_spec("atheris") is not None
     engine = options.engine or ("both" if guided else "hypothesis")

@@ -1,5 +1,6 @@
 """What a rank has said so far, from a file that grows."""
 
+import json
 import re
 
 import pytest
@@ -73,3 +74,23 @@ def test_a_line_of_somebody_else_fails_the_run(tmp_path, line):
 
     with pytest.raises(RunFailed, match=re.escape(f"none of the step loop's: b'{line[:80]}")):
         Lines(tmp_path / "rank-0.jsonl", 0).read()
+
+
+@pytest.mark.parametrize("step", ["7", "7.0", " 7", "1e0", "true"])
+def test_a_step_however_it_is_written(tmp_path, step):
+    """What a rank of another version writes is read by its meaning, not by its spaces."""
+    (tmp_path / "rank-0.jsonl").write_text(f'{{"event": "step", "step": {step}}}\n')
+    lines = Lines(tmp_path / "rank-0.jsonl", 0)
+    lines.read()
+
+    assert json.loads(step) + 1 == lines.steps
+    assert lines.note == "training"
+
+
+def test_an_error_with_half_a_character(tmp_path):
+    """A path that is no UTF-8 in an exception's text does not hide the exception."""
+    (tmp_path / "rank-0.jsonl").write_text(json.dumps({"event": "error", "message": "no file \udcff"}) + "\n")
+    lines = Lines(tmp_path / "rank-0.jsonl", 0)
+    lines.read()
+
+    assert lines.error["message"] == "no file \udcff"

@@ -1,0 +1,21 @@
+"""A thousand ranks with a thousand steps each are read and judged; how fast, tests/bench.py prints."""
+
+from factories import make_run, make_workload
+
+from perf.judge.refresh import baseline_of
+from perf.judge.verdict import Verdict, judge
+from perf.measure.run import read_runs, write_run
+
+
+def test_a_thousand_ranks(tmp_path):
+    """One slow rank of a thousand is found, and named with its place, in a run that was read from its file."""
+    workload = make_workload(ranks=1000, steps=1000)
+    run = make_run(workload=workload, noise=0.01)
+    baseline = baseline_of([run])
+    slow = run.ranks[617].model_copy(update={"seconds": [1.2 * value for value in run.ranks[617].seconds]})
+    ranks = (*run.ranks[:617], slow, *run.ranks[618:])
+    (read,) = read_runs(write_run(run.model_copy(update={"ranks": ranks}), tmp_path))
+    judged = judge([read], baseline, pool=None, selected_cases=1, tolerance=None, peak_tflops=None)
+
+    assert judged.verdict is Verdict.REGRESSION
+    assert "rank 617 on host/cpu 617" in str(judged.notes)
