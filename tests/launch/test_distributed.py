@@ -10,6 +10,7 @@ import pytest
 from factories import make_workload
 from repository import TOY, wait_for
 
+from perf.launch import distributed
 from perf.launch.distributed import Distributed, Side, trainer_object
 from perf.measure.device import present
 from perf.measure.run import RunFailed
@@ -19,9 +20,10 @@ from perf.measure.run import RunFailed
 def fleet(tmp_path, monkeypatch, started):
     """Process groups of toys."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(distributed, "_LATE_SECONDS", 0.5)
     sides = {"here": Side(checkout=TOY)}
-    with Distributed(machine=present(), cache=tmp_path / "cache", step_timeout=60.0, sides=sides) as distributed:
-        yield distributed
+    with Distributed(machine=present(), cache=tmp_path / "cache", step_timeout=60.0, sides=sides) as started_here:
+        yield started_here
 
 
 @pytest.fixture
@@ -237,8 +239,8 @@ def test_everything_ends_with_the_fleet(tmp_path, monkeypatch, started):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     sides = {"here": Side(checkout=TOY)}
-    with Distributed(machine=present(), cache=tmp_path, step_timeout=2.0, sides=sides) as distributed:
-        distributed.run(toy())
+    with Distributed(machine=present(), cache=tmp_path, step_timeout=2.0, sides=sides) as fleet:
+        fleet.run(toy())
 
     assert started.pids() == []
     assert list((tmp_path / "temporary").iterdir()) == []
