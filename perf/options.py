@@ -14,6 +14,7 @@ from perf.cases.workload import Dtype, Scale
 from perf.trainers.described import is_described, names
 
 DEFAULT_REFRESH_RUNS = 5
+LAUNCHERS = ("local", "slurm", "torchrun")
 INVOCATION = "TRAINPACE_INVOCATION"
 """Names the folder that relative paths are relative to, where the suite was started from another."""
 
@@ -67,6 +68,12 @@ class Options:
     accepted: str | None
     require_verdict: bool
     step_timeout: float | None
+    launcher: str
+    """`local`, `slurm` or `torchrun`."""
+    slurm: tuple[str, ...]
+    """Options of an allocation of the session's own, as salloc takes them."""
+    shared: Path | None
+    """A folder that all nodes see."""
     max_minutes: float | None
     gate: Gate | None
     """None: judged against stored baselines."""
@@ -130,6 +137,9 @@ class Options:
             accepted=_accepted(option("perf_accepted"), refresh=option("perf_refresh")),
             require_verdict=option("perf_require_verdict"),
             step_timeout=option("perf_step_timeout"),
+            launcher=option("perf_launcher"),
+            slurm=_slurm(config),
+            shared=path("perf_shared"),
             max_minutes=option("perf_max_minutes"),
             gate=_gate(config, folder),
         )
@@ -255,6 +265,31 @@ def declare(parser: pytest.Parser) -> None:
     )
 
 
+def declare_nodes(parser: pytest.Parser) -> None:
+    """Declare the options of runs on several nodes."""
+    add = parser.getgroup("perf-nodes", "trainpace: more than one machine").addoption
+    add(
+        "--perf-launcher",
+        choices=LAUNCHERS,
+        default="local",
+        help="What starts the ranks: local (this machine), slurm (each run is one srun step) or torchrun (this command "
+        "runs under it on every node).",
+    )
+    add(
+        "--perf-slurm",
+        action="append",
+        default=[],
+        metavar="OPTIONS",
+        help="Get an allocation for this session, with these options of salloc: partition=gpu,time=60; repeatable "
+        "(default: the allocation that the suite runs in).",
+    )
+    add(
+        "--perf-shared",
+        metavar="DIR",
+        help="A folder that all nodes see, for what ranks write (default: the cache folder, TRAINPACE_CACHE).",
+    )
+
+
 def declare_gate(parser: pytest.Parser) -> None:
     """Declare the options of the gate of a pull request."""
     add = parser.getgroup("perf-gate", "trainpace: head against base, side by side").addoption
@@ -321,11 +356,22 @@ def _gate(config: pytest.Config, folder: Path) -> Gate | None:
     )
 
 
+def _slurm(config: pytest.Config) -> tuple[str, ...]:
+    asked = split_options(config.getoption("perf_slurm"))
+    if asked and config.getoption("perf_launcher") != "slurm":
+        raise pytest.UsageError("--perf-slurm asks Slurm for nodes: add --perf-launcher slurm")
+    return asked
+
+
 def _trainers(config: pytest.Config, folder: Path) -> tuple[str, ...]:
     wanted = config.getoption("perf_trainer") or [config.getini("perf_trainer")]
     found = tuple(_trainer(value, folder) for value in wanted)
     if len(set(found)) < len(found):
         raise pytest.UsageError(f"--perf-trainer: expected different trainers, got {', '.join(wanted)}")
+    if config.getoption("perf_launcher") != "local" and any(map(is_described, found)):
+        raise pytest.UsageError(
+            "--perf-launcher: a described system starts its own ranks, on this machine: leave the option out"
+        )
     if len(found) > 1:
         for name in ("refresh", "replay", "resume", "against_runs", "head", "self_test", "against_python"):
             if config.getoption(f"perf_{name}"):
@@ -418,6 +464,11 @@ def _number(convert: Callable[[str], Any], fits: Callable[[Any], bool], expected
         return value
 
     return parse
+
+
+def split_options(texts: Sequence[str]) -> tuple[str, ...]:
+    """`partition=gpu,time=60` -> its parts; a comma in brackets is part of a list of nodes."""
+    return tuple(part.strip() for text in texts for part in re.split(r",(?![^\[]*\])", text) if part.strip())
 
 
 _positive = _number(int, lambda value: value >= 1, "a whole number of at least 1")

@@ -34,12 +34,22 @@ class StaleBaseline(UserWarning):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
     perf_options.declare(parser)
+    perf_options.declare_nodes(parser)
     perf_options.declare_gate(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """`--perf-against`: run the same command from a checkout of the merge base."""
+    """Where this process is not the one that runs the suite: serve that one, or start it from the merge base."""
+    if config.getoption("perf_launcher", "local") == "torchrun":
+        from perf.launch import torchrun
+
+        try:
+            rank, _ = torchrun.place()
+        except ValueError as error:
+            raise pytest.UsageError(f"--perf-launcher torchrun: {error}") from None
+        if rank:
+            return torchrun.serve()
     if config.getoption("perf_against", None) is None:
         return None
     from perf.gate.against import run_from_base

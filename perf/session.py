@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perf.cases import Case, Workload
-from perf.cases.scales import Resolved, resolve
+from perf.cases.scales import NODE_GPUS, Resolved, mini_ranks, resolve
 from perf.files import FileError
 from perf.judge import baseline as baselines
 from perf.judge.excused import Quarantined, excuse, load_quarantine
 from perf.judge.refresh import Change, baseline_of, refresh
 from perf.judge.verdict import Judgement, command, judge, judge_failure, runs_to_measure, unjudged
-from perf.launch.distributed import Data, Distributed, Side
+from perf.launch.distributed import Data, Distributed
+from perf.launch.hosts import Side
+from perf.launch.launcher import Launcher, Local
 from perf.launch.lock import device_lock
 from perf.measure import throughput
-from perf.measure.device import SOFTWARE, Machine, core_fault, peak_tflops, present, revision
+from perf.measure.device import SOFTWARE, Machine, core_fault, peak_tflops, revision
 from perf.measure.run import Device, Run, RunFailed, read_runs, run_path, write_run
 from perf.options import DEFAULT_REFRESH_RUNS, Options
 from perf.trainers.described import is_described, load
@@ -84,6 +86,7 @@ class Session:
     least that was seen, in this session or when the baseline was recorded."""
     _seen: set[Path] = field(default_factory=set)
     """Files and folders of baselines that were there at some time of the session."""
+    _no_launcher: RunFailed | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _began: float = field(default_factory=time.monotonic)
 
@@ -99,8 +102,47 @@ class Session:
 
     @cached_property
     def machine(self) -> Machine:
-        """The machine at hand."""
-        return present()
+        """The machine at hand, or all nodes as one.
+
+        Raises:
+            RunFailed: where the nodes cannot be had, or are not equal.
+        """
+        return self._launcher.machine()
+
+    @cached_property
+    def _launcher(self) -> Launcher:
+        """What starts the ranks; an allocation that it took is given back at the session's end."""
+        if self.options.launcher == "local":
+            return Local()
+        if self._no_launcher is not None:  # whoever was refused once does not queue again for every case
+            raise self._no_launcher
+        try:
+            return self._stack.enter_context(closing(self._many_nodes()))
+        except RunFailed as failure:
+            self._no_launcher = failure
+            raise
+
+    def _many_nodes(self) -> Launcher:
+        if self.options.launcher == "torchrun":
+            from perf.launch.torchrun import Torchrun
+
+            return Torchrun(shared=self._shared)
+        from perf.launch.slurm import Slurm
+
+        return Slurm(shared=self._shared, options=self.options.slurm, nodes=self._nodes_wanted)
+
+    @property
+    def _shared(self) -> Path:
+        """What all nodes see."""
+        return self.options.shared or cache_folder()
+
+    @property
+    def _nodes_wanted(self) -> int:
+        """Nodes that the largest selected case is spread over where each has as many GPUs as is usual."""
+        cases = [each.case for each in self.selection]
+        if self.options.scale == "mini":
+            return max(map(mini_ranks, cases), default=1)
+        return max((-(-case.gpus // NODE_GPUS) for case in cases), default=1)
 
     @cached_property
     def distributed(self) -> Distributed:
@@ -109,7 +151,35 @@ class Session:
         Raises:
             DeviceBusy: where another suite holds the device.
         """
-        return self._stack.enter_context(Distributed(sides=self._sides, **self._launching))
+        distributed = Distributed(sides=self._sides, launcher=self._launcher, **self._launching)
+        self._stack.enter_context(distributed)
+        if self._launcher.nodes:
+            self._check_nodes(distributed)
+        return distributed
+
+    def _check_nodes(self, distributed: Distributed) -> None:
+        """Look at the nodes before anything expensive runs on them.
+
+        Raises:
+            RunFailed: where they lack what every run needs.
+        """
+        from perf.launch.nodes import shortages
+        from perf.launch.preflight import preflight, slow_nodes, words, workload
+
+        nodes = self._launcher.nodes
+        forbid, know = shortages(nodes)
+        for text in know:
+            self.say(text)
+        if forbid:
+            raise RunFailed("; ".join(forbid))
+        what = workload(self.machine)
+        side = next(iter(self._sides))
+        with self.show(f"preflight, {len(nodes)} nodes", what.warmup + what.steps) as progress:
+            found = preflight(distributed.run(what, side=side, progress=progress))
+        distributed.preflight = found
+        self.say(words(found))
+        for text in slow_nodes(found, nodes):
+            self.say(text)
 
     @cached_property
     def programs(self) -> "Programs":
@@ -125,11 +195,12 @@ class Session:
     @cached_property
     def _launching(self) -> dict[str, Any]:
         """What every launcher is given; the device is this session's from here on."""
-        self._stack.enter_context(device_lock(self.machine.device.slug))
+        if self.options.launcher == "local":  # nodes are a scheduler's to give
+            self._stack.enter_context(device_lock(self.machine.device.slug))
         return {
             "machine": self.machine,
             "data": Data(sources=self.options.data, tokenizer=self.options.tokenizer),
-            "cache": cache_folder(),
+            "cache": cache_folder() if self.options.launcher == "local" else self._shared,
             "step_timeout": self.options.step_timeout or (1800.0 if self.machine.gpus else 300.0),
         }
 

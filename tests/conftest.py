@@ -43,10 +43,10 @@ class Started:
                     found.append(process.pid)
         return sorted(found)
 
-    def left(self):
-        """Those that are alive after they have had time to leave: empty as soon as there is none."""
+    def left(self, besides=()):
+        """Those that are alive after they have had time to leave: empty as soon as there is none `besides`."""
         deadline = time.monotonic() + LEAVE_SECONDS
-        while (pids := self.pids()) and time.monotonic() < deadline:
+        while (pids := [pid for pid in self.pids() if pid not in besides]) and time.monotonic() < deadline:
             time.sleep(0.05)
         return pids
 

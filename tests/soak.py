@@ -61,9 +61,9 @@ def main() -> int:
 
 def figures(distributed: Distributed, folder: Path) -> dict[str, int]:
     """What the suite (this process) and the run host hold."""
-    (host,) = distributed._hosts.values()
+    (host,) = distributed.pool.pids
     found = {"processes": len(psutil.Process().children(recursive=True))}
-    for name, process in (("suite", psutil.Process()), ("host", psutil.Process(host.pid))):
+    for name, process in (("suite", psutil.Process()), ("host", psutil.Process(host))):
         found[f"{name}: open files"] = process.num_fds()
         found[f"{name}: threads"] = process.num_threads()
         found[f"{name}: memory"] = process.memory_full_info().uss

@@ -18,6 +18,8 @@ MINI_SEQUENCE_CUT = 64
 MINI_SP = (4, 2, 1)
 """Sequence-parallel sizes of the mini scale, largest first."""
 
+NODE_GPUS = 8
+"""GPUs of a usual node, where one must be asked for before it can be looked at."""
 LEAST_MINI_RANK_TOKENS = 16
 """A user's short case is not cut below this."""
 
@@ -93,10 +95,13 @@ def resolve(
 
     def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int) -> Workload:
         table_warmup, table_steps = default_steps(scale, sequence, sp)
+        nodes = num_nodes(ranks, scale, machine)
         return Workload(
             case=case.id,
             model=case.model.name,
             scale=scale,
+            nodes=nodes,
+            network=machine.network if nodes > 1 else "",
             shape=shape.model_copy(update={"vocabulary": max(shape.vocabulary, vocabulary or 0)}),
             sequence=sequence,
             ranks=ranks,
@@ -119,9 +124,9 @@ def resolve(
         return Resolved(workload=workload, reason=reason, warnings=warnings)
 
     def mini(reason: str) -> Resolved:
-        sp = next(size for size in MINI_SP if size <= case.sp and case.model.mini.heads % size == 0)
+        sp = mini_sp(case)
         rank_tokens = max(case.sequence // MINI_SEQUENCE_CUT // sp, LEAST_MINI_RANK_TOKENS)
-        small = at("mini", case.model.mini, sequence=rank_tokens * sp, sp=sp, ranks=min(2 if sp <= 2 else 4, case.gpus))
+        small = at("mini", case.model.mini, sequence=rank_tokens * sp, sp=sp, ranks=mini_ranks(case))
         return resolved(small, f"{reason}: mini")
 
     gpus = machine.gpus
@@ -159,6 +164,34 @@ def resolve(
             f"SEQUENCE CUT {full.sequence} -> {proxy.sequence} tokens: says little of the case's own length"
         )
     return resolved(proxy, f"{f'full {lacks}' if lacks else 'asked for'}: proxy{_changes(full, proxy)}", *warnings)
+
+
+def mini_sp(case: Case) -> int:
+    """Ranks that share a sequence at the mini scale."""
+    return next(size for size in MINI_SP if size <= case.sp and case.model.mini.heads % size == 0)
+
+
+def mini_ranks(case: Case) -> int:
+    """Ranks of a case at the mini scale."""
+    return min(2 if mini_sp(case) <= 2 else 4, case.gpus)
+
+
+def num_nodes(ranks: int, scale: Scale, machine: Machine) -> int:
+    """Nodes of `machine` that `ranks` are spread over, equally: as few as have the GPUs, on CPUs as many as there are.
+
+    Raises:
+        ValueError: where they cannot be spread equally.
+    """
+    sizes = [nodes for nodes in range(1, machine.nodes + 1) if ranks % nodes == 0]
+    if scale == "mini" or machine.gpus is None:
+        return sizes[-1]
+    enough = [nodes for nodes in sizes if ranks // nodes <= machine.node_gpus]
+    # More ranks than GPUs are refused where it is asked what fits.
+    if not enough and ranks <= machine.gpus.count:
+        raise ValueError(
+            f"{ranks} ranks cannot be spread equally over {machine.nodes} nodes of {machine.node_gpus} GPUs"
+        )
+    return enough[0] if enough else sizes[-1]
 
 
 def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:

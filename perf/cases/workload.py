@@ -62,6 +62,10 @@ class Workload(Record):
     warmup: PositiveInt
     steps: PositiveInt
     """Measured micro-steps, after the warm-up."""
+    nodes: PositiveInt = 1
+    """Machines that the ranks are spread over, equally."""
+    network: str = ""
+    """What joins the nodes: `infiniband`, `roce`, `ethernet`; nothing on one."""
     trainer: str = "native"
     """`native`, or `package.module:object`."""
     engine: str = "deepspeed"
@@ -74,6 +78,8 @@ class Workload(Record):
         for what, whole in (("ranks", self.ranks), ("sequence", self.sequence), ("heads", self.shape.heads)):
             if whole % self.sp:
                 raise ValueError(f"{what} must be a multiple of sp, got {what}={whole}, sp={self.sp}")
+        if self.ranks % self.nodes:
+            raise ValueError(f"ranks must be a multiple of nodes, got ranks={self.ranks}, nodes={self.nodes}")
         return self
 
     @property
@@ -84,7 +90,10 @@ class Workload(Record):
     @property
     def hash(self) -> str:
         """Eight hex digits over every field: two workloads with one hash train the same."""
-        text = json.dumps(self.model_dump(), sort_keys=True)
+        fields = self.model_dump()
+        if self.nodes == 1:  # as before there were several: what is stored for one machine stays valid
+            del fields["nodes"], fields["network"]
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property

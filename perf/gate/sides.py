@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perf.gate.revisions import RevisionError, changed_files, checked_out
-from perf.launch.distributed import Side
+from perf.launch.hosts import Side
 from perf.measure.device import revision
 
 

@@ -9,6 +9,7 @@ once, by the next suite on this machine. A process that clears its environment i
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from contextlib import suppress
@@ -23,7 +24,7 @@ _END_SECONDS = 5.0
 
 def mark(host: str) -> str:
     """The mark of what a host of this process starts; `host` tells it from other hosts."""
-    return f"{_machine()} {os.getpid()} {_started(os.getpid())} {host}"
+    return f"{this_machine()} {os.getpid()} {_started(os.getpid())} {host}"
 
 
 def end_marked(wanted: str) -> None:
@@ -34,12 +35,13 @@ def end_marked(wanted: str) -> None:
         time.sleep(0.01)
 
 
-def sweep() -> None:
-    """Remove what suites on this machine have left that are no more: processes first, then folders."""
+def sweep(parent: Path | None = None) -> None:
+    """Remove what suites on this machine have left that are no more: processes first, then folders in `parent`."""
     _kill([pid for pid, found in _marks() if _is_orphan(found)])
-    for folder in Path(tempfile.gettempdir()).glob("trainpace-*-*"):
-        owner = folder.name.split("-")[1]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+    for folder in Path(parent or tempfile.gettempdir()).glob("trainpace-*-*"):
+        _, owner, *host, _ = folder.name.split("-")
+        here = "-".join(host) == socket.gethostname()
+        if owner.isdecimal() and here and not psutil.pid_exists(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -48,7 +50,7 @@ def _is_orphan(found: str) -> bool:
     pid, _, rest = rest.partition(" ")
     started, _, _ = rest.partition(" ")
     # Elsewhere (another node, another container) the same number is another process.
-    return machine == _machine() and pid.isdecimal() and _started(int(pid)) != started
+    return machine == this_machine() and pid.isdecimal() and _started(int(pid)) != started
 
 
 def _marks() -> list[tuple[int, str]]:
@@ -72,7 +74,7 @@ def _kill(pids: list[int]) -> None:
 
 
 @cache
-def _machine() -> str:
+def this_machine() -> str:
     """This start of this machine, and the namespace that process numbers are of."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
 

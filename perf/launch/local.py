@@ -1,4 +1,4 @@
-"""The launcher `local`: forks the ranks of a run from the warm run host, on this machine.
+"""Forks the ranks of a run from the warm run host: all of them, or on one of several nodes those of this node.
 
 Loaded by file path inside the run host; imports nothing of `perf`.
 """
@@ -17,33 +17,34 @@ _SWEEP_SECONDS = 5.0
 
 
 class Launch:
-    """The ranks of one run, in a process group of their own."""
+    """The ranks of one run on this machine, in a process group of their own."""
 
     def __init__(self, request: dict[str, Any], rank_main: Callable[[int, int], int]) -> None:
-        self._ranks: dict[int, int] = {}  # pidfd -> rank
+        self._ranks: dict[int, int] = {}  # pidfd -> local rank
+        self._first = _placed(request)["first"]
         self._pids: list[int] = []
         self._exits: list[dict[str, Any]] = []
         self._killed = False
         self._before = _descendants(os.getpid())
-        for rank in range(request["workload"]["ranks"]):
-            self._fork(rank, request, rank_main)
+        for local_rank in range(_placed(request)["count"]):
+            self._fork(local_rank, request, rank_main)
 
     def fds(self) -> list[int]:
         """Descriptors that become readable when a rank ends, one a rank."""
         return list(self._ranks)
 
     def pids(self) -> list[int]:
-        """Process ids in rank order."""
+        """Process ids in the order of their ranks."""
         return list(self._pids)
 
     def reap(self, fd: int) -> bool:
         """Take the exit of the rank behind `fd`; kill the others if it failed. True when the last one has ended."""
-        rank = self._ranks.pop(fd)
+        local_rank = self._ranks.pop(fd)
         os.close(fd)
-        _, status = os.waitpid(self._pids[rank], 0)
+        _, status = os.waitpid(self._pids[local_rank], 0)
         code = os.waitstatus_to_exitcode(status)
         # What dies after the kill died of the kill: only the exits before it say anything.
-        self._exits.append({"rank": rank, "code": code, "killed": self._killed})
+        self._exits.append({"rank": self._first + local_rank, "code": code, "killed": self._killed})
         if code != 0 and not self._killed:
             self.kill()
         if not self._ranks:
@@ -75,7 +76,7 @@ class Launch:
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(0.002)
 
-    def _fork(self, rank: int, request: dict[str, Any], rank_main: Callable[[int, int], int]) -> None:
+    def _fork(self, local_rank: int, request: dict[str, Any], rank_main: Callable[[int, int], int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         host = os.getpid()
@@ -83,8 +84,8 @@ class Launch:
         if pid == 0:
             code = 1
             try:
-                _enter(rank, request, host, group=self._pids[0] if self._pids else 0)
-                code = rank_main(rank, rank)
+                _enter(local_rank, request, host, group=self._pids[0] if self._pids else 0)
+                code = rank_main(self._first + local_rank, local_rank)
             except BaseException:  # noqa: BLE001 - whatever it was, it must not go on as a second host
                 traceback.print_exc()
             finally:
@@ -96,10 +97,16 @@ class Launch:
         with suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, self._pids[0] if self._pids else pid)
         self._pids.append(pid)
-        self._ranks[os.pidfd_open(pid)] = rank
+        self._ranks[os.pidfd_open(pid)] = local_rank
 
 
-def _enter(rank: int, request: dict[str, Any], host: int, *, group: int) -> None:
+def _placed(request: dict[str, Any]) -> dict[str, int]:
+    """Which ranks are this node's: how many, from which on, on which node."""
+    placed: dict[str, int] = request.get("placed") or {"node": 0, "first": 0, "count": request["workload"]["ranks"]}
+    return placed
+
+
+def _enter(local_rank: int, request: dict[str, Any], host: int, *, group: int) -> None:
     """What a forked process does before it is a rank: its group, its output, its environment, its cores."""
     os.setpgid(0, group)
     sys.modules["__main__"].die_with_parent()
@@ -107,17 +114,22 @@ def _enter(rank: int, request: dict[str, Any], host: int, *, group: int) -> None
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    placed, ranks = _placed(request), request["workload"]["ranks"]
+    rank = placed["first"] + local_rank
     log = os.open(Path(request["folder"]) / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    ranks = request["workload"]["ranks"]
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GROUP_RANK="0"
+        RANK=str(rank),
+        LOCAL_RANK=str(local_rank),
+        WORLD_SIZE=str(ranks),
+        LOCAL_WORLD_SIZE=str(placed["count"]),
+        GROUP_RANK=str(placed["node"]),
     )
     if request["pin"]:
         cores = sorted(os.sched_getaffinity(0))
-        share = max(1, len(cores) // ranks)
-        first = rank * share % len(cores)
+        share = max(1, len(cores) // placed["count"])
+        first = local_rank * share % len(cores)
         os.sched_setaffinity(0, cores[first : first + share])
 
 

@@ -7,11 +7,9 @@ import json
 import math
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,20 +18,14 @@ from typing import Any, Self
 
 from perf.cases.workload import Workload
 from perf.files import FileError, check_record, write_whole
-from perf.launch import left
-from perf.launch.distributed import (
-    Data,
-    Progress,
-    RunHost,
-    Side,
-    explained,
-    follow,
-    health_of,
-    rank_logs,
-    run_folder,
-    work_folder,
-)
+from perf.launch.distributed import Data
+from perf.launch.folders import rank_logs
+from perf.launch.follow import Progress, follow
+from perf.launch.health import health_of
+from perf.launch.hosts import Side, host_command
+from perf.launch.launcher import Local
 from perf.launch.lines import Lines
+from perf.launch.pool import Pool
 from perf.measure.device import SOFTWARE, GpuWindow, Machine
 from perf.measure.run import RankSamples, Run, RunFailed
 from perf.trainers import described
@@ -73,21 +65,15 @@ class Programs:
     step_timeout: float
     pythons: Mapping[str, str] = field(default_factory=dict)
     """Interpreters of systems that do not live in this one's environment, by name."""
-    _hosts: dict[str, RunHost] = field(default_factory=dict)
     _software: dict[str, dict[str, str] | None] = field(default_factory=dict)
-    _folder: Path | None = None
+    pool: Pool = field(default_factory=lambda: Pool(Local()))
 
     def __enter__(self) -> Self:
-        left.sweep()
-        self._folder = work_folder()
+        self.pool.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for host in self._hosts.values():
-            host.kill()
-        self._hosts.clear()
-        assert self._folder
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.pool.__exit__()
 
     def check(self, description: Description, workload: Workload) -> None:
         """See whether the program can be run on `workload`.
@@ -114,69 +100,64 @@ class Programs:
             RunFailed: where the program ended without its steps, or what it wrote cannot be read.
             FileError: for a description that cannot be used.
         """
-        assert self._folder, "used outside its `with`"
         self.check(description, workload)
         device = self._device(workload)
         given = None
         if described.uses(description, *_EXPORTED):
             progress(0, "writing the workload")
             given = exported(workload, self.data, self.cache)
-        host = self._host(device)
-        run_id = uuid.uuid4().hex[:12]
-        folder = run_folder(self._folder, run_id)
         kept = self.cache / "systems" / description.name
         kept.mkdir(parents=True, exist_ok=True)
-        values = placeholders(
-            workload,
-            given,
-            folder=description.folder,
-            work=folder,
-            cache=kept,
-            python=self._python(description),
-            device=device,
-            cores=self.machine.cpu.count,
-        )
         where, micro = f"the description of {description.name}", description.reading.record == "micro_step"
-        try:
-            program = self._written(description, workload, values, folder)
-            began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-            host.start_run(
-                id=run_id,
-                folder=str(folder),
-                workload={"ranks": 1},
-                pin=False,
-                watch=[os.getpid()],
-                program=program,
-            )
-            lines = Lines(folder / "rank-0.jsonl", 0)
-            window = GpuWindow(workload.ranks if device == "cuda" else 0)
-            first_step = follow(host, [lines], workload, window, progress=progress, step_timeout=self.step_timeout)
-            seen = lines.samples or {}
-            log = described.newest(described.filled(description.reading.path, values, where=where))
-            claimed = described.read_claims(description.reading, log, ranks=workload.ranks)
-            if micro:
-                claimed = claimed.grouped(workload.accumulation)
-            samples = samples_of(claimed, workload, place=seen["place"], peak_memory_bytes=seen["peak_memory_bytes"])
-            health = health_of(self.machine, device, seen, window)
-            faults = claim_faults(
-                claimed,
+        command = host_command(Side(python=sys.executable), [], device, loop=_PROGRAM)
+        with self.pool.run(command, ranks=1) as begun:
+            values = placeholders(
                 workload,
-                wall=seen["wall_seconds"],
-                seen=seen["seen_seconds"][:: workload.accumulation] if micro else seen["seen_seconds"],
+                given,
+                folder=description.folder,
+                work=begun.folder,
+                cache=kept,
+                python=self._python(description),
+                device=device,
+                cores=self.machine.cpu.count,
             )
-        except RunFailed as error:
-            raise explained(error, folder) from None
-        except FileError as error:
-            raise RunFailed(
-                f"what {description.title} wrote cannot be used: {error}", detail=rank_logs(folder)
-            ) from None
-        finally:
-            if not host.end_run():
-                host.kill()
-                self._hosts.pop(device)
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                program = self._written(description, workload, values, begun.folder)
+                began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+                begun.hosts.start_run(
+                    id=begun.id,
+                    folder=str(begun.folder),
+                    workload={"ranks": 1},
+                    pin=False,
+                    watch=[os.getpid()],
+                    program=program,
+                )
+                lines = Lines(begun.folder / "rank-0.jsonl", 0)
+                window = GpuWindow(workload.ranks if device == "cuda" else 0)
+                first_step = follow(
+                    begun.hosts, [lines], workload, window, progress=progress, step_timeout=self.step_timeout
+                )
+                seen = lines.samples or {}
+                log = described.newest(described.filled(description.reading.path, values, where=where))
+                claimed = described.read_claims(description.reading, log, ranks=workload.ranks)
+                if micro:
+                    claimed = claimed.grouped(workload.accumulation)
+                samples = samples_of(
+                    claimed, workload, place=seen["place"], peak_memory_bytes=seen["peak_memory_bytes"]
+                )
+                health = health_of(self.machine, device, seen, window.close())
+                faults = claim_faults(
+                    claimed,
+                    workload,
+                    wall=seen["wall_seconds"],
+                    seen=seen["seen_seconds"][:: workload.accumulation] if micro else seen["seen_seconds"],
+                )
+            except FileError as error:
+                raise RunFailed(
+                    f"what {description.title} wrote cannot be used: {error}", detail=rank_logs(begun.folder)
+                ) from None
         fields = {
-            "id": run_id,
+            "id": begun.id,
             "started": started,
             "workload": workload,
             "source": "reported",
@@ -213,18 +194,6 @@ class Programs:
             "accumulation": 1 if description.reading.record == "micro_step" else workload.accumulation,
             "warmup": workload.warmup,
         }
-
-    def _host(self, device: str) -> RunHost:
-        if device not in self._hosts:
-            assert self._folder
-            host = RunHost(Side(python=sys.executable), [], device, self._folder, loop=_PROGRAM)
-            try:
-                host.wait_ready()
-            except BaseException:
-                host.kill()
-                raise
-            self._hosts[device] = host
-        return self._hosts[device]
 
     def _device(self, workload: Workload) -> str:
         return "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"

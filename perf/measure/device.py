@@ -165,8 +165,17 @@ class Machine:
     """Of the GPU that has least."""
     free_bytes: int
     """Memory that new processes can take without swapping."""
+    nodes: int = 1
+    """Machines that this stands for; `gpus.count` is over all of them, and `cpu` is one's."""
+    network: str = ""
+    """What joins the nodes: `infiniband`, `roce` or `ethernet`; nothing where there is one."""
     notes: tuple[str, ...] = ()
     """What a user should know about the choice of devices."""
+
+    @property
+    def node_gpus(self) -> int:
+        """GPUs of one node."""
+        return self.gpus.count // self.nodes if self.gpus else 0
 
     @property
     def device(self) -> Device:
@@ -183,6 +192,23 @@ def present() -> Machine:
     with _nvml() as available:
         gpus, free, notes = _gpus(_visible_handles()) if available else (None, None, ())
     return Machine(gpus=gpus, cpu=cpu, gpu_free_bytes=free, free_bytes=min(memory.available, total), notes=notes)
+
+
+def gpu_uuids() -> tuple[str, ...]:
+    """Of the visible GPUs, in CUDA's order."""
+    with _nvml() as available:
+        return tuple(str(pynvml.nvmlDeviceGetUUID(handle)) for handle in _visible_handles()) if available else ()
+
+
+def gpu_links() -> str:
+    """What joins the visible GPUs: `nvlink` where the first has a link that is up, else `pcie`; nothing for one."""
+    with _nvml() as available:
+        handles = _visible_handles() if available else []
+        if len(handles) < 2:
+            return ""
+        links = range(pynvml.NVML_NVLINK_MAX_LINKS)
+        up = [_asked(lambda link=link: pynvml.nvmlDeviceGetNvLinkState(handles[0], link)) for link in links]
+        return "nvlink" if pynvml.NVML_FEATURE_ENABLED in up else "pcie"
 
 
 def gpu_slug(name: str) -> str:

@@ -162,7 +162,7 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
     trainer.setup(context)
     if request.get("planted"):
         trainer = _Planted(trainer, clock, request["planted"])
-    window = measure(trainer, workload, clock, write, watch=request["watch"])
+    window = measure(trainer, workload, clock, write, watch=request["watch"], enough=Enough.of(request, workload))
     losses = []
     for step, loss in enumerate(window.pop("losses")):
         try:
@@ -193,10 +193,69 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
         sys.modules["torch"].distributed.destroy_process_group()
 
 
+class Enough:
+    """Ends a run of long steps as soon as no further step can change what is said of it.
+
+    A run's value is a median, and of a median of N numbers k known ones leave a range: what is still unknown may lie
+    below all of them, or above. Where the range of the slowest rank, the optimizer's share included, lies on one side
+    of every border between two verdicts, more steps decide nothing.
+    """
+
+    def __init__(
+        self, borders: list[float], steps: int, accumulation: int, agree: Callable[[list[float]], list[float]]
+    ) -> None:
+        """
+        Args:
+            borders: seconds of a micro-step, its share of the optimizer included, at which the verdict changes.
+            steps: measured steps in all.
+            accumulation: micro-steps that share an optimizer step.
+            agree: gives the largest of each number over all ranks, to all of them.
+        """
+        self._borders, self._steps, self._accumulation, self._agree = borders, steps, accumulation, agree
+
+    @classmethod
+    def of(cls, request: dict[str, Any], workload: Any) -> "Enough | None":
+        """As the request asks; None where it does not, or a rank cannot hear of the others."""
+        torch = sys.modules.get("torch")
+        if not request.get("borders") or torch is None or not torch.distributed.is_initialized():
+            return None
+
+        def agree(numbers: list[float]) -> list[float]:
+            found = torch.tensor(numbers, dtype=torch.float64, device=request["device"])
+            torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+            return [float(number) for number in found.tolist()]
+
+        return cls(request["borders"], workload.steps, workload.accumulation, agree)
+
+    def reached(self, seconds: list[float], optimizer: float) -> bool:
+        """Whether the verdict is certain after these steps; the same on every rank, which all must ask.
+
+        Args:
+            seconds: of the steps measured so far on this rank.
+            optimizer: seconds of an optimizer step, at most.
+        """
+        low, high = median_range(seconds, self._steps)
+        low, high = self._agree([low, high + optimizer / self._accumulation])
+        return not any(low <= border <= high for border in self._borders)
+
+
+def median_range(known: list[float], total: int) -> tuple[float, float]:
+    """Between what the median of `total` positive numbers lies, of which some are known."""
+    ordered, unknown = sorted(known), total - len(known)
+    below, above = [0.0] * unknown + ordered, ordered + [math.inf] * unknown
+    return statistics.median(below), statistics.median(above)
+
+
 def measure(
-    trainer: Any, workload: Any, clock: Clock, write: Callable[..., None], *, watch: list[int]
+    trainer: Any,
+    workload: Any,
+    clock: Clock,
+    write: Callable[..., None],
+    *,
+    watch: list[int],
+    enough: Enough | None = None,
 ) -> dict[str, Any]:
-    """Warm up, then time `workload.steps` steps.
+    """Warm up, then time `workload.steps` steps, or as many as are `enough`.
 
     The optimizer steps after every `accumulation`-th measured step, and besides after the last step of the warm-up (its
     first step allocates its states) and the last measured one (so that every run times at least one).
@@ -205,27 +264,40 @@ def measure(
         Seconds of each part and step, losses as the trainer returned them, peak bytes, CPU seconds of the window.
     """
     losses: list[Any] = []
-    warmup = [
-        _step(trainer, clock, write, losses, step, boundary=step == workload.warmup - 1)
-        for step in range(workload.warmup)
-    ]
+    warmup = []
+    for step in range(workload.warmup):
+        trained = _step(trainer, clock, losses, step)
+        warmup.append((*trained, _optimize(trainer, clock) if step == workload.warmup - 1 else None))
+        _stepped(clock, write, step)
     gc.collect()
     _barrier(clock)
     clock.reset_peak()
     begin_cpu, begin = _cpu_seconds(watch), time.monotonic()
-    measured, yardsticks = [], []
+    measured: list[tuple[Any, float, Any, Any]] = []
+    yardsticks = []
     for step in range(workload.steps):
-        boundary = (step + 1) % workload.accumulation == 0 or step == workload.steps - 1
-        measured.append(_step(trainer, clock, write, losses, workload.warmup + step, boundary=boundary))
+        trained = _step(trainer, clock, losses, workload.warmup + step)
+        last = step == workload.steps - 1
+        if enough is not None and not last:
+            # Steps of this length hide nothing of the host's that a synchronisation between them could show.
+            clock.synchronize()
+            seconds = [clock.seconds(start, end) for start, _, end in [*(each[:3] for each in measured), trained]]
+            # The warm-up's optimizer step, which allocates, is slower than any other.
+            last = enough.reached(seconds, clock.seconds(warmup[-1][2], warmup[-1][3]))
+        boundary = (step + 1) % workload.accumulation == 0 or last
+        measured.append((*trained, _optimize(trainer, clock) if boundary else None))
+        _stepped(clock, write, workload.warmup + step)
         if isinstance(clock, CpuClock):  # between steps, outside of what is timed
             yardsticks.append(yardstick())
+        if last:
+            break
     clock.synchronize()
     end_cpu, end = _cpu_seconds(watch), time.monotonic()
     return {
-        "warmup_seconds": [clock.seconds(start, trained) for start, trained, _, _ in warmup],
-        "seconds": [clock.seconds(start, trained) for start, trained, _, _ in measured],
-        "data_seconds": [data for _, _, _, data in measured],
-        "optimizer_seconds": [clock.seconds(trained, done) for _, trained, done, _ in measured if done is not None],
+        "warmup_seconds": [clock.seconds(start, end) for start, _, end, _ in warmup],
+        "seconds": [clock.seconds(start, end) for start, _, end, _ in measured],
+        "data_seconds": [data for _, data, _, _ in measured],
+        "optimizer_seconds": [clock.seconds(end, done) for _, _, end, done in measured if done is not None],
         "losses": losses,
         "yardstick_seconds": statistics.median(yardsticks) if yardsticks else None,
         "peak_memory_bytes": clock.peak_bytes(),
@@ -247,24 +319,27 @@ def yardstick() -> float:
     return time.perf_counter() - begin
 
 
-def _step(
-    trainer: Any, clock: Clock, write: Callable[..., None], losses: list[Any], step: int, *, boundary: bool
-) -> tuple[Any, Any, Any, float]:
-    """One micro-step; marks at its start, after the backward, and after the optimizer where one stepped."""
+def _step(trainer: Any, clock: Clock, losses: list[Any], step: int) -> tuple[Any, float, Any]:
+    """One micro-step without its optimizer: a mark at its start, seconds of loading, a mark after the backward."""
     start = clock.mark()
     loading = time.perf_counter()
     batch = trainer.load(step)
     loaded = time.perf_counter()
     losses.append(trainer.forward_backward(batch))
-    trained = clock.mark()
-    done = None
-    if boundary:
-        trainer.optimizer_step()
-        done = clock.mark()
+    return start, loaded - loading, clock.mark()
+
+
+def _optimize(trainer: Any, clock: Clock) -> Any:
+    """An optimizer step; a mark after it."""
+    trainer.optimizer_step()
+    return clock.mark()
+
+
+def _stepped(clock: Clock, write: Callable[..., None], step: int) -> None:
+    """Say that a step was issued."""
     if step == 0:
         clock.synchronize()  # the judging side ends the start-up here
     write("step", step=step)
-    return start, trained, done, loaded - loading
 
 
 class _Planted:
@@ -305,8 +380,8 @@ def namespace(value: Any) -> Any:
 def _rendezvous(folder: Path, rank: int, ranks: int) -> None:
     """Make `torch.distributed.init_process_group()` work as under torchrun, without a port that another could take.
 
-    Rank 0 opens torch's store on a port that the kernel chooses and publishes it in the run's folder; every rank then
-    connects as a client, which is how torchrun's own agent store is used.
+    Rank 0 opens torch's store on a port that the kernel chooses and publishes it in the run's folder, where an empty
+    file waits for it; every rank then connects as a client, which is how torchrun's own agent store is used.
     """
     from torch.distributed import TCPStore
 
@@ -315,12 +390,11 @@ def _rendezvous(folder: Path, rank: int, ranks: int) -> None:
         address = os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         store = TCPStore(address, 0, None, is_master=True, wait_for_workers=False)
         _keep.append(store)
-        temporary = folder / "rendezvous.tmp"
-        temporary.write_text(f"{address} {store.port}")
-        temporary.replace(published)
-    while not published.exists():
+        # Written and not moved there: another machine sees the new content of a file sooner than a new file.
+        published.write_text(f"{address} {store.port}\n")
+    while not (said := published.read_text()).endswith("\n"):
         time.sleep(0.005)
-    address, port = published.read_text().split()
+    address, port = said.split()
     os.environ.update(
         MASTER_ADDR=address,
         MASTER_PORT=port,
@@ -349,8 +423,12 @@ def _place(device: str, local_rank: int) -> str:
     if device == "cuda":
         import torch
 
-        return f"{socket.gethostname()}/GPU-{torch.cuda.get_device_properties(local_rank).uuid}"
-    return f"{socket.gethostname()}/cpu {','.join(map(str, sorted(os.sched_getaffinity(0))))}"
+        return f"{_node()}/GPU-{torch.cuda.get_device_properties(local_rank).uuid}"
+    return f"{_node()}/cpu {','.join(map(str, sorted(os.sched_getaffinity(0))))}"
+
+
+def _node() -> str:
+    return os.environ.get("TRAINPACE_NODE") or socket.gethostname()
 
 
 def _cpu_seconds(watch: list[int]) -> tuple[float, float]:

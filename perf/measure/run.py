@@ -72,6 +72,29 @@ class Health(Record):
     """Facts worth knowing that do not make it invalid (software power cap, warm-up too short)."""
 
 
+class RunNode(Record):
+    """One of several nodes that a run was spread over."""
+
+    name: str
+    ranks: PositiveInt
+    gpu_uuids: tuple[str, ...] = ()
+    links: str = ""
+    """What joins its GPUs: `nvlink`, `pcie`, or nothing where there are not two."""
+    network: str = ""
+    """What joins it to the others: `infiniband`, `roce`, `ethernet`."""
+
+
+class Preflight(Record):
+    """What the nodes gave before anything was trained."""
+
+    nodes: tuple[str, ...]
+    all_reduce_bytes_per_second: PositiveFloat
+    """Bus bandwidth of one rank, over all ranks of all nodes."""
+    all_to_all_bytes_per_second: PositiveFloat
+    product_seconds: tuple[PositiveFloat, ...]
+    """What a fixed product took on the slowest rank of each node."""
+
+
 class DataIdentity(Record):
     """What the losses depend on besides the workload: two runs with one identity must have near equal losses."""
 
@@ -97,6 +120,10 @@ class Run(Record):
     """Versions of what decides speed, as the measured side's interpreter has them."""
     revision: str | None = None
     """The measured checkout's commit, `+dirty` appended where files differ from it."""
+    nodes: tuple[RunNode, ...] = ()
+    """In the order of their ranks; none where the run was not given to nodes."""
+    preflight: Preflight | None = None
+    """Of the session that made the run; None where it did none."""
     data: DataIdentity | None = None
     mean_attended: PositiveFloat | None = None
     """Keys that a token attends to, mean over the measured tokens; needed, and used, where attention is varlen."""
@@ -104,6 +131,8 @@ class Run(Record):
     """From the request for the run to the end of its first step."""
     compile_seconds: NonNegativeFloat = 0.0
     ranks: tuple[RankSamples, ...]
+    stopped_after: PositiveInt | None = None
+    """Measured steps after which no further one could change the verdict, and none was made; None: all were."""
     health: Health = Health()
 
     @model_validator(mode="after")
@@ -119,12 +148,17 @@ class Run(Record):
         for samples in self.ranks:
             if self.source == "measured" and not samples.optimizer_seconds:
                 raise ValueError(f"rank {samples.rank}: optimizer_seconds must have an entry at least, got none")
-            for field, wanted in (("seconds", self.workload.steps), ("warmup_seconds", self.workload.warmup)):
+            for field, wanted in (("seconds", self.steps), ("warmup_seconds", self.workload.warmup)):
                 if len(getattr(samples, field)) != wanted:
                     raise ValueError(
                         f"rank {samples.rank}: {field} must have {wanted} entries, got {len(getattr(samples, field))}"
                     )
         return self
+
+    @property
+    def steps(self) -> int:
+        """Measured steps that were made."""
+        return self.stopped_after or self.workload.steps
 
 
 class RunFailed(Exception):

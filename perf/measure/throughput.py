@@ -32,7 +32,7 @@ def tgs(run: Run) -> float:
 def whole_window_tgs(run: Run) -> float:
     """TGS as a stopwatch gives it: all measured tokens of a rank / all its measured seconds, slowest rank."""
     seconds = max(sum(samples.seconds) + sum(samples.optimizer_seconds) for samples in run.ranks)
-    return run.workload.rank_tokens * run.workload.steps / seconds
+    return run.workload.rank_tokens * run.steps / seconds
 
 
 def tflops(run: Run, convention: str = flops.DEFAULT) -> float:
@@ -69,6 +69,24 @@ def slow_rank_note(run: Run) -> str | None:
     if excess <= SLOW_RANK:
         return None
     return f"rank {slowest} on {run.ranks[slowest].place} took {excess:.0%} longer than the median rank"
+
+
+def slow_node(run: Run) -> str | None:
+    """Name the node all of whose ranks take SLOW_RANK longer than the median rank of the others; None where none does.
+
+    As with ranks: what shows is what a node does outside of collectives.
+    """
+    import numpy as np
+
+    seconds, first = _step_seconds(run), 0
+    for node in run.nodes if len(run.nodes) > 1 else ():
+        own = np.arange(first, first + node.ranks)
+        first += node.ranks
+        others = float(np.median(np.delete(seconds, own)))
+        excess = float(seconds[own].min()) / others - 1
+        if excess > SLOW_RANK:
+            return f"node {node.name} is slow: all its ranks took {excess:.0%} longer than the median of the others"
+    return None
 
 
 def warmup_note(run: Run) -> str | None:

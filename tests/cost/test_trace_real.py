@@ -8,7 +8,8 @@ import pytest
 
 from perf.cases import LLAMA2_7B, LLAMA2_70B, Workload
 from perf.cases.scales import DEEPSPEED_THRESHOLDS
-from perf.launch.distributed import Distributed, Side
+from perf.launch.distributed import Distributed
+from perf.launch.hosts import Side
 from perf.measure.device import present
 
 HERE = Path(__file__).parent

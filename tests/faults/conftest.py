@@ -6,7 +6,8 @@ import pytest
 from factories import make_workload
 from repository import TOY
 
-from perf.launch.distributed import Distributed, Side
+from perf.launch.distributed import Distributed
+from perf.launch.hosts import Side
 from perf.measure.device import present
 
 

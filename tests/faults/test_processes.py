@@ -9,12 +9,12 @@ import time
 import pytest
 from repository import finish, wait_for
 
-from perf.launch import distributed
+from perf.launch import follow
 from perf.measure.run import RunFailed
 
 
 def hosts(fleet):
-    return [host.pid for host in fleet._hosts.values()]
+    return fleet.pool.pids
 
 
 def failure(fleet, workload):
@@ -85,7 +85,7 @@ def test_lines_that_appear_late(fleet, toy, tmp_path):
 
     def relay():
         with fifo.open("rb") as lines:
-            (path,) = fleet._folder.glob("*/rank-1.jsonl")
+            (path,) = fleet.pool.folder.glob("*/rank-1.jsonl")
             content = lines.read()
         time.sleep(1.0)
         with path.open("ab") as file:
@@ -101,7 +101,7 @@ def test_lines_that_appear_late(fleet, toy, tmp_path):
 
 def test_lines_that_never_appear(fleet, toy, monkeypatch):
     """They are waited for, and not for ever."""
-    monkeypatch.setattr(distributed, "_LATE_SECONDS", 0.5)
+    monkeypatch.setattr(follow, "LATE_SECONDS", 0.5)
     failed = failure(fleet, toy(do="exit", step=3))
 
     assert failed.cause == "ended without its samples at step 3"

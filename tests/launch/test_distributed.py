@@ -10,8 +10,9 @@ import pytest
 from factories import make_workload
 from repository import TOY, wait_for
 
-from perf.launch import distributed
-from perf.launch.distributed import Distributed, Side, trainer_object
+from perf.launch import follow
+from perf.launch.distributed import Distributed, trainer_object
+from perf.launch.hosts import Side
 from perf.measure.device import present
 from perf.measure.run import RunFailed
 
@@ -20,7 +21,7 @@ from perf.measure.run import RunFailed
 def fleet(tmp_path, monkeypatch, started):
     """Process groups of toys."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(distributed, "_LATE_SECONDS", 0.5)
+    monkeypatch.setattr(follow, "LATE_SECONDS", 0.5)
     sides = {"here": Side(checkout=TOY)}
     with Distributed(machine=present(), cache=tmp_path / "cache", step_timeout=60.0, sides=sides) as started_here:
         yield started_here
@@ -47,12 +48,12 @@ def failure(fleet, workload):
 
 
 def host_pids(fleet):
-    return [host.pid for host in fleet._hosts.values()]
+    return fleet.pool.pids
 
 
 def folders(fleet):
     """Of runs: each is taken away when its run ends."""
-    return [path for path in fleet._folder.iterdir() if path.is_dir()]
+    return [path for path in fleet.pool.folder.iterdir() if path.is_dir()]
 
 
 def test_run_has_every_step(fleet):

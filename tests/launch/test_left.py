@@ -1,6 +1,7 @@
 """What suites have left that are no more is found and ended; what belongs to anybody else is not."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ def test_marks_of_other_machines_are_left_alone(started, orphan):
     other = marked(mark.replace(mark.split()[0], "another-boot:4026531836"))
     left.sweep()
 
+    assert started.left(besides=[other]) == []
     assert started.pids() == [other]
 
 
@@ -80,12 +82,15 @@ def is_zombie(pid):
 
 
 def test_folders_of_dead_suites_are_removed(tmp_path, monkeypatch):
-    """Where a suite was killed its folder goes; that of one which is alive stays."""
+    """Where a suite was killed its folder goes; that of one which is alive stays, and that of another machine's."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    (tmp_path / f"trainpace-{int(dead.stdout)}-a").mkdir()
-    (tmp_path / f"trainpace-{os.getpid()}-b").mkdir()
+    here, elsewhere = socket.gethostname(), "another-machine"
+    (tmp_path / f"trainpace-{int(dead.stdout)}-{here}-a").mkdir()
+    (tmp_path / f"trainpace-{int(dead.stdout)}-{elsewhere}-a").mkdir()
+    (tmp_path / f"trainpace-{os.getpid()}-{here}-b").mkdir()
     (tmp_path / "trainpace-notes-c").mkdir()
     left.sweep()
 
-    assert {f"trainpace-{os.getpid()}-b", "trainpace-notes-c"} == {path.name for path in tmp_path.iterdir()}
+    stays = {f"trainpace-{int(dead.stdout)}-{elsewhere}-a", f"trainpace-{os.getpid()}-{here}-b", "trainpace-notes-c"}
+    assert stays == {path.name for path in tmp_path.iterdir()}

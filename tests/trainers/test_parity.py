@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from perf.cases import LLAMA2_7B, YI_34B_200K, Workload
-from perf.launch.distributed import Distributed, Side
+from perf.launch.distributed import Distributed
+from perf.launch.hosts import Side
 from perf.measure.device import present
 
 TOLERANCE = 1e-6
