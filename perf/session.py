@@ -24,7 +24,7 @@ from perf.measure import throughput
 from perf.measure.device import SOFTWARE, Machine, core_fault, peak_tflops, present, revision
 from perf.measure.run import Device, Run, RunFailed, read_runs, run_path, write_run
 from perf.options import DEFAULT_REFRESH_RUNS, Options
-from perf.trainers.described import is_described, load
+from perf.trainers.described import Skipped, is_described, load
 
 if TYPE_CHECKING:
     from perf.gate.sides import Sides
@@ -203,6 +203,8 @@ class Session:
                 result = self._measure(case, trainer)
         except RunFailed as failure:
             result = Measured([], judge_failure(case.id, None, failure), failure.detail)
+        except Skipped as reason:
+            result = Measured([], unjudged(case.id, str(reason)))
         self.measured[test] = result
         return result
 

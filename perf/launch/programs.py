@@ -37,7 +37,7 @@ from perf.launch.lines import Lines
 from perf.measure.device import SOFTWARE, GpuWindow, Machine
 from perf.measure.run import RankSamples, Run, RunFailed
 from perf.trainers import described
-from perf.trainers.described import Claimed, Description
+from perf.trainers.described import Claimed, Description, Skipped
 from perf.trainers.export import Exported, exported
 from perf.trainers.recipe import LEARNING_RATE, warmup_steps, zero3
 
@@ -56,10 +56,6 @@ CLOCK_SHARE, CLOCK_SECONDS = 0.1, 0.3
 """How much faster a program may claim to be than its output showed: lines are buffered, and seen some time later."""
 _EXPORTED = ("model", "tokens", "parquet", "parquet_folder")
 """Placeholders of what is written for other systems; a description without them takes tokens of its own."""
-
-
-class Skipped(Exception):
-    """A program that is not there, or cannot do what is asked; the message says why, and what to do."""
 
 
 @dataclass(kw_only=True)
@@ -315,9 +311,9 @@ def samples_of(claimed: Claimed, workload: Workload, *, place: str, peak_memory_
         place=place,
         warmup_seconds=seconds[: workload.warmup],
         seconds=seconds[workload.warmup :],
-        data_seconds=[0.0] * workload.steps,
+        data_seconds=None,
         optimizer_seconds=[],
-        losses=spread(claimed.losses, 1) if claimed.losses else [0.0] * count,
+        losses=None if claimed.losses is None else spread(claimed.losses, 1),
         peak_memory_bytes=max(1, peak_memory_bytes),
     )
 
