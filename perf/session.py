@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from perf.gate.sides import Sides
     from perf.launch.programs import Programs
     from perf.report.github import Log
-    from perf.report.results import CostResult, Results
+    from perf.report.results import CompareResult, CostResult, Results
 
 PLANTED = 0.3
 """The slowdown that a self-test must find."""
@@ -270,12 +270,14 @@ class Session:
         """Give a judgement its excuse, where it has one."""
         measured.judgement = excuse(measured.judgement, self.quarantine, self.options.accepted)
 
-    def report(self, status: int, costs: "Sequence[CostResult]" = ()) -> None:
+    def report(
+        self, status: int, costs: "Sequence[CostResult]" = (), comparisons: "Sequence[CompareResult]" = ()
+    ) -> None:
         """Write the report, where one was asked for or a workflow's page takes it. `status` is the session's."""
-        if not (self.measured or costs or self.options.report):
+        if not (self.measured or costs or comparisons or self.options.report):
             return
         from perf.report import markdown
-        from perf.report.results import Results, case_result, cost_summary, write_results
+        from perf.report.results import Results, case_result, compare_summary, cost_summary, write_results
         from perf.report.terminal import last_line
 
         measured = self.measured.values()
@@ -283,10 +285,11 @@ class Session:
         summary = last_line([each.judgement for each in measured], changes) if measured else ""
         self.results = Results(
             exit_status=status,
-            summary="; ".join(filter(None, (summary, cost_summary(costs)))),
+            summary="; ".join(filter(None, (summary, cost_summary(costs), compare_summary(comparisons)))),
             warnings=self.warnings,
             said=tuple(self.said),
             costs=tuple(costs),
+            comparisons=tuple(comparisons),
             cases=tuple(
                 case_result(
                     each.judgement,
