@@ -12,7 +12,7 @@ import pytest
 import perf
 from perf import options as perf_options
 from perf.cases import Case
-from perf.compare.plugin import ComparePlugin
+from perf.compare.plugin import ComparePlugin, is_compare
 from perf.cost.plugin import CostPlugin, is_cost
 from perf.files import FileError
 from perf.judge.verdict import Verdict, exit_status, outcome
@@ -91,23 +91,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse, with speed cases selected, what would leave them without a measurement that counts."""
+    """Refuse, with cases selected, what would leave them without a measurement that counts."""
     config, speed = session.config, [item for item in session.items if _is_speed(item)]
     config.stash[_SESSION].selection = [
         Selected(test=item.nodeid, case=_case(item), trainer=_trainer(item)) for item in speed
     ]
-    if speed or any(map(is_cost, session.items)):
+    compared = any(map(is_compare, session.items))
+    if speed or compared or any(map(is_cost, session.items)):
         sys.stdout.write(config.stash[_SESSION].log.begin())
+    if (speed or compared) and (config.getoption("dist", "no") != "no" or config.getoption("numprocesses", None)):
+        raise pytest.UsageError(
+            "-n runs cases side by side, where they measure each other: leave it out for perf cases"
+        )
+    # What follows is of baselines, and of pytest-benchmark's clock: a comparison of trainers has neither.
     if not speed:
         return
     try:
         config.stash[_SESSION].say_quarantine()
     except FileError as error:
         raise pytest.UsageError(str(error)) from None
-    if config.getoption("dist", "no") != "no" or config.getoption("numprocesses", None):
-        raise pytest.UsageError(
-            "-n runs cases side by side, where they measure each other: leave it out for perf cases"
-        )
     if not config.pluginmanager.hasplugin("benchmark"):
         raise pytest.UsageError("perf cases need pytest-benchmark: leave -p no:benchmark out")
     for name in ("disable", "skip"):
@@ -145,16 +147,22 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """End every process; let the exit status say which kind of failure it was."""
-    perf_session = session.config.stash[_SESSION]
+    """End every process; let the exit status say which kind of failure it was; then write the reports."""
+    stash = session.config.stash
+    perf_session, costs, comparisons = stash[_SESSION], stash[_COSTS], stash[_COMPARISONS]
     perf_session.close()
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
-        session.exitstatus = _exit_status(perf_session, session.config.stash[_COSTS], session.testsfailed)
-    try:
-        perf_session.report(session.exitstatus, session.config.stash[_COSTS].results)
-    except FileError as error:
-        perf_session.say(f"the report was not written: {error}")
-        session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
+        session.exitstatus = _exit_status(perf_session, costs, comparisons, session.testsfailed)
+    # results.json and summary.md hold the status: last, so that it is that of the others too.
+    for write in (
+        comparisons.write_report,
+        lambda: perf_session.report(session.exitstatus, costs.results, comparisons.results),
+    ):
+        try:
+            write()
+        except FileError as error:
+            perf_session.say(f"the report was not written: {error}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -213,15 +221,16 @@ def _end(measured: Measured, options: Options) -> None:
         warnings.warn(StaleBaseline(f"{measured.judgement.case}: {text}"), stacklevel=2)
 
 
-def _exit_status(session: Session, costs: CostPlugin, failed: int) -> int:
+def _exit_status(session: Session, costs: CostPlugin, comparisons: ComparePlugin, failed: int) -> int:
     """Of a session in which `failed` tests failed."""
     measured = session.measured.values()
     judged_failures = sum(_outcome(each, session.options)[0] == "failed" for each in measured)
     return exit_status(
         [each.judgement.verdict for each in measured if each.change is None and not each.judgement.excused]
-        + costs.verdicts,
+        + costs.verdicts
+        + comparisons.verdicts,
         require_verdict=session.options.require_verdict,
-        ordinary_failure=failed > judged_failures + costs.failures
+        ordinary_failure=failed > judged_failures + costs.failures + comparisons.failures
         or any(each.change is not None and each.change.new is None for each in measured),
     )
 

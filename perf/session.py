@@ -26,13 +26,13 @@ from perf.measure import throughput
 from perf.measure.device import SOFTWARE, Machine, core_fault, peak_tflops, revision
 from perf.measure.run import Device, Run, RunFailed, read_runs, run_path, write_run
 from perf.options import DEFAULT_REFRESH_RUNS, Options
-from perf.trainers.described import is_described, load
+from perf.trainers.described import Skipped, is_described, load
 
 if TYPE_CHECKING:
     from perf.gate.sides import Sides
     from perf.launch.programs import Programs
     from perf.report.github import Log
-    from perf.report.results import CostResult, Results
+    from perf.report.results import CompareResult, CostResult, Results
 
 PLANTED = 0.3
 """The slowdown that a self-test must find."""
@@ -274,6 +274,8 @@ class Session:
                 result = self._measure(case, trainer)
         except RunFailed as failure:
             result = Measured([], judge_failure(case.id, None, failure), failure.detail)
+        except Skipped as reason:
+            result = Measured([], unjudged(case.id, str(reason)))
         self.measured[test] = result
         return result
 
@@ -339,12 +341,14 @@ class Session:
         """Give a judgement its excuse, where it has one."""
         measured.judgement = excuse(measured.judgement, self.quarantine, self.options.accepted)
 
-    def report(self, status: int, costs: "Sequence[CostResult]" = ()) -> None:
+    def report(
+        self, status: int, costs: "Sequence[CostResult]" = (), comparisons: "Sequence[CompareResult]" = ()
+    ) -> None:
         """Write the report, where one was asked for or a workflow's page takes it. `status` is the session's."""
-        if not (self.measured or costs or self.options.report):
+        if not (self.measured or costs or comparisons or self.options.report):
             return
         from perf.report import markdown
-        from perf.report.results import Results, case_result, cost_summary, write_results
+        from perf.report.results import Results, case_result, compare_summary, cost_summary, write_results
         from perf.report.terminal import last_line
 
         measured = self.measured.values()
@@ -352,10 +356,11 @@ class Session:
         summary = last_line([each.judgement for each in measured], changes) if measured else ""
         self.results = Results(
             exit_status=status,
-            summary="; ".join(filter(None, (summary, cost_summary(costs)))),
+            summary="; ".join(filter(None, (summary, cost_summary(costs), compare_summary(comparisons)))),
             warnings=self.warnings,
             said=tuple(self.said),
             costs=tuple(costs),
+            comparisons=tuple(comparisons),
             cases=tuple(
                 case_result(
                     each.judgement,

@@ -6,7 +6,7 @@ from typing import Any
 from perf.cases import PUBLISHED, Workload
 from perf.compare.side_by_side import SideBySide, System, figures
 from perf.measure.run import DataIdentity, Device, RankSamples, Run
-from perf.report.results import CaseResult, CostResult, Results, Versus
+from perf.report.results import CaseResult, CompareResult, CostResult, Results, Versus
 
 CPU = Device(slug="cpu-test-2c", name="Test CPU", kind="cpu", count=2, memory_bytes=8 << 30)
 DATA = DataIdentity(sources=("generated",), tokenizer="bytes", fingerprint="0123abcd", seed=0)
@@ -184,6 +184,7 @@ def make_system(
     if tgs:
         fields |= {
             "status": "measured",
+            "reference": first is None,
             "tgs_of_runs": tgs,
             **figures(tgs, first or tgs),
             "tflops": 0.0123,
@@ -211,3 +212,22 @@ def make_side_by_side(*systems: System, case: str = "llama2_7b-8k-sp1", **overri
         "systems": systems,
     }
     return SideBySide(**{**fields, **overrides})
+
+
+def make_compare_result(*systems: System, **overrides: Any) -> CompareResult:
+    """A comparison that was measured, as reports are given it; `overrides` are its fields."""
+    found = make_side_by_side(*systems)
+    fields: dict[str, Any] = {
+        "case": found.case,
+        "workload": found.workload.key,
+        "verdict": "pass",
+        "outcome": "passed",
+        "refresh": None,
+        "change": None,
+        "reasons": (),
+        "notes": (),
+        "version_differences": (),
+        "side_by_side": found,
+        "detail": "",
+    }
+    return CompareResult(**{**fields, **overrides})

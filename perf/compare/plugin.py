@@ -1,19 +1,36 @@
 """The part of the pytest plugin that compares trainers: its fixture and hooks. perf/plugin.py registers it."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from perf.cases import Case
 from perf.compare.side_by_side import SideBySide
 from perf.files import FileError
-from perf.judge.verdict import Verdict
+from perf.judge.verdict import Verdict, outcome
 from perf.launch.lock import DeviceBusy
 from perf.measure.run import RunFailed
 from perf.session import Session
 
+if TYPE_CHECKING:
+    from perf.report.results import CompareResult
+
 CompareTrainers = Callable[[Case], SideBySide]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What came of one case. Nobody is judged for speed: `pass` says that every system that is there was measured."""
+
+    case: str
+    found: SideBySide | None
+    """None where nothing could be measured."""
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    detail: str = ""
+    """What failing programs printed."""
 
 
 class ComparePlugin:
@@ -21,15 +38,41 @@ class ComparePlugin:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.found: dict[str, SideBySide] = {}
+        self.compared: dict[str, Compared] = {}
         """By test id."""
-        self.failures = 0
-        """Tests that failed because a system was not measured validly."""
+
+    @property
+    def found(self) -> list[SideBySide]:
+        """The tables."""
+        return [each.found for each in self.compared.values() if each.found is not None]
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """For the exit status: invalid, for each test that failed."""
-        return [Verdict.INVALID] * self.failures
+        """Of every case."""
+        return [each.verdict for each in self.compared.values()]
+
+    @property
+    def failures(self) -> int:
+        """Tests that failed for their verdict."""
+        return sum(self._outcome(each) == "failed" for each in self.compared.values())
+
+    @property
+    def results(self) -> "list[CompareResult]":
+        """For the reports that are files."""
+        from perf.report.results import compare_result
+
+        return [compare_result(each, outcome=self._outcome(each)) for each in self.compared.values()]
+
+    def write_report(self) -> None:
+        """Write tables, charts and page, where a report was asked for.
+
+        Raises:
+            FileError: where one cannot be written.
+        """
+        if self.found and self._session.options.report:
+            from perf.report.compare import write_report
+
+            write_report(self.found, self._session.options.report, said=self._session.said)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,13 +94,15 @@ class ComparePlugin:
             try:
                 found, detail = measured(self._session, case)
             except RunFailed as failure:
-                self.failures += 1
-                pytest.fail(f"invalid: {case.id}: {failure}", pytrace=False)
+                compared = Compared(case=case.id, found=None, verdict=Verdict.INVALID, reasons=(str(failure),))
             except (DeviceBusy, FileError) as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-            self.found[request.node.nodeid] = found
-            self._end(found, detail)
-            return found
+            else:
+                compared = judged(found, detail)
+            self.compared[request.node.nodeid] = compared
+            self._end(compared)
+            assert compared.found is not None
+            return compared.found
 
         return compare
 
@@ -67,28 +112,32 @@ class ComparePlugin:
         if self.found:
             from perf.report.compare import print_report
 
-            print_report(list(self.found.values()), said=self._session.said, terminal=terminalreporter)
+            print_report(self.found, said=self._session.said, terminal=terminalreporter)
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """Write tables, charts and page, where a report was asked for."""
-        if self.found and self._session.options.report:
-            from perf.report.compare import write_report
+    def _outcome(self, compared: Compared) -> Literal["passed", "failed", "skipped"]:
+        return outcome(compared.verdict, require_verdict=self._session.options.require_verdict)
 
-            write_report(list(self.found.values()), self._session.options.report, said=self._session.said)
+    def _end(self, compared: Compared) -> None:
+        how, text = self._outcome(compared), "\n".join((f"{compared.verdict}: {compared.case}", *compared.reasons))
+        if how == "failed":
+            pytest.fail("\n".join(filter(None, (text, compared.detail))), pytrace=False)
+        if how == "skipped":
+            pytest.skip(text)
 
-    def _end(self, found: SideBySide, detail: str) -> None:
-        absent = [f"{each.title}: {each.reason}" for each in found.systems if each.status == "skipped"]
-        wrong = [
-            f"{each.status}: {each.title}: {each.reason}"
-            for each in found.systems
-            if each.status in {"invalid", "out of memory"}
-        ]
-        if wrong:
-            self.failures += 1
-            pytest.fail("\n".join(filter(None, (*wrong, detail))), pytrace=False)
-        if not found.measured or not any(each.tgs for each in found.systems):
-            pytest.skip("\n".join(("fewer than two systems are there to be compared", *absent)))
+
+def judged(found: SideBySide, detail: str) -> Compared:
+    """Invalid where a system that is there was not measured validly; without two that were there, nothing is said."""
+    reasons = [
+        f"{each.status}: {each.title}: {each.reason}"
+        for each in found.systems
+        if each.status in {"invalid", "out of memory"}
+    ]
+    verdict = Verdict.INVALID if reasons else Verdict.PASS
+    if not reasons and found.reference is None:
+        verdict = Verdict.INCONCLUSIVE
+        absent = [f"{each.title}: {each.reason}" for each in found.systems]
+        reasons = ["expected two systems at least to be compared, got fewer", *absent]
+    return Compared(case=found.case, found=found, verdict=verdict, reasons=tuple(reasons), detail=detail)
 
 
 def is_compare(item: pytest.Item) -> bool:

@@ -9,11 +9,10 @@ from perf.cases import Case, Workload
 from perf.compare.side_by_side import SideBySide, Status, System, figures
 from perf.judge.compare import geometric_mean, percent
 from perf.judge.validity import NUM_LOSSES, faults
-from perf.launch.programs import Skipped
 from perf.measure import flops, throughput
 from perf.measure.device import peak_tflops
 from perf.measure.run import Run, RunFailed
-from perf.trainers.described import Description, is_described, load
+from perf.trainers.described import Description, Skipped, is_described, load
 
 if TYPE_CHECKING:
     from perf.session import Session
@@ -39,6 +38,8 @@ class _Entry:
     detail: str = ""
     command: str = ""
     repeated: int = 0
+    notes: list[str] = field(default_factory=list)
+    """Of this measurement."""
 
     @property
     def title(self) -> str:
@@ -73,17 +74,17 @@ def compare(session: "Session", case: Case) -> tuple[SideBySide, str]:
             except Skipped as reason:
                 entry.leave("skipped", str(reason))
     rounds = session.options.runs_per_case or DEFAULT_ROUNDS
-    # With one system alone there is nothing to compare.
-    if sum(entry.status == "measured" for entry in entries) > 1:
-        for number in range(rounds):
-            for entry in entries if number % 2 == 0 else entries[::-1]:
-                if entry.status == "measured":
-                    _measure(session, entry, number, rounds)
-    first = next((entry for entry in entries if entry.status == "measured" and entry.runs), None)
-    if first is not None:
-        for entry in entries:
-            if entry.status == "measured" and (fault := _numerics_fault(first, entry)):
-                entry.leave("invalid", fault)
+    there = [entry for entry in entries if entry.status == "measured"]
+    if len(there) == 1:
+        there[0].leave("skipped", "not measured: no other system is there to be compared with")
+    for number in range(rounds):
+        for entry in entries if number % 2 == 0 else entries[::-1]:
+            if entry.status == "measured":
+                _measure(session, entry, number, rounds)
+    first = next((entry for entry in entries if entry.status == "measured"), None)
+    for entry in entries:
+        if first is not None and entry is not first and entry.status == "measured":
+            _compare_losses(first, entry)
     device = session.device_of(entries[0].workload)
     found = SideBySide(
         case=case.id,
@@ -120,40 +121,58 @@ def _measure(session: "Session", entry: _Entry, number: int, rounds: int) -> Non
     entry.leave("invalid", f"{DISTURBED_ATTEMPTS} runs of round {number + 1} cannot be trusted: {fault}")
 
 
-def _numerics_fault(first: _Entry, entry: _Entry) -> str | None:
-    """Why two systems did not train the same; None where they did, or do not say what they trained on."""
+def _compare_losses(first: _Entry, entry: _Entry) -> None:
+    """Let `entry` drop out where it did not train what `first` did; note where that cannot be told."""
     expected, got = first.runs[0], entry.runs[0]
-    if expected.data is None or expected.data != got.data:
-        return None
+    if why := _incomparable(first.title, expected, got):
+        entry.notes.append(why)
+        return
     for step, (want, came) in enumerate(zip(_losses(expected), _losses(got), strict=False)):
         if abs(came - want) > LOSS_TOLERANCE * abs(want):
-            return (
+            entry.leave(
+                "invalid",
                 f"expected {first.title}'s loss {want:.4f} at step {step} within {percent(LOSS_TOLERANCE)}, got "
-                f"{came:.4f}: something else is trained"
+                f"{came:.4f}: something else is trained",
             )
+            return
+
+
+def _incomparable(reference: str, expected: Run, got: Run) -> str | None:
+    """Why the losses of two systems say nothing of each other, for a footnote; None where they must agree."""
+    if not _losses(got):
+        return "losses not logged: not compared"
+    if not _losses(expected):
+        return f"losses not compared: {reference} logs none"
+    if got.data is None:
+        return "losses not compared: it does not say which tokens it trained on"
+    if expected.data is None:
+        return f"losses not compared: {reference} does not say which tokens it trained on"
+    if expected.data != got.data:
+        return f"losses not compared: it trained on other tokens than {reference}"
     return None
 
 
 def _losses(run: Run) -> list[float]:
-    """Mean over the ranks, of the first steps."""
-    return [fmean(losses) for losses in zip(*(samples.losses[:NUM_LOSSES] for samples in run.ranks), strict=True)]
+    """Mean over the ranks, of the first steps; empty where a program logs none."""
+    return [fmean(losses) for losses in zip(*((each.losses or [])[:NUM_LOSSES] for each in run.ranks), strict=True)]
 
 
 def _system(entry: _Entry, first: _Entry | None, peak: float | None) -> System:
     description = entry.description
-    notes = list(description.footnotes) if description else []
+    notes = [*(description.footnotes if description else ()), *entry.notes]
     if entry.repeated:
         notes.append(f"{entry.repeated} disturbed runs were measured again")
     facts = System(
         trainer=entry.trainer,
         title=entry.title,
         status=entry.status,
+        reference=entry is first,
         reason=entry.reason,
         command=entry.command,
         software=entry.runs[0].software if entry.runs else {},
         footnotes=tuple(notes),
     )
-    if entry.status != "measured" or first is None or not entry.runs:
+    if entry.status != "measured" or first is None:
         return facts
     tgs = [throughput.tgs(run) for run in entry.runs]
     reached = geometric_mean([throughput.tflops(run) for run in entry.runs])

@@ -1,4 +1,5 @@
-"""Several systems on one workload, measured in rounds: how fast each is, and how that stands to the first.
+"""Several systems on one workload, measured in rounds: how fast each is, and how that stands to the reference, which is
+one of them.
 
 Nothing is red for being slower: what is judged is whether each was measured validly.
 """
@@ -28,6 +29,8 @@ class System(Record):
     title: str
     """For people: `LLaMA-Factory`."""
     status: Status
+    reference: bool = False
+    """Whether it is the one that all ratios are to: the first, as they were asked for, that was measured."""
     reason: str = ""
     """Why it is not `measured`, with the next command to run."""
     tgs_of_runs: tuple[PositiveFloat, ...] = ()
@@ -38,7 +41,7 @@ class System(Record):
     """The interval of `tgs`; None for a single round."""
     high: PositiveFloat | None = None
     ratio: PositiveFloat | None = None
-    """TGS / that of the first system that was measured; 1 for itself."""
+    """TGS / that of the reference; 1 for itself."""
     ratio_low: PositiveFloat | None = None
     ratio_high: PositiveFloat | None = None
     tflops: PositiveFloat | None = None
@@ -76,6 +79,11 @@ class SideBySide(Record):
         """Systems with a number."""
         return [system for system in self.systems if system.status == "measured"]
 
+    @property
+    def reference(self) -> System | None:
+        """The system that all ratios are to; None where none was measured."""
+        return next((system for system in self.systems if system.reference), None)
+
 
 def interval(logs: Sequence[float]) -> tuple[float, float | None, float | None]:
     """exp of the mean of `logs` and its two-sided CONFIDENCE interval, mean +- t s / sqrt(n); None for one value."""
@@ -93,8 +101,8 @@ def figures(tgs: Sequence[float], first: Sequence[float]) -> Mapping[str, float 
 
     Args:
         tgs: one a round, at least one.
-        first: of the system that all are compared with, in the same rounds. The ratio is taken round by round, so that
-            what the machine did in a round meets both.
+        first: of the reference, in the same rounds. The ratio is taken round by round, so that what the machine did in
+            a round meets both.
     """
     value, low, high = interval([math.log(each) for each in tgs])
     pairs = [math.log(each / other) for each, other in zip(tgs, first, strict=True)]

@@ -86,6 +86,7 @@ class Measured(Record):
     yardstick_seconds: PositiveFloat | None
     """What the cores gave when this was recorded: median over the runs. None on a GPU, whose driver tells."""
     first_losses: list[float]
+    """Empty where a program logs none."""
     data: DataIdentity | None
     """What the losses belong to; None where the trainer brings data that the suite does not know."""
     startup_seconds: NonNegativeFloat

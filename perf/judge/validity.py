@@ -14,8 +14,9 @@ a dropped label or another learning rate differs by more within the first steps.
 
 
 def first_losses(run: Run) -> list[float]:
-    """The first NUM_LOSSES losses of rank 0, warm-up first; fewer where the run has fewer steps."""
-    return run.ranks[0].losses[:NUM_LOSSES]
+    """The first NUM_LOSSES losses of rank 0, warm-up first; fewer where the run has fewer steps, none where a program
+    logs none."""
+    return (run.ranks[0].losses or [])[:NUM_LOSSES]
 
 
 def faults(
@@ -31,7 +32,7 @@ def faults(
         run: as measured.
         peak_tflops: what one device can do in the workload's dtype, from its datasheet; None where it is unknown.
         reference: data identity and first losses of the baseline, or of the runs' first one. Losses are compared only
-            where the tokens, the tokenizer and the seed are the same.
+            where the tokens, the tokenizer and the seed are the same, and both are there.
         convention: in which the reached TFLOPs are counted.
     """
     found = list(run.health.faults)

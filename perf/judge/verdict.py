@@ -67,7 +67,7 @@ class Judgement(Record):
     """Median over the runs, as are the compile seconds."""
     compile_seconds: NonNegativeFloat | None = None
     data_share: NonNegativeFloat | None = None
-    """The part of the steps that loading took, of the run where it is largest."""
+    """The part of the steps that loading took, of the run where it is largest; None where a program does not say."""
     baseline: Baseline | None = None
     comparison: Comparison | None = None
     """In the gate of a pull request, instead of a baseline."""
@@ -222,7 +222,7 @@ def gather(runs: Sequence[Run], baseline: Published | Measured | None, peak_tflo
         peak_memory_bytes=max(throughput.peak_memory(run) for run in runs),
         startup_seconds=median(run.startup_seconds for run in runs),
         compile_seconds=median(run.compile_seconds for run in runs),
-        data_share=max(throughput.data_share(run) for run in runs),
+        data_share=max((share for share in map(throughput.data_share, runs) if share is not None), default=None),
         baseline=baseline,
         ratio=tgs / baseline.tgs if baseline else None,
         tflops_ratio=tflops / _tflops_of(baseline, workload) if baseline else None,
@@ -272,6 +272,10 @@ def _said(run: Run) -> tuple[str | None, ...]:
 
 def _notes(runs: Sequence[Run], baseline: Published | Measured | None) -> tuple[str, ...]:
     notes = [note for run in runs for note in _said(run) if note]
+    if any(samples.losses is None for run in runs for samples in run.ranks):
+        notes.append("losses not logged: not compared")
+    elif isinstance(baseline, Measured) and not baseline.first_losses:
+        notes.append("losses not compared: the baseline was recorded from a program that logged none")
     if isinstance(baseline, Published):
         notes.append("judged against a published row: measured by others, on another machine of this kind")
     elif baseline is not None and baseline.accepted_slower:

@@ -29,8 +29,9 @@ from perf.launch.pool import Pool
 from perf.measure.device import SOFTWARE, GpuWindow, Machine
 from perf.measure.run import RankSamples, Run, RunFailed
 from perf.trainers import described
-from perf.trainers.described import Claimed, Description
+from perf.trainers.described import Claimed, Description, Skipped
 from perf.trainers.export import Exported, exported
+from perf.trainers.recipe import LEARNING_RATE, warmup_steps, zero3
 
 _PROGRAM = Path(__file__).resolve().parent / "program.py"
 _ASK = """
@@ -47,12 +48,6 @@ CLOCK_SHARE, CLOCK_SECONDS = 0.1, 0.3
 """How much faster a program may claim to be than its output showed: lines are buffered, and seen some time later."""
 _EXPORTED = ("model", "tokens", "parquet", "parquet_folder")
 """Placeholders of what is written for other systems; a description without them takes tokens of its own."""
-LEARNING_RATE = 2e-5
-WARMUP_SHARE = 0.03
-
-
-class Skipped(Exception):
-    """A program that is not there, or cannot do what is asked; the message says why, and what to do."""
 
 
 @dataclass(kw_only=True)
@@ -183,7 +178,12 @@ class Programs:
         where = f"the description of {description.name}"
         for name, text in description.files.items():
             write_whole(folder / name, described.filled(text, values, where=f"{where}, {name}"))
-        write_whole(folder / "zero3.json", json.dumps(zero3(workload), indent=1))
+        # Their optimizers are made from what the program asks for, and need not be one that DeepSpeed knows.
+        engine = {
+            **zero3(accumulation=workload.accumulation, dtype=workload.dtype, thresholds=workload.thresholds),
+            "zero_allow_untested_optimizer": True,
+        }
+        write_whole(folder / "zero3.json", json.dumps(engine, indent=1))
         # As in its activated environment: programs start others by their bare names.
         path = os.pathsep.join([values["bin"], os.environ.get("PATH", os.defpath)])
         chosen = {name: described.filled(text, values, where=where) for name, text in description.environment.items()}
@@ -250,26 +250,12 @@ def placeholders(
         "optimizer_steps": str(steps),
         "micro_steps": str(steps * workload.accumulation),
         "learning_rate": repr(LEARNING_RATE),
-        "warmup_steps": str(max(1, math.ceil(WARMUP_SHARE * steps))),
+        "warmup_steps": str(warmup_steps(steps)),
         "bf16": said(workload.dtype == "bf16"),
         "use_cpu": said(device == "cpu"),
         "device": device,
         "backend": "nccl" if device == "cuda" else "gloo",
         "threads": str(max(1, cores // workload.ranks)),
-    }
-
-
-def zero3(workload: Workload) -> dict[str, Any]:
-    """DeepSpeed's configuration: what the native trainer's engine has, with the figures that a program fills in."""
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": workload.accumulation,
-        "gradient_clipping": 1.0,
-        "bf16": {"enabled": workload.dtype == "bf16"},
-        "zero_optimization": {"stage": 3, **workload.thresholds},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 1 << 30,
     }
 
 
@@ -294,9 +280,9 @@ def samples_of(claimed: Claimed, workload: Workload, *, place: str, peak_memory_
         place=place,
         warmup_seconds=seconds[: workload.warmup],
         seconds=seconds[workload.warmup :],
-        data_seconds=[0.0] * workload.steps,
+        data_seconds=None,
         optimizer_seconds=[],
-        losses=spread(claimed.losses, 1) if claimed.losses else [0.0] * count,
+        losses=None if claimed.losses is None else spread(claimed.losses, 1),
         peak_memory_bytes=max(1, peak_memory_bytes),
     )
 

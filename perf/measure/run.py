@@ -41,12 +41,12 @@ class RankSamples(Record):
     """The steps before the measured ones."""
     seconds: Seconds
     """Load, forward and backward of one micro-step."""
-    data_seconds: list[NonNegativeFloat]
-    """The part of `seconds` that loading a batch took."""
+    data_seconds: list[NonNegativeFloat] | None
+    """The part of `seconds` that loading a batch took; None where a program does not say."""
     optimizer_seconds: list[PositiveFloat]
     """One per optimizer step within the measured window (not per micro-step); none where `seconds` include them."""
-    losses: list[float]
-    """One per step, the warm-up's first."""
+    losses: list[float] | None
+    """One per step, the warm-up's first; None where a program logs none."""
     peak_memory_bytes: PositiveInt
     """Largest over the measured window: allocated on the GPU, or resident on a CPU."""
     yardstick_seconds: PositiveFloat | None = None
@@ -56,8 +56,9 @@ class RankSamples(Record):
     def _lengths_agree(self) -> Self:
         steps, warmup = len(self.seconds), len(self.warmup_seconds)
         for field, expected in (("data_seconds", steps), ("losses", warmup + steps)):
-            if len(getattr(self, field)) != expected:
-                raise ValueError(f"{field} must have {expected} entries, got {len(getattr(self, field))}")
+            values = getattr(self, field)
+            if values is not None and len(values) != expected:
+                raise ValueError(f"{field} must have {expected} entries, got {len(values)}")
         return self
 
 
@@ -148,6 +149,9 @@ class Run(Record):
         for samples in self.ranks:
             if self.source == "measured" and not samples.optimizer_seconds:
                 raise ValueError(f"rank {samples.rank}: optimizer_seconds must have an entry at least, got none")
+            for field in ("losses", "data_seconds"):
+                if self.source == "measured" and getattr(samples, field) is None:
+                    raise ValueError(f"rank {samples.rank}: {field} must be given where source is measured, got None")
             for field, wanted in (("seconds", self.steps), ("warmup_seconds", self.workload.warmup)):
                 if len(getattr(samples, field)) != wanted:
                     raise ValueError(

@@ -51,9 +51,11 @@ def yardstick(run: Run) -> float | None:
     return None if None in found else max(filter(None, found))
 
 
-def data_share(run: Run) -> float:
-    """The part of the steps' time that loading took, 0 to 1, of the rank where it is largest."""
-    return max(sum(samples.data_seconds) / sum(samples.seconds) for samples in run.ranks)
+def data_share(run: Run) -> float | None:
+    """The part of the steps' time that loading took, 0 to 1, of the rank where it is largest; None where a program does
+    not say."""
+    shares = [sum(each.data_seconds) / sum(each.seconds) for each in run.ranks if each.data_seconds is not None]
+    return max(shares, default=None)
 
 
 def slow_rank_note(run: Run) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import perf
 from perf.compare.side_by_side import CONFIDENCE, SideBySide, Status, System
-from perf.files import write_whole
+from perf.files import write_whole, writing
 from perf.judge.compare import percent
 from perf.records import Record
 from perf.report import charts, html
@@ -63,8 +63,12 @@ def write_report(comparisons: Sequence[SideBySide], folder: Path, *, said: Seque
     """Write compare.json, compare.md, compare.html and a chart a model into `folder`, each file whole or not at all.
 
     Without matplotlib everything but the charts is written, and says what draws them.
+
+    Raises:
+        FileError: where one cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     record = Comparison(said=tuple(said), cases=tuple(comparisons))
     write_whole(folder / f"{NAME}.json", record.model_dump_json(indent=1) + "\n")
     drawn = draw(comparisons)
@@ -85,8 +89,12 @@ class _Column:
 
 
 def _range(low: float | None, high: float | None, form: str) -> str:
-    # The first system's ratio is 1 and nothing else.
-    return "-" if low is None or high is None or low == high else f"{low:{form}} .. {high:{form}}"
+    return "-" if low is None or high is None else f"{low:{form}} .. {high:{form}}"
+
+
+def _ratio_range(system: System) -> str:
+    # The reference's own ratio is 1 and nothing else.
+    return "reference" if system.reference else _range(system.ratio_low, system.ratio_high, ".3f")
 
 
 def _known(value: float | None, form: str) -> str:
@@ -102,9 +110,7 @@ def _tflops(system: System) -> str:
 TGS = _Column("TGS", lambda system: _known(system.tgs, ".1f"), lambda system: system.tgs)
 TGS_RANGE = _Column("TGS, 95 %", lambda system: _range(system.low, system.high, ".1f"), lambda system: system.low)
 RATIO = _Column("ratio", lambda system: _known(system.ratio, ".3f"), lambda system: system.ratio)
-RATIO_RANGE = _Column(
-    "ratio, 95 %", lambda system: _range(system.ratio_low, system.ratio_high, ".3f"), lambda system: system.ratio_low
-)
+RATIO_RANGE = _Column("ratio, 95 %", _ratio_range, lambda system: system.ratio_low)
 TFLOPS = _Column("TFLOPs", _tflops, lambda system: system.tflops)
 PEAK = _Column(
     "of peak",
@@ -147,6 +153,10 @@ def footnotes(comparisons: Iterable[SideBySide]) -> dict[str, int]:
     return {text: number for number, text in enumerate(texts, 1)}
 
 
+def _numbered(comparisons: Iterable[SideBySide]) -> list[str]:
+    return [f"[{number}] {text}" for text, number in footnotes(comparisons).items()]
+
+
 def _marks(system: System, notes: Mapping[str, int]) -> str:
     """` [1, 2]`; empty without footnotes."""
     numbers = ", ".join(str(number) for number in sorted(notes[text] for text in system.footnotes))
@@ -170,10 +180,7 @@ def _ranks(found: SideBySide) -> str:
 
 def legend(comparisons: Sequence[SideBySide]) -> list[str]:
     """How the table is read."""
-    firsts = dict.fromkeys(name for _, name, system in _each(comparisons) if system.ratio == 1)
-    lines = []
-    if firsts:
-        lines.append(f"ratio: TGS / that of {' or '.join(firsts)} in the same round; above 1 is faster")
+    lines = _references(comparisons)
     if any(found.rounds > 1 for found in comparisons):
         lines.append(f"a .. b: {percent(CONFIDENCE)} interval over the rounds")
     if any(found.rounds == 1 for found in comparisons):
@@ -181,6 +188,22 @@ def legend(comparisons: Sequence[SideBySide]) -> list[str]:
     conventions = dict.fromkeys(found.convention for found in comparisons)
     lines.append(f"TFLOPs: in the convention {', '.join(conventions)}")
     return lines
+
+
+def _references(comparisons: Sequence[SideBySide]) -> list[str]:
+    """What the ratios are to: by case where that is not the same system in all of them, or not the first asked for."""
+    cases: dict[str, list[str]] = {}
+    for found in comparisons:
+        named = dict(zip((system.trainer for system in found.systems), names(found), strict=True))
+        if found.reference is None:
+            text = "no ratios: no system was measured"
+        else:
+            text = f"ratio: TGS / that of {named[found.reference.trainer]} in the same round; above 1 is faster"
+            first = found.systems[0]
+            if not first.reference:
+                text += f" ({named[first.trainer]}, asked for first, has no number: {first.status})"
+        cases.setdefault(text, []).append(found.case)
+    return [text if len(cases) == 1 else f"{', '.join(of)}: {text}" for text, of in cases.items()]
 
 
 def reasons(comparisons: Sequence[SideBySide]) -> list[tuple[Status, str]]:
@@ -217,8 +240,8 @@ def render(
     """The whole report as text, ending with its last line."""
     lines = [("", "")]
     lines += [(line, STYLES[status]) for status, line in reasons(comparisons)]
-    lines += [(f"[{number}] {text}", "") for text, number in footnotes(comparisons).items()]
-    lines += [(line, "") for line in [*map(facts, comparisons), *said, *legend(comparisons)]]
+    listed = [*_numbered(comparisons), *map(facts, comparisons), *said, *legend(comparisons)]
+    lines += [(line, "") for line in listed]
     statuses = {system.status for found in comparisons for system in found.systems}
     worst = next((STYLES[status] for status in reversed(STYLES) if status in statuses), "")
     return as_text(table(comparisons, width=width), [*lines, (last_line(comparisons), worst)], width, colour=colour)
@@ -311,21 +334,32 @@ def bars(comparisons: Iterable[SideBySide]) -> list[Bar]:
 
 def markdown(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mapping[str, Chart]) -> str:
     """compare.md."""
-    notes = footnotes(comparisons)
     lines = [f"## {plain(last_line(comparisons))}", ""]
     lines += [f"![{plain(chart.words)}]({name}.svg)\n" for name, chart in drawn.items()]
-    lines += [
+    lines += markdown_table(comparisons)
+    for title, listed in _sections(comparisons, said, drawn):
+        lines += ["", f"### {title}", "", *(f"- {sentence(text)}" for text in listed)]
+    for found, name, system in _commands(comparisons):
+        lines += ["", f"### {plain(f'{found.case}, {name}')}", "", fenced(system.command).rstrip("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(comparisons: Sequence[SideBySide]) -> list[str]:
+    """The lines of the table, a line a system."""
+    notes = footnotes(comparisons)
+    lines = [
         f"| case | system | {' | '.join(column.name for column in COLUMNS)} | status |",
         f"| --- | --- | {' | '.join('--:' for _ in COLUMNS)} | --- |",
     ]
     for found, name, system in _each(comparisons):
         cells = [plain(found.case), plain(name + _marks(system, notes)), *(each.text(system) for each in COLUMNS)]
         lines.append(f"| {' | '.join([*cells, system.status])} |")
-    for title, listed in _sections(comparisons, said, drawn):
-        lines += ["", f"### {title}", "", *(f"- {sentence(text)}" for text in listed)]
-    for found, name, system in _commands(comparisons):
-        lines += ["", f"### {plain(f'{found.case}, {name}')}", "", fenced(system.command).rstrip("\n")]
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def below_table(comparisons: Sequence[SideBySide]) -> list[str]:
+    """What must be said for the table to be read: footnotes, what was trained, and how it is read."""
+    return [*_numbered(comparisons), *map(facts, comparisons), *legend(comparisons)]
 
 
 def _sections(
@@ -335,7 +369,7 @@ def _sections(
     undrawn = [] if drawn or charts.can_draw() else [charts.INSTALL]
     sections = [
         ("Without a number", [text for _, text in reasons(comparisons)]),
-        ("Footnotes", [f"[{number}] {text}" for text, number in footnotes(comparisons).items()]),
+        ("Footnotes", _numbered(comparisons)),
         ("What was trained", [*map(facts, comparisons), *said]),
         ("How to read it", [*legend(comparisons), *undrawn]),
     ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from perf.compare.side_by_side import SideBySide
 from perf.cost.record import PRODUCTS
 from perf.files import write_whole, writing
 from perf.judge.verdict import Verdict
@@ -65,8 +66,8 @@ def headline(results: Results) -> str:
     told = results.told
     of = f"of {len(told)} case{'' if len(told) == 1 else 's'}"
     if any(each.refresh for each in told):
-        refused = sum(each.refresh == "refused" for each in told)
-        return f"❌ Not recorded: {refused} {of}" if refused else f"✅ Recorded: {len(told)} {of}"
+        missing = sum(each.refresh != "recorded" for each in told)
+        return f"❌ Not recorded: {missing} {of}" if missing else f"✅ Recorded: {len(told)} {of}"
     red = [
         ("slower", _regressions(results.cases, "failed")),
         ("more to do", _regressions(results.costs, "failed")),
@@ -80,7 +81,7 @@ def headline(results: Results) -> str:
     if found := _regressions(told, "excused"):
         return f"⚠️ Slower, but excused: {found} {of}"
     good = sum(each.outcome == "passed" for each in told)
-    words = "No slowdown" if results.cases else "No more to do"
+    words = "No slowdown" if results.cases else "No more to do" if results.costs else "Measured side by side"
     if good == len(told) > 0:
         return f"✅ {words}: {good} {of}"
     return f"⚠️ {words}: {good} {of}; nothing is said of the others" if good else "⚠️ Not judged"
@@ -138,6 +139,7 @@ def _blocks(results: Results) -> Iterable[str]:
         yield _table(results.cases, COLUMNS)
     if results.costs:
         yield _table(results.costs, COST_COLUMNS)
+    yield from _side_by_side([each.side_by_side for each in results.comparisons if each.side_by_side])
     unjudged = [each for each in told if not (each.verdict.judged or each.refresh)]
     judged = [each for each in told if each not in unjudged]
     yield from _section("Excused", [f"{plain(each.title)}: {sentence(each.excused)}" for each in told if each.excused])
@@ -150,6 +152,14 @@ def _blocks(results: Results) -> Iterable[str]:
         yield from _folded(case, "What slowed", "\n".join(case.explanation))
     for each in told:
         yield from _folded(each, "What the run printed", each.detail)
+
+
+def _side_by_side(comparisons: Sequence[SideBySide]) -> Iterable[str]:
+    if comparisons:
+        from perf.report.compare import below_table, markdown_table
+
+        yield "".join(f"{line}\n" for line in markdown_table(comparisons))
+        yield from _section("Side by side", map(sentence, below_table(comparisons)))
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterable[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 import perf
+from perf.compare.side_by_side import SideBySide
 from perf.files import read_record, write_whole, writing
 from perf.judge.refresh import Change
 from perf.judge.verdict import Judgement, Verdict, outcome
@@ -19,6 +20,7 @@ from perf.measure.run import Run
 from perf.records import Record
 
 if TYPE_CHECKING:
+    from perf.compare.plugin import Compared
     from perf.cost.gate import Counted
 
 FILE = "results.json"
@@ -117,6 +119,18 @@ class CostResult(Told):
         return f"cost of {self.case}"
 
 
+class CompareResult(Told):
+    """A case, trained by several systems side by side. Its verdict is on the measurement, never on who is slower."""
+
+    side_by_side: SideBySide | None
+    """As in compare.json; null where nothing could be measured."""
+
+    @property
+    def title(self) -> str:
+        """The case, told from that of one trainer."""
+        return f"{self.case} side by side"
+
+
 class Results(Record):
     """One session."""
 
@@ -133,11 +147,12 @@ class Results(Record):
     """Choices that the suite made by itself."""
     cases: tuple[CaseResult, ...]
     costs: tuple[CostResult, ...] = ()
+    comparisons: tuple[CompareResult, ...] = ()
 
     @property
     def told(self) -> tuple[Told, ...]:
         """Everything that was judged."""
-        return (*self.cases, *self.costs)
+        return (*self.cases, *self.costs, *self.comparisons)
 
 
 def case_result(
@@ -202,6 +217,33 @@ def cost_result(counted: "Counted", *, outcome: Outcome) -> CostResult:
         counters=judgement.cost.counters if judgement.cost else None,
         detail=counted.detail[-DETAIL_LENGTH:],
     )
+
+
+def compare_result(compared: "Compared", *, outcome: Outcome) -> CompareResult:
+    """What is told of one comparison; `outcome` is that of its test."""
+    return CompareResult(
+        case=compared.case,
+        workload=compared.found.workload.key if compared.found else None,
+        verdict=compared.verdict,
+        outcome=outcome,
+        refresh=None,
+        change=None,
+        reasons=compared.reasons,
+        notes=(),
+        version_differences=(),
+        side_by_side=compared.found,
+        detail=compared.detail[-DETAIL_LENGTH:],
+    )
+
+
+def compare_summary(comparisons: Sequence[CompareResult]) -> str:
+    """The counts, with every system named that has no number; empty where nothing was compared."""
+    from perf.report.compare import last_line
+
+    found = [each.side_by_side for each in comparisons if each.side_by_side]
+    failed = [each.case for each in comparisons if not each.side_by_side]
+    said = [last_line(found)] if found else []
+    return "; ".join([*said, *(f"{case} side by side: not measured" for case in failed)])
 
 
 def cost_summary(costs: Sequence[CostResult]) -> str:

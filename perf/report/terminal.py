@@ -334,7 +334,8 @@ def _named(judgement: Judgement, outcome: str, refusals: Mapping[str, str]) -> s
         slower = outcome == Verdict.REGRESSION and judgement.ratio < 1 - judgement.tolerance
         if slower or outcome == Verdict.IMPROVEMENT:
             return f"{case} {judgement.ratio:.2f} of baseline, tolerance {tolerance}"
-    if outcome == Verdict.INCONCLUSIVE:
+    # More runs do not help a case that was not measured at all: its reason says what does.
+    if outcome == Verdict.INCONCLUSIVE and judgement.tgs:
         return f"{case}, {judgement.runs_needed or 'no number of'} runs would decide"
     if outcome == Verdict.NO_BASELINE:
         return case

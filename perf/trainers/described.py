@@ -27,6 +27,10 @@ BUILT_IN = Path(__file__).parent / "systems"
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+class Skipped(Exception):
+    """A program that is not there, or cannot do what is asked; the message says why, and what to do."""
+
+
 class Number(Record):
     """One number of a step, as the program gives it."""
 

@@ -60,3 +60,13 @@ def test_losses_without_known_data_are_not_compared():
 def test_first_losses_start_with_the_warm_up():
     """Five losses, the warm-up's first."""
     assert list(LOSSES) == first_losses(make_run())
+
+
+def test_losses_that_a_program_does_not_log_are_no_fault():
+    """There are none to compare, on either side."""
+    run = make_run(source="reported", ranks=1)
+    silent = run.model_copy(update={"ranks": (run.ranks[0].model_copy(update={"losses": None}),)})
+
+    assert first_losses(silent) == []
+    assert faults(silent, reference=(DATA, LOSSES)) == []
+    assert faults(make_run(), reference=(DATA, [])) == []

@@ -49,8 +49,8 @@ format = "jsonl"
 path = "$work/log.jsonl"
 seconds = {{ key = "seconds" }}
 tokens = {{ key = "tokens" }}
-loss = {{ key = "loss" }}
 """
+LOSS = 'loss = { key = "loss" }\n'
 
 
 @pytest.fixture
@@ -59,16 +59,20 @@ def fake(repository):
 
     (repository.path / "perf" / "test_side_by_side.py").write_text(COMPARE)
 
-    def describe(*, claim=0.0505, tokens=128, do="", module="json", name="fake"):
+    def describe(*, claim=0.0505, tokens=128, do="", module="json", name="fake", loss=True):
         program = repository.path / "program.py"
         program.write_text(PROGRAM)
         text = DESCRIPTION.format(module=module, program=program, claim=claim, tokens=tokens, do=do)
-        (repository.path / f"{name}.toml").write_text(text)
+        (repository.path / f"{name}.toml").write_text(text + LOSS * loss)
         return f"--perf-trainer={name}.toml"
 
     return describe
 
 
+LIKE_XDIST = """
+def pytest_addoption(parser):
+    parser.addoption("--workers", dest="numprocesses", type=int)
+"""
 COMPARE = """
 import pytest
 from test_ours import CASES
@@ -79,9 +83,9 @@ def test_side_by_side(case, compare_trainers):
 """
 
 
-def judged(repository, *arguments):
+def judged(repository, *arguments, **options):
     """The suite on the 8k case, 10 steps of 128 tokens: what it said."""
-    return repository.suite("-k", "8k", "--perf-warmup=2", "--perf-steps=8", *arguments)
+    return repository.suite("-k", "8k", "--perf-warmup=2", "--perf-steps=8", *arguments, **options)
 
 
 def test_a_program_is_measured(repository, fake, started):
@@ -162,6 +166,99 @@ def test_an_absent_system_is_skipped(repository, fake, started):
     assert "1 skipped" in done.text
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [((), 0), (("--perf-require-verdict",), 6), (("--perf-refresh",), 0)],
+    ids=["plain", "required", "refresh"],
+)
+def test_an_absent_system_is_not_judged(repository, fake, started, options, code):
+    """Measured alone it is skipped with what installs it, and named; where a verdict is required it fails."""
+    done = judged(repository, fake(module="no_such_module"), "-rs", *options)
+
+    assert done.code == code, done.text
+    assert "pip install fake" in done.text
+    assert done.last_line.startswith("1 case: 1 inconclusive (ours-8k-sp1: Fake is not installed for /")
+    assert "Traceback" not in done.text
+    assert started.left() == []
+
+
+def test_a_program_without_losses_is_measured(repository, fake, started):
+    """No loss and no loading time is made up, and its baseline has none: that is said, also of the next run."""
+    recorded = judged(repository, fake(loss=False), "--perf-refresh", "--perf-runs=runs", "--perf-runs-per-case=2")
+    again = judged(repository, fake(loss=False))
+    samples = json.loads(next((repository.path / "runs").glob("*.json")).read_text())["ranks"][0]
+    logging = judged(repository, fake())
+
+    assert recorded.code == again.code == logging.code == 0
+    assert (samples["losses"], samples["data_seconds"]) == (None, None)
+    assert "losses not logged: not compared" in again.text
+    assert "losses not compared: the baseline was recorded from a program that logged none" in logging.text
+
+
+def test_an_invalid_comparison(repository, fake, started):
+    """Exit 7, as of every measurement that cannot be believed; the summary's first line says it, and results.json."""
+    pair = fake(), fake(name="other", claim=60)
+    page = repository.path / "page.md"
+
+    done = judged(repository, *pair, "--perf-report=out", environment={"GITHUB_STEP_SUMMARY": str(page)})
+    results = json.loads((repository.path / "out" / "results.json").read_text())
+
+    assert done.code == results["exit_status"] == 7, done.text
+    assert [(each["verdict"], each["outcome"]) for each in results["comparisons"]] == [("invalid", "failed")]
+    for text in (page.read_text(), (repository.path / "out" / "summary.md").read_text()):
+        assert text.startswith("## ❌ No valid measurement: 1 of 1 case\n")
+        assert "| ours-8k-sp1 | Fake" in text
+        assert "| - | invalid |\n" in text
+    assert started.left() == []
+
+
+def test_nothing_to_compare_where_a_verdict_is_required(repository, fake, started):
+    """One system alone is no comparison: it fails, and is counted as unjudged."""
+    pair = fake(), fake(name="absent", module="no_such_module")
+
+    done = judged(repository, *pair, "--perf-require-verdict")
+
+    assert done.code == 6, done.text
+    assert "not measured: no other system is there to be compared with" in done.text.replace("\n    ", " ")
+
+
+def test_a_comparison_is_not_run_side_by_side_with_others(repository, fake):
+    """-n is refused, before anything is measured."""
+    (repository.path / "like_xdist.py").write_text(LIKE_XDIST)
+    pair = fake(), fake(name="other")
+    paths = {"PYTHONPATH": str(repository.path)}
+
+    done = judged(repository, *pair, "-p", "no:xdist", "-p", "like_xdist", "--workers=2", environment=paths)
+
+    assert done.code == 4
+    assert "-n runs cases side by side, where they measure each other" in done.text
+
+
+def test_a_workflow_obeys_nothing_that_a_comparison_prints(repository, fake, started):
+    """Its commands are stopped before, and heard again at the end, with what failed as an annotation."""
+    pair = fake(), fake(name="other", claim=60)
+
+    done = judged(repository, *pair, environment={"GITHUB_ACTIONS": "true"})
+    word = done.text.partition("::stop-commands::")[2].partition("\n")[0]
+
+    assert done.code == 7
+    assert f"\n::{word}::\n::error title=ours-8k-sp1 side by side%3A invalid::invalid: Fake" in done.text
+
+
+def test_the_report_of_a_comparison_cannot_be_written(repository, fake, started):
+    """It is said, the exit status is not 0, and what can be written says so too."""
+    pair = fake(), fake(name="other")
+    (repository.path / "out" / "compare.html").mkdir(parents=True)
+
+    done = judged(repository, *pair, "--perf-report=out")
+    results = json.loads((repository.path / "out" / "results.json").read_text())
+
+    assert done.code == results["exit_status"] == 4, done.text
+    assert f"the report was not written: {repository.path}/out/compare.html" in done.text
+    assert "INTERNALERROR" not in done.text
+    assert started.left() == []
+
+
 def test_the_worked_example_runs(repository, started, checkout):
     """The system that the docs describe trains the native trainer's tokens, and claims what the clock allows."""
     system = checkout / "examples" / "own-system" / "plain.toml"
@@ -213,6 +310,15 @@ def test_an_optimizer_step_is_shared_by_its_micro_steps():
     assert samples.warmup_seconds == [1.0] * 4
     assert samples.seconds == [0.5] * 8
     assert samples.losses == [3.0] * 4 + [2.0] * 4 + [1.0] * 4
+
+
+def test_what_a_program_does_not_say_is_not_made_up():
+    """Without losses there are none; nobody is told how long loading took."""
+    workload = make_workload("llama2_7b-8k-sp1")
+
+    samples = samples_of(claimed(*[1.0] * 43), workload, place="here", peak_memory_bytes=1)
+
+    assert (samples.losses, samples.data_seconds) == (None, None)
 
 
 def test_missing_steps_are_no_run():

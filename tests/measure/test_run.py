@@ -91,3 +91,16 @@ def test_more_ranks_than_the_workload_are_refused():
 
     with pytest.raises(ValidationError, match=r"ranks must be 0..0 in order, got \[0, 1\]"):
         type(run).model_validate({**run.model_dump(), "workload": make_workload(ranks=1)})
+
+
+@pytest.mark.parametrize("field", ["losses", "data_seconds"])
+def test_what_was_not_logged_is_absent_of_a_reported_run_alone(field, tmp_path):
+    """A program that reports itself need not say everything; what we measure is whole."""
+    run = make_run(ranks=1)
+    fields = {**run.model_dump(), "ranks": (run.ranks[0].model_copy(update={field: None}),)}
+    reported = type(run).model_validate({**fields, "source": "reported"})
+    write_run(reported, tmp_path)
+
+    assert read_runs(tmp_path) == [reported]
+    with pytest.raises(ValidationError, match=f"rank 0: {field} must be given where source is measured, got None"):
+        type(run).model_validate(fields)

@@ -100,3 +100,11 @@ def test_a_slow_rank_is_named_with_its_place():
     assert note is not None
     assert note.startswith(f"rank 2 on {slow.place} took 1")
     assert throughput.slow_rank_note(run) is None
+
+
+def test_data_share_of_a_program_that_does_not_say_is_unknown():
+    """And no zero."""
+    run = make_run(source="reported", ranks=1)
+    silent = run.model_copy(update={"ranks": (run.ranks[0].model_copy(update={"data_seconds": None}),)})
+
+    assert throughput.data_share(silent) is None

@@ -10,7 +10,7 @@ from browser import CHROMIUM, Elements, requested, run
 from factories import CPU, make_side_by_side, make_system, make_workload
 
 from perf.files import read_record
-from perf.report.compare import Comparison, bars, draw, last_line, print_report, reasons, render, write_report
+from perf.report.compare import Comparison, bars, draw, last_line, legend, print_report, reasons, render, write_report
 
 FIRST = (1000.0, 1010.0, 990.0)
 NATIVE = make_system("native", *FIRST, title="native (deepspeed)")
@@ -56,11 +56,54 @@ def test_a_line_has_every_figure():
     )
 
 
-def test_the_first_system_has_no_interval_of_its_ratio():
+def test_the_reference_is_named_in_place_of_an_interval():
     """It is compared with itself: 1, and nothing to doubt."""
     (line,) = (line for line in lines(SHORT) if "native" in line and "measured" in line)
 
-    assert re.search(r" 1\.000 +- ", line)
+    assert re.search(r" 1\.000 +reference ", line)
+    assert "ratio: TGS / that of native (deepspeed) in the same round; above 1 is faster" in lines(SHORT)
+
+
+def test_another_reference_than_the_first_is_said():
+    """Where the first dropped out the ratios are to the next: with why, and with the case where others have another."""
+    second = make_system("hf", *FIRST, title="transformers")
+    late = make_side_by_side(TRL, second, FACTORY, case="llama2_7b-32k-sp1")
+    nobody = make_side_by_side(TRL, WRONG, case="llama2_7b-128k-sp8")
+    ratio = "TGS / that of"
+
+    assert legend([late])[0] == (
+        f"ratio: {ratio} transformers in the same round; above 1 is faster (TRL, asked for first, has no number: "
+        "skipped)"
+    )
+    assert legend([SHORT, late, nobody])[:3] == [
+        f"llama2_7b-8k-sp1: ratio: {ratio} native (deepspeed) in the same round; above 1 is faster",
+        f"llama2_7b-32k-sp1: {legend([late])[0]}",
+        "llama2_7b-128k-sp8: no ratios: no system was measured",
+    ]
+
+
+def test_every_file_names_the_reference(tmp_path):
+    """Table, page and records, where the first system has no number."""
+    second = make_system("hf", *FIRST, title="transformers")
+    written(tmp_path, make_side_by_side(TRL, second, FACTORY))
+    records = json.loads((tmp_path / "compare.json").read_text())["cases"][0]["systems"]
+
+    assert [each["trainer"] for each in records if each["reference"]] == ["hf"]
+    for name in ("compare.md", "compare.html"):
+        text = (tmp_path / name).read_text()
+        assert "reference" in text
+        assert "that of transformers in the same round" in text
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_share_of_the_peak_is_shown(tmp_path, width):
+    """On a device whose peak is known, in every form."""
+    found = make_side_by_side(NATIVE.model_copy(update={"tflops": 178.3, "peak_share": 0.572}), FACTORY)
+    written(tmp_path, found)
+
+    assert any("57.2 %" in line for line in lines(found, width=width))
+    assert "57.2 %" in (tmp_path / "compare.md").read_text()
+    assert "57.2 %" in (tmp_path / "compare.html").read_text()
 
 
 def test_a_footnote_that_two_share_stands_once():

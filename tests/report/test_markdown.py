@@ -4,7 +4,14 @@ import html
 import re
 
 import pytest
-from factories import make_case_result, make_cost_result, make_results, make_slower
+from factories import (
+    make_case_result,
+    make_compare_result,
+    make_cost_result,
+    make_results,
+    make_slower,
+    make_system,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -144,6 +151,7 @@ MORE = {"verdict": "regression", "outcome": "failed"}
             1,
             "❌ Not recorded: 1 of 2 cases",
         ),
+        ([make_case_result(refresh="recorded"), make_case_result(**INVALID)], 7, "❌ Not recorded: 1 of 2 cases"),
     ],
 )
 def test_headline(told, status, words):
@@ -162,6 +170,84 @@ def test_headline(told, status, words):
 def test_headline_of_costs(cases, costs, words):
     """A step that has more to do is told from one that is slower."""
     assert words == headline(make_results(*cases, costs=costs))
+
+
+FIRST = (1000.0, 1010.0, 990.0)
+PAIR = make_system("native", *FIRST), make_system("hf", 800.0, 808.0, 792.0, first=FIRST, footnotes=("logs",))
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "status", "words"),
+    [
+        ([make_compare_result(*PAIR)], 0, "✅ Measured side by side: 1 of 1 case"),
+        (
+            [make_compare_result(*PAIR), make_compare_result(*PAIR, **INVALID)],
+            7,
+            "❌ No valid measurement: 1 of 2 cases",
+        ),
+        ([make_compare_result(make_system("trl"), **UNJUDGED)], 0, "⚠️ Not judged"),
+    ],
+)
+def test_headline_of_comparisons(comparisons, status, words):
+    """Whether all was measured; nobody is called slower."""
+    assert words == headline(make_results(comparisons=comparisons, exit_status=status))
+
+
+def test_comparisons_have_a_table():
+    """The verdict, then a line a system, then what must be known to read it, then why there is no verdict."""
+    wrong = make_compare_result(*PAIR, **INVALID, reasons=("invalid: hf: exit status 1",), detail="Traceback")
+
+    assert render(make_results(comparisons=[wrong], exit_status=7)) == (
+        "## ❌ No valid measurement: 1 of 1 case\n"
+        "\n"
+        "0 cases\n"
+        "\n"
+        "| case | system | TGS | TGS, 95 % | ratio | ratio, 95 % | TFLOPs | of peak | memory | start-up | status |\n"
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n"
+        "| llama2\\_7b-8k-sp1 | native | 1000.0 | 975.4 .. 1025.1 | 1.000 | reference | 0.012 | - | 1.00 GiB | 2.0 s "
+        "| measured |\n"
+        "| llama2\\_7b-8k-sp1 | hf \\[1\\] | 800.0 | 780.3 .. 820.1 | 0.800 | 0.800 .. 0.800 | 0.012 | - | 1.00 GiB "
+        "| 2.0 s | measured |\n"
+        "\n"
+        "### Side by side\n"
+        "\n"
+        "- \\[1\\] logs\n"
+        "- llama2\\_7b-8k-sp1: Llama2-7B, mini, 128 tokens, sp 1, 2 CPU ranks, bf16, accumulation 1, 40 steps after 3, "
+        "3 rounds on cpu-test-2c\n"
+        "- ratio: TGS / that of native in the same round; above 1 is faster\n"
+        "- a .. b: 95 % interval over the rounds\n"
+        "- TFLOPs: in the convention xtuner\n"
+        "\n"
+        "### Not judged\n"
+        "\n"
+        "- **llama2\\_7b-8k-sp1 side by side: invalid** invalid: hf: exit status 1\n"
+        "\n"
+        "llama2\\_7b-8k-sp1 side by side:\n"
+        "\n"
+        "<details><summary>What the run printed</summary>\n"
+        "\n"
+        "```text\nTraceback\n```\n"
+        "\n"
+        "</details>\n"
+        "\n"
+    )
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_comparisons_quote_nothing_that_means_something(hostile):
+    """A hostile name, footnote or model stays text, and in its cell."""
+    system = make_system("x", *FIRST, title=hostile, footnotes=(hostile,))
+    result = make_compare_result(system)
+    table = result.side_by_side.model_copy(update={"case": hostile, "title": hostile})
+    markdown = render(make_results(comparisons=[result.model_copy(update={"side_by_side": table})]))
+    page = drawn(markdown)
+
+    assert not GITHUB_LINKS.search(markdown.replace("&#", "&"))
+    assert page.count("<td") == page.count("<tr") * 11 - 11
+    assert set(re.findall(r"<(\w+)", page)) <= {
+        "h2", "h3", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "code",
+    }  # fmt: skip
+    assert seen(hostile) in text_of(page)
 
 
 def test_costs_have_a_table():

@@ -5,8 +5,18 @@ import math
 
 import jsonschema
 import pytest
-from factories import make_case_result, make_cost_result, make_results, make_run, make_runs, make_workload
+from factories import (
+    make_case_result,
+    make_cost_result,
+    make_results,
+    make_run,
+    make_runs,
+    make_side_by_side,
+    make_system,
+    make_workload,
+)
 
+from perf.compare.plugin import Compared
 from perf.cost.gate import Counted
 from perf.files import FileError
 from perf.judge.comparison import Comparison
@@ -17,6 +27,8 @@ from perf.measure.run import RunFailed, write_run
 from perf.report.results import (
     SCHEMA_FILE,
     case_result,
+    compare_result,
+    compare_summary,
     cost_result,
     cost_summary,
     read_results,
@@ -257,3 +269,22 @@ def test_accepting_is_refused(recorded, options, words):
 
     assert done.code == 4
     assert words in done.text
+
+
+def test_comparison():
+    """The side-by-side table as in compare.json, with the verdict on its measurement; a summary names who is absent."""
+    table = make_side_by_side(make_system("native", 1.0), make_system("trl"))
+    found = compare_result(Compared(case=table.case, found=table, verdict=Verdict.PASS), outcome="passed")
+    failed = Compared(case="a", found=None, verdict=Verdict.INVALID, reasons=("no GPU",), detail="x" * 9000)
+    none = compare_result(failed, outcome="failed")
+
+    assert (found.side_by_side, found.workload, found.title) == (
+        table,
+        table.workload.key,
+        f"{table.case} side by side",
+    )
+    assert (none.reasons, len(none.detail)) == (("no GPU",), 8000)
+    assert compare_summary([found, none]) == (
+        "1 case side by side: 1 measured, 1 skipped (trl); a side by side: not measured"
+    )
+    assert compare_summary([]) == ""

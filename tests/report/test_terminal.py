@@ -12,7 +12,7 @@ from _pytest.terminal import TerminalReporter
 
 from perf.judge.baseline import Published
 from perf.judge.refresh import Change, refresh
-from perf.judge.verdict import Judgement, judge, judge_failure
+from perf.judge.verdict import Judgement, judge, judge_failure, unjudged
 from perf.measure import flops
 from perf.measure.run import RunFailed
 from perf.report import terminal
@@ -250,6 +250,13 @@ def test_inconclusive_without_end(judged):
     judgement = judged[4].model_copy(update={"runs_needed": None})
 
     assert last_line([judgement]) == "1 case: 1 inconclusive (yi_34b_200k-8k-sp1, no number of runs would decide)"
+
+
+def test_inconclusive_without_a_measurement():
+    """The last line says why there is none: more runs would not help."""
+    judgement = unjudged("llama2_7b-8k-sp1", "did not fit --perf-max-minutes 1")
+
+    assert last_line([judgement]) == "1 case: 1 inconclusive (llama2_7b-8k-sp1: did not fit --perf-max-minutes 1)"
 
 
 def test_refresh_is_recorded_or_refused(stored):

@@ -13,18 +13,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from perf.trainers.native.model import CausalLm, initial
-
-LEARNING_RATE = 2e-5
-BETAS = (0.9, 0.999)
-CLIP = 1.0
-WARMUP_SHARE = 0.03
+from perf.trainers.recipe import BETAS, CLIP, LEARNING_RATE, warmup_steps, zero3
 
 Build = Callable[[], CausalLm]
 
 
 def learning_rate_factor(step: int, total: int) -> float:
     """Linear warm-up over the first 3 % of `total` optimizer steps, then half a cosine to zero, as published."""
-    warmup = max(1, math.ceil(WARMUP_SHARE * total))
+    warmup = warmup_steps(total)
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
@@ -90,15 +86,7 @@ class DeepSpeed:
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
         thresholds = vars(workload.thresholds) if not isinstance(workload.thresholds, dict) else workload.thresholds
-        config = {
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": workload.accumulation,
-            "gradient_clipping": CLIP,
-            "bf16": {"enabled": workload.dtype == "bf16"},
-            "zero_optimization": {"stage": 3, **thresholds},
-            "zero_force_ds_cpu_optimizer": False,
-            "steps_per_print": 1 << 30,
-        }
+        config = zero3(accumulation=workload.accumulation, dtype=workload.dtype, thresholds=thresholds)
         # Without its argument `dtype`, which it ignores where the accelerator has no fp16: fp32 became bf16 on a CPU.
         with deepspeed.zero.Init(config_dict_or_path=config):
             self.model = build()
