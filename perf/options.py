@@ -75,6 +75,7 @@ class Options:
     shared: Path | None
     """A folder that all nodes see."""
     max_minutes: float | None
+    max_hours: float | None
     gate: Gate | None
     """None: judged against stored baselines."""
 
@@ -141,6 +142,7 @@ class Options:
             slurm=_slurm(config),
             shared=path("perf_shared"),
             max_minutes=option("perf_max_minutes"),
+            max_hours=option("perf_max_hours"),
             gate=_gate(config, folder),
         )
 
@@ -287,6 +289,12 @@ def declare_nodes(parser: pytest.Parser) -> None:
         "--perf-shared",
         metavar="DIR",
         help="A folder that all nodes see, for what ranks write (default: the cache folder, TRAINPACE_CACHE).",
+    )
+    add(
+        "--perf-max-hours",
+        type=_positive_number,
+        metavar="H",
+        help="Refuse a selection that is estimated to take longer, from baselines or predictions.",
     )
 
 

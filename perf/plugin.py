@@ -18,7 +18,7 @@ from perf.files import FileError
 from perf.judge.verdict import Verdict, exit_status, outcome
 from perf.launch.lock import DeviceBusy
 from perf.options import Options
-from perf.session import Measured, Selected, Session
+from perf.session import Measured, Selected, Session, TooLong
 
 _SESSION = pytest.StashKey[Session]()
 _COSTS = pytest.StashKey[CostPlugin]()
@@ -62,7 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "perf_trainer(name): measure this trainer, package.module:object")
     _refuse_a_shadow(config)
     config.stash[_SESSION] = Session(
-        options=Options.of(config), root=config.rootpath, show=lambda title, steps: _show(config, title, steps)
+        options=Options.of(config),
+        root=config.rootpath,
+        show=lambda title, steps: _show(config, title, steps),
+        tell=lambda text: _tell(config, text),
     )
     config.stash[_COSTS] = CostPlugin(config.stash[_SESSION])
     config.pluginmanager.register(config.stash[_COSTS], "perf.cost.plugin:costs")
@@ -135,7 +138,7 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
     def judge(case: Case) -> Measured:
         try:
             measured = session.measure(request.node.nodeid, case, _trainer(request.node))
-        except (DeviceBusy, FileError) as error:
+        except (DeviceBusy, FileError, TooLong) as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         session.excuse(measured)
         _record(measured, request)
@@ -150,6 +153,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """End every process; let the exit status say which kind of failure it was; then write the reports."""
     stash = session.config.stash
     perf_session, costs, comparisons = stash[_SESSION], stash[_COSTS], stash[_COMPARISONS]
+    perf_session.say_hours()
     perf_session.close()
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         session.exitstatus = _exit_status(perf_session, costs, comparisons, session.testsfailed)
@@ -245,6 +249,15 @@ def _outcome(measured: Measured, options: Options) -> tuple[str, str]:
     if how == "failed" and judgement.excused:
         return "excused", f"{text}\n{judgement.excused}"
     return how, text
+
+
+def _tell(config: pytest.Config, text: str) -> None:
+    """Print a line now; pytest's capturing steps aside for it."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        reporter.ensure_newline()
+        reporter.write_line(text)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from perf.cases import Case, Workload
 from perf.cases.scales import NODE_GPUS, Resolved, mini_ranks, resolve
 from perf.files import FileError
+from perf.hours import Duration, Meter
 from perf.judge import baseline as baselines
 from perf.judge.excused import Quarantined, excuse, load_quarantine
 from perf.judge.refresh import Change, baseline_of, refresh
@@ -41,6 +42,10 @@ DISTURBED_ATTEMPTS = 3
 
 Show = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
 """Shows the progress of one run: given a title and the steps in all, a context that takes (step, text)."""
+
+
+class TooLong(ValueError):
+    """The selection takes longer than is allowed."""
 
 
 @dataclass
@@ -73,10 +78,14 @@ class Session:
     root: Path
     """The tests' root: baselines/ lies in it, and a user's trainer is imported from it."""
     show: Show
+    tell: Callable[[str], None] = lambda _: None
+    """Says something at once, before the report."""
     selection: list[Selected] = field(default_factory=list)
     """The speed tests of this session: they share its chance of a false alarm."""
     said: list[str] = field(default_factory=list)
     """Choices that the suite made by itself, with their reasons, for the report."""
+    meter: Meter = field(default_factory=Meter)
+    """What was spent and saved."""
     measured: dict[str, Measured] = field(default_factory=dict)
     """By test id."""
     results: "Results | None" = None
@@ -86,7 +95,9 @@ class Session:
     least that was seen, in this session or when the baseline was recorded."""
     _seen: set[Path] = field(default_factory=set)
     """Files and folders of baselines that were there at some time of the session."""
-    _no_launcher: RunFailed | None = None
+    _announced: bool = False
+    _refused: RunFailed | None = None
+    """Why the nodes cannot be had, or not be used."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _began: float = field(default_factory=time.monotonic)
 
@@ -114,12 +125,12 @@ class Session:
         """What starts the ranks; an allocation that it took is given back at the session's end."""
         if self.options.launcher == "local":
             return Local()
-        if self._no_launcher is not None:  # whoever was refused once does not queue again for every case
-            raise self._no_launcher
+        if self._refused is not None:  # and does not queue again for every case
+            raise self._refused
         try:
             return self._stack.enter_context(closing(self._many_nodes()))
         except RunFailed as failure:
-            self._no_launcher = failure
+            self._refused = failure
             raise
 
     def _many_nodes(self) -> Launcher:
@@ -150,35 +161,36 @@ class Session:
 
         Raises:
             DeviceBusy: where another suite holds the device.
+            RunFailed: where the nodes lack what every run needs.
         """
+        if self._refused is not None:
+            raise self._refused
         distributed = Distributed(sides=self._sides, launcher=self._launcher, **self._launching)
         self._stack.enter_context(distributed)
         if self._launcher.nodes:
-            self._check_nodes(distributed)
+            try:
+                self._look_over(distributed)
+            except RunFailed as failure:
+                self._refused = failure
+                raise
         return distributed
 
-    def _check_nodes(self, distributed: Distributed) -> None:
-        """Look at the nodes before anything expensive runs on them.
+    def _look_over(self, distributed: Distributed) -> None:
+        """Look at several nodes before anything expensive runs on them.
 
         Raises:
             RunFailed: where they lack what every run needs.
         """
-        from perf.launch.nodes import shortages
-        from perf.launch.preflight import preflight, slow_nodes, words, workload
+        from perf.launch.preflight import look_over
 
-        nodes = self._launcher.nodes
-        forbid, know = shortages(nodes)
-        for text in know:
-            self.say(text)
-        if forbid:
-            raise RunFailed("; ".join(forbid))
-        what = workload(self.machine)
-        side = next(iter(self._sides))
-        with self.show(f"preflight, {len(nodes)} nodes", what.warmup + what.steps) as progress:
-            found = preflight(distributed.run(what, side=side, progress=progress))
-        distributed.preflight = found
-        self.say(words(found))
-        for text in slow_nodes(found, nodes):
+        nodes, side = self._launcher.nodes, next(iter(self._sides))
+
+        def train(workload: Workload) -> Run:
+            with self.show(f"preflight, {len(nodes)} nodes", workload.warmup + workload.steps) as progress:
+                return distributed.run(workload, side=side, progress=progress)
+
+        distributed.preflight, said = look_over(nodes, self.machine, train)
+        for text in said:
             self.say(text)
 
     @cached_property
@@ -260,7 +272,11 @@ class Session:
         """Measure (or replay) `case` and judge it; in a refresh, record it. Remembered under `test`.
 
         Against another revision the first case measures all of them, in rounds.
+
+        Raises:
+            TooLong: where the selection takes longer than --perf-max-hours.
         """
+        self._announce()
         if self.options.gate is not None:
             if test not in self.measured:
                 from perf.gate.compare import compare
@@ -278,6 +294,62 @@ class Session:
             result = Measured([], unjudged(case.id, str(reason)))
         self.measured[test] = result
         return result
+
+    @property
+    def _is_expensive(self) -> bool:
+        """Whether hours are counted: of GPUs, or of several nodes."""
+        return self.options.launcher != "local" or self.machine.gpus is not None
+
+    @property
+    def _unit(self) -> str:
+        return "GPU" if self.machine.gpus else "rank"
+
+    def _announce(self) -> None:
+        """Say once, before anything runs, how long the selection takes.
+
+        Raises:
+            TooLong: where that is longer than --perf-max-hours.
+        """
+        if self._announced or self.options.replay:
+            return
+        self._announced = True
+        most = self.options.max_hours
+        if most is None and not self._is_expensive:
+            return
+        from perf.hours import total, words
+
+        names = [each.case.id for each in self.selection]
+        try:
+            estimate = total([self._duration(each) for each in self.selection], names, unit=self._unit)
+        except RunFailed:  # there are no nodes: every case will say so
+            return
+        self.tell(str(estimate))
+        self.say(str(estimate))
+        if most is not None and estimate.hours > most:
+            raise TooLong(
+                f"--perf-max-hours {most:g}: the selection takes about {words(estimate.hours)}: select fewer cases "
+                "with -k, or allow more"
+            )
+
+    def _duration(self, selected: Selected) -> Duration | None:
+        """What a selected case takes, at most; None where nothing is known of it."""
+        from perf.hours import of_case, predicted
+
+        try:
+            workload = self.resolve(selected.case, selected.trainer).workload
+        except RunFailed:  # it will say so itself
+            return None
+        device = self.device_of(workload)
+        found = baselines.find(self._baselines(device), workload)
+        runs = self.options.runs_per_case or (DEFAULT_REFRESH_RUNS if self.options.refresh else 1)
+        if self.options.gate is not None:
+            runs = 2 * self.options.gate.max_pairs
+        return of_case(workload, found, predicted(workload, device.slug), runs)
+
+    def say_hours(self) -> None:
+        """Say what was spent and saved, where that is counted."""
+        if self.meter.spent and self._is_expensive:
+            self.say(self.meter(self._unit))
 
     def resolve(self, case: Case, trainer: str) -> Resolved:
         """Cut `case` to this machine; the reason goes to the report.
@@ -533,16 +605,26 @@ class Session:
             return run
         return run.model_copy(update={"health": run.health.model_copy(update={"faults": (fault,)})})
 
-    def once(self, workload: Workload, title: str) -> tuple[Run, str]:
+    def once(
+        self, workload: Workload, title: str, *, side: str = "here", borders: Sequence[float] = ()
+    ) -> tuple[Run, str]:
         """Train `workload` once with its trainer; the run, and the command that a described program was run by.
 
         Raises:
             RunFailed: where the run ended without its steps, or the program is not there.
         """
-        with self.show(title, workload.warmup + workload.steps) as progress:
-            if is_described(workload.trainer):
-                return self.programs.run(workload, load(workload.trainer), progress=progress)
-            return self.distributed.run(workload, progress=progress), command(workload)
+        begin = time.monotonic()
+        try:
+            with self.show(title, workload.warmup + workload.steps) as progress:
+                if is_described(workload.trainer):
+                    return self.programs.run(workload, load(workload.trainer), progress=progress)
+                run = self.distributed.run(workload, side=side, progress=progress, borders=borders)
+        finally:
+            self.meter.spend(time.monotonic() - begin, workload.ranks)
+        if run.stopped_after:
+            left = (workload.steps - run.stopped_after) * workload.rank_tokens / throughput.tgs(run)
+            self.meter.save(left, workload.ranks, "runs ended as soon as their verdict was certain")
+        return run, command(workload)
 
     def keep(self, run: Run, *, replaced: bool, folder: str = ".") -> None:
         """Write a run where --perf-runs says; one that is measured again apart, so that a replay judges the others.

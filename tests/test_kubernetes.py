@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -321,3 +322,12 @@ def test_documented():
 
     assert [path.name for path in FOLDER.iterdir() if f"examples/kubernetes/{path.name}" not in text] == []
     assert "(docs/kubernetes.md)" in (ROOT / "README.md").read_text()
+
+
+def test_options_exist(command, checkout):
+    """Every option of ours in the command is one that pytest knows."""
+    given = {word for word in suite(command("job.yaml")) if word.startswith("--perf-")}
+    line = [sys.executable, "-m", "pytest", "--help", "-p", "no:cacheprovider"]
+    told = subprocess.run(line, cwd=checkout, capture_output=True, text=True, check=True).stdout
+
+    assert given <= set(re.findall(r"--perf-[a-z-]+", told))

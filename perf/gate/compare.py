@@ -10,6 +10,7 @@ from perf.cost.record import Cost
 from perf.cost.worker import CountFailed, counted
 from perf.gate.priority import load_priorities, rank
 from perf.gate.rounds import Pairs, judgement, measure_rounds
+from perf.hours import of_run
 from perf.judge.compare import percent
 from perf.judge.sequential import Settings
 from perf.judge.verdict import Judgement, Verdict, judge_failure
@@ -57,8 +58,7 @@ def _rounds(session: "Session", selection: Sequence["Selected"], head: str) -> "
 
     def measure(workload: Workload, side: str, title: str) -> Run:
         which = head if side == "head" else side
-        with session.show(title, workload.warmup + workload.steps) as progress:
-            run = session.distributed.run(workload, side=which, progress=progress)
+        run, _ = session.once(workload, title, side=which)
         session.keep(run, replaced=bool(run.health.faults), folder=which)
         return run
 
@@ -70,6 +70,9 @@ def _rounds(session: "Session", selection: Sequence["Selected"], head: str) -> "
         time_is_up=lambda: session.time_is_up,
     )
     for pairs in cases:
+        if pairs.base and not pairs.open:
+            seconds = (gate.max_pairs - len(pairs.base)) * (of_run(pairs.base[0]) + of_run(pairs.head[0]))
+            session.meter.save(seconds, pairs.workload.ranks, "pairs that no verdict needed")
         peak = peak_tflops(session.device_of(pairs.workload), pairs.workload.dtype)
         judged = judgement(pairs, names=(sides.base_name, sides.head_name), peak_tflops=peak)
         found[pairs.test] = Measured(pairs.head, judged, pairs.detail, base_runs=pairs.base)

@@ -1,12 +1,12 @@
 """Before an expensive run: what joins the nodes, and whether one of them is slow, in a few seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from perf.cases.workload import Shape, Workload
-from perf.launch.nodes import Node
+from perf.launch.nodes import Node, shortages
 from perf.measure.device import Machine
-from perf.measure.run import Preflight, Run
+from perf.measure.run import Preflight, Run, RunFailed
 
 TRAINER = "perf.launch.bandwidth:Bandwidth"
 SLOW_NODE = 0.05
@@ -79,6 +79,19 @@ def slow_nodes(found: Preflight, nodes: Sequence[Node]) -> list[str]:
         for name, seconds in zip(found.nodes, found.product_seconds, strict=True)
         if seconds > (1 + SLOW_NODE) * typical
     ]
+
+
+def look_over(nodes: Sequence[Node], machine: Machine, train: Callable[[Workload], Run]) -> tuple[Preflight, list[str]]:
+    """Look at nodes before anything expensive runs on them: what they gave, and what should be known of them.
+
+    Raises:
+        RunFailed: where they lack what every run needs.
+    """
+    forbid, know = shortages(nodes)
+    if forbid:
+        raise RunFailed("; ".join(forbid))
+    found = preflight(train(workload(machine)))
+    return found, [*know, words(found), *slow_nodes(found, nodes)]
 
 
 def words(found: Preflight) -> str:

@@ -1,6 +1,7 @@
 """What `python -m perf predict DEVICE` prints: floors and predictions, and how far the predictions can be trusted."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from perf.cases import PUBLISHED
@@ -71,7 +72,7 @@ def render(device: str, *, network: float | None = None, width: int = PLAIN_WIDT
     parameters, tried = fit(rows), left_out(rows)
     ours = device == PUBLISHED_ON and network is None
     sheet = DATASHEETS[device] if network is None else with_network(DATASHEETS[device], network)
-    used = parameters if ours else Parameters(matmul=parameters.matmul, attention=parameters.attention, network=1.0)
+    used = parameters if ours else replace(parameters, network=1.0)
     published = {row.case: row.tgs for row in rows}
 
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -112,6 +113,18 @@ def render(device: str, *, network: float | None = None, width: int = PLAIN_WIDT
     mean = fmean(abs(error) for error in errors.values())
     lines.append(f"mean error of a published row that was left out of the fit: {percent(mean)} over {len(rows)} rows")
     return as_text(drawn, [(line, "") for line in lines], width, colour=False)
+
+
+def predicted_on(device: str) -> dict[str, float]:
+    """TGS of each published case on `device`, by case, as `render` prints it.
+
+    Raises:
+        FileError: where the counted costs of the rows are missing.
+    """
+    costs = _costs()
+    parameters = fit(_rows(costs))
+    used = parameters if device == PUBLISHED_ON else replace(parameters, network=1.0)
+    return {each.case: each.tgs for each in predictions(costs, DATASHEETS[device], used)}
 
 
 def predicted_published() -> dict[str, float]:

@@ -1,12 +1,16 @@
 """The step loop: what it calls and in which order, what it times and what it leaves out, what it writes."""
 
 import json
+import math
+import statistics
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 from factories import make_run, make_workload
+from hypothesis import given
+from hypothesis import strategies as st
 from repository import TOY
 
 from perf.measure import loop, throughput
@@ -66,10 +70,10 @@ def timeline():
     return Timeline()
 
 
-def measure(timeline, warmup=2, steps=4, accumulation=2):
+def measure(timeline, warmup=2, steps=4, accumulation=2, enough=None):
     """Run the loop on a timeline."""
     workload = SimpleNamespace(warmup=warmup, steps=steps, accumulation=accumulation)
-    return loop.measure(timeline, workload, timeline, timeline.write, watch=[])
+    return loop.measure(timeline, workload, timeline, timeline.write, watch=[], enough=enough)
 
 
 def run_rank(folder, source, **overrides):
@@ -271,3 +275,52 @@ def test_loop_imports_no_torch(tmp_path):
     )
 
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("known", "total", "expected"),
+    [
+        ([5.0], 1, (5.0, 5.0)),
+        ([5.0], 3, (0.0, math.inf)),
+        ([5.0, 7.0], 3, (5.0, 7.0)),
+        ([7.0, 5.0, 6.0], 5, (5.0, 7.0)),
+        ([5.0, 7.0], 4, (2.5, math.inf)),
+        ([5.0, 7.0, 6.0], 4, (5.5, 6.5)),
+    ],
+)
+def test_median_range(known, total, expected):
+    """What is unknown may lie below all that is known, or above."""
+    assert expected == loop.median_range(known, total)
+
+
+def enough(*borders, steps, accumulation=2):
+    """Of one rank."""
+    return loop.Enough(list(borders), steps, accumulation, lambda numbers: numbers)
+
+
+@pytest.mark.parametrize(
+    ("border", "made"),
+    [(5.0, 3), (30.0, 5), (70.0, 3), (1000.0, 3)],
+)
+def test_steps_end_when_the_verdict_is_certain(timeline, border, made):
+    """Steps of 11 s, an optimizer's share of up to 50: far from the border no step is made in vain."""
+    window = measure(timeline, steps=5, enough=enough(border, steps=5))
+
+    assert [LOADING + TRAINING] * made == window["seconds"]
+    assert timeline.calls[-3:-1] == [f"step {made + 1}", "synchronize"]
+    assert len(window["optimizer_seconds"]) == made // 2 + made % 2
+
+
+@given(
+    seconds=st.lists(st.floats(1.0, 3.0), min_size=1, max_size=9),
+    border=st.floats(1.0, 3.0),
+    optimizer=st.floats(0.0, 0.5),
+)
+def test_ending_early_changes_no_verdict(seconds, border, optimizer):
+    """Wherever a run ends, its value lies on that side of the border on which it would have lain at its end."""
+    steps = len(seconds)
+    rule = enough(border, steps=steps, accumulation=1)
+    made = next((k for k in range(1, steps) if rule.reached(seconds[:k], optimizer)), steps)
+    early, late = (statistics.median(seconds[:count]) + optimizer for count in (made, steps))
+
+    assert (early > border) == (late > border)

@@ -4,6 +4,7 @@ import pytest
 from factories import make_run, make_workload
 
 from perf.measure import flops, throughput
+from perf.measure.run import RunNode
 
 
 @pytest.mark.parametrize("case", ["llama2_7b-8k-sp1", "llama2_7b-128k-sp8", "llama2_70b-1m-sp64"])
@@ -108,3 +109,32 @@ def test_data_share_of_a_program_that_does_not_say_is_unknown():
     silent = run.model_copy(update={"ranks": (run.ranks[0].model_copy(update={"data_seconds": None}),)})
 
     assert throughput.data_share(silent) is None
+
+
+def spread(*factors, ranks_of_node=2):
+    """A run over several nodes, one factor each: how much longer all of its ranks take."""
+    run = make_run(workload=make_workload("llama2_7b-1m-sp16", ranks=ranks_of_node * len(factors), nodes=len(factors)))
+    ranks = [
+        samples.model_copy(update={"seconds": [factors[rank // ranks_of_node] * each for each in samples.seconds]})
+        for rank, samples in enumerate(run.ranks)
+    ]
+    nodes = tuple(RunNode(name=f"n{number}", ranks=ranks_of_node) for number in range(1, len(factors) + 1))
+    return run.model_copy(update={"ranks": tuple(ranks), "nodes": nodes})
+
+
+def test_a_slow_node_is_named():
+    """A node all of whose ranks are slower than the others' is named, with its share."""
+    found = throughput.slow_node(spread(1.0, 1.0, 1.5, 1.0))
+
+    assert found is not None
+    assert found.startswith("node n3 is slow: all its ranks took 4")
+
+
+def test_equal_nodes_are_not_slow():
+    """Nodes that differ by less than it takes are not; one slow rank makes no slow node; a run may have no nodes."""
+    one = spread(1.0, 1.0)
+    slow = one.ranks[3].model_copy(update={"seconds": [2 * each for each in one.ranks[3].seconds]})
+
+    assert throughput.slow_node(spread(1.0, 1.02, 1.0)) is None
+    assert throughput.slow_node(one.model_copy(update={"ranks": (*one.ranks[:3], slow)})) is None
+    assert throughput.slow_node(make_run()) is None
