@@ -73,7 +73,7 @@ class Options:
     slurm: tuple[str, ...]
     """Options of an allocation of the session's own, as salloc takes them."""
     shared: Path | None
-    """A folder that all nodes see."""
+    """A folder that all nodes see; None where there is only this machine."""
     max_minutes: float | None
     max_hours: float | None
     gate: Gate | None
@@ -140,7 +140,7 @@ class Options:
             step_timeout=option("perf_step_timeout"),
             launcher=option("perf_launcher"),
             slurm=_slurm(config),
-            shared=path("perf_shared"),
+            shared=shared_folder(config),
             max_minutes=option("perf_max_minutes"),
             max_hours=option("perf_max_hours"),
             gate=_gate(config, folder),
@@ -150,6 +150,21 @@ class Options:
 def invocation_folder(config: pytest.Config) -> Path:
     """What relative paths among our options are relative to: where the user typed the command."""
     return Path(os.environ.get(INVOCATION) or config.invocation_params.dir)
+
+
+def cache_folder() -> Path:
+    """Where packed tokens are kept between sessions: TRAINPACE_CACHE, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("TRAINPACE_CACHE") or user_cache_path("trainpace"))
+
+
+def shared_folder(config: pytest.Config) -> Path | None:
+    """What all nodes see, as --perf-shared says, else the cache folder; None where there is only this machine."""
+    if config.getoption("perf_launcher") == "local":
+        return None
+    given = config.getoption("perf_shared")
+    return Path(invocation_folder(config), given) if given else cache_folder()
 
 
 def declare(parser: pytest.Parser) -> None:

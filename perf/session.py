@@ -1,6 +1,5 @@
 """One session of the suite: measures cases, judges them, keeps what was said of each."""
 
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from perf.launch.lock import device_lock
 from perf.measure import throughput
 from perf.measure.device import SOFTWARE, Machine, core_fault, peak_tflops, revision
 from perf.measure.run import Device, Run, RunFailed, read_runs, run_path, write_run
-from perf.options import DEFAULT_REFRESH_RUNS, Options
+from perf.options import DEFAULT_REFRESH_RUNS, Options, cache_folder
 from perf.trainers.described import Skipped, is_described, load
 
 if TYPE_CHECKING:
@@ -134,18 +133,15 @@ class Session:
             raise
 
     def _many_nodes(self) -> Launcher:
+        shared = self.options.shared
+        assert shared is not None
         if self.options.launcher == "torchrun":
             from perf.launch.torchrun import Torchrun
 
-            return Torchrun(shared=self._shared)
+            return Torchrun(shared=shared)
         from perf.launch.slurm import Slurm
 
-        return Slurm(shared=self._shared, options=self.options.slurm, nodes=self._nodes_wanted)
-
-    @property
-    def _shared(self) -> Path:
-        """What all nodes see."""
-        return self.options.shared or cache_folder()
+        return Slurm(shared=shared, options=self.options.slurm, nodes=self._nodes_wanted)
 
     @property
     def _nodes_wanted(self) -> int:
@@ -212,7 +208,7 @@ class Session:
         return {
             "machine": self.machine,
             "data": Data(sources=self.options.data, tokenizer=self.options.tokenizer),
-            "cache": cache_folder() if self.options.launcher == "local" else self._shared,
+            "cache": self.options.shared or cache_folder(),
             "step_timeout": self.options.step_timeout or (1800.0 if self.machine.gpus else 300.0),
         }
 
@@ -229,7 +225,13 @@ class Session:
         assert gate is not None
         try:
             return prepare(
-                self._stack, self.root, head=gate.head, python=gate.python, build=gate.build, folder=gate.folder
+                self._stack,
+                self.root,
+                head=gate.head,
+                python=gate.python,
+                build=gate.build,
+                folder=gate.folder,
+                within=self.options.shared,
             )
         except ValueError as error:
             raise FileError(str(error)) from None
@@ -669,10 +671,3 @@ class Session:
             return vocabulary_size(self.options.tokenizer)
         except DataError as error:
             raise RunFailed(str(error)) from None
-
-
-def cache_folder() -> Path:
-    """Where packed tokens are kept between sessions: TRAINPACE_CACHE, else the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    return Path(os.environ.get("TRAINPACE_CACHE") or user_cache_path("trainpace"))

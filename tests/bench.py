@@ -27,7 +27,7 @@ from perf.launch.distributed import Distributed
 from perf.measure import loop
 from perf.measure.device import present
 from perf.measure.run import write_run
-from perf.session import cache_folder
+from perf.options import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 

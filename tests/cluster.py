@@ -154,11 +154,15 @@ def running(folder: Path, *, nodes: int = 4) -> Iterator[Cluster]:
     daemons = []
     try:
         with (folder / "daemons.log").open("wb") as log:
-            for command in commands:
+            cores = sorted(os.sched_getaffinity(0))
+            for number, command in enumerate(commands):
                 environment = os.environ | cluster.environment
+                # A node has a core, as far as there are so many: ranks that all take every core are slower than slow.
+                os.sched_setaffinity(0, {cores[number % len(cores)]} if "-N" in command else cores)
                 daemons.append(
                     subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
                 )
+                os.sched_setaffinity(0, cores)
                 if command[0].endswith("munged"):
                     _wait((folder / "munge.socket").exists, folder)
         _wait(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from perf.gate.revisions import RevisionError, checked_out, merge_base
-from perf.options import INVOCATION
+from perf.options import INVOCATION, shared_folder
 
 
 def run_from_base(config: pytest.Config) -> int:
@@ -25,7 +25,10 @@ def run_from_base(config: pytest.Config) -> int:
     revision = config.getoption("perf_against")
     try:
         base = merge_base(root, revision)
-        with checked_out(root, base) as checkout:
+        within = shared_folder(config)
+        if within is not None:
+            within.mkdir(parents=True, exist_ok=True)
+        with checked_out(root, base, within=within) as checkout:
             return _run(config, root, here, checkout)
     except RevisionError as error:
         raise pytest.UsageError(f"--perf-against {revision}: {error}") from None

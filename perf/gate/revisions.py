@@ -33,14 +33,16 @@ def changed_files(repository: Path, base: str) -> list[str]:
 
 
 @contextmanager
-def checked_out(repository: Path, revision: str) -> Iterator[Path]:
+def checked_out(repository: Path, revision: str, *, within: Path | None = None) -> Iterator[Path]:
     """`revision` of `repository` in a folder of its own, gone when the context ends.
+
+    `within` is a folder that all nodes see; None: this machine's temporary files.
 
     Raises:
         RevisionError: for an unknown revision.
     """
     commit = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-    folder = Path(tempfile.mkdtemp(prefix="trainpace-revision-")) / commit[:12]
+    folder = Path(tempfile.mkdtemp(prefix="trainpace-revision-", dir=within)) / commit[:12]
     _git(repository, "worktree", "add", "--quiet", "--detach", str(folder), commit)
     try:
         yield folder

@@ -36,7 +36,14 @@ class Sides:
 
 
 def prepare(
-    stack: ExitStack, root: Path, *, head: str | None, python: str | None, build: str | None, folder: Path
+    stack: ExitStack,
+    root: Path,
+    *,
+    head: str | None,
+    python: str | None,
+    build: str | None,
+    folder: Path,
+    within: Path | None = None,
 ) -> Sides:
     """Make both sides ready; what was made for them is gone when `stack` closes.
 
@@ -47,6 +54,7 @@ def prepare(
         python: the head's interpreter; None: this one.
         build: a command that builds a side, run in a copy of each with an environment of its own; None: none.
         folder: what relative paths are relative to.
+        within: a folder that all nodes see, for what is made; None: this machine's temporary files.
 
     Raises:
         ValueError: naming what cannot be had.
@@ -58,7 +66,7 @@ def prepare(
             head_checkout = path
         else:
             try:
-                head_checkout = stack.enter_context(checked_out(root, head))
+                head_checkout = stack.enter_context(checked_out(root, head, within=within))
             except RevisionError as error:
                 raise ValueError(f"--perf-head {head}: neither a folder nor a revision: {error}") from None
     interpreter = sys.executable
@@ -68,7 +76,7 @@ def prepare(
             raise ValueError(f"--perf-against-python: no interpreter {interpreter}")
     base_side, head_side = Side(checkout=root), Side(checkout=head_checkout, python=interpreter)
     if build is not None:
-        base_side, head_side = (_built(stack, side, build) for side in (base_side, head_side))
+        base_side, head_side = (_built(stack, side, build, within) for side in (base_side, head_side))
     same = head_checkout == root
     return Sides(
         base=base_side,
@@ -91,13 +99,13 @@ def _name(checkout: Path) -> str:
     return checkout.name if found is None else found[:7] + ("+dirty" if found.endswith("+dirty") else "")
 
 
-def _built(stack: ExitStack, side: Side, build: str) -> Side:
+def _built(stack: ExitStack, side: Side, build: str, within: Path | None) -> Side:
     """A copy of the side's checkout, built by `build` in an environment of its own on top of the side's.
 
     A second editable install into one environment would make both sides import the same code.
     """
     assert side.checkout is not None
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainpace-build-")))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainpace-build-", dir=within)))
     copy, environment = folder / side.checkout.name, folder / "environment"
     shutil.copytree(side.checkout, copy, symlinks=True, ignore=shutil.ignore_patterns(".git", ".venv", ".tox"))
     venv.create(environment, with_pip=False, symlinks=True)

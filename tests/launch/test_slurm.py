@@ -121,6 +121,36 @@ def test_in_an_allocation(wide, nodes, start):
     assert freed(nodes) == []
 
 
+def test_hours(nodes, start):
+    """How long it takes is said first, and more than is allowed is refused before it runs."""
+    finish(start("-k", WIDE_CASE, "--perf-refresh", "--perf-runs-per-case=2", seconds=0.05))
+    done = finish(start("-k", WIDE_CASE, "--perf-tolerance=0.5", seconds=0.05))
+    refused = finish(start("-k", WIDE_CASE, "--perf-max-hours=0.0001", seconds=0.05))
+
+    assert "rank hours (1 from baseline)" in done.text.partition("ours-128k-sp4 mini: ")[0]
+    assert "rank hours: 0.0" in done.text
+    assert refused.code == 4
+    assert "--perf-max-hours 0.0001: the selection takes about" in refused.text
+    assert freed(nodes) == []
+
+
+def test_gate_on_nodes(wide, nodes, start):
+    """Head and base are measured on the same nodes; a slowdown is red."""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(wide.path)]
+    (wide.path / ".gitignore").write_text(".*\n*.xml\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "base"]):
+        subprocess.run([*git, *command], check=True)
+    training = wide.path / "training.py"
+    training.write_text(
+        training.read_text().replace('time.sleep(self.wishes["seconds"]', 'time.sleep(0.03 + self.wishes["seconds"]')
+    )
+    done = finish(start("-k", WIDE_CASE, "--perf-against=HEAD", "--perf-detect=0.2", "--perf-steps=6", seconds=0.05))
+
+    assert done.code == 1
+    assert "1 regression (ours-128k-sp4" in done.last_line
+    assert freed(nodes) == []
+
+
 def test_options_of_the_allocation(nodes, start):
     """What Slurm refuses is said in its own words, once, and everything else ends."""
     done = finish(start("--perf-slurm=partition=no-such,time=5"))
