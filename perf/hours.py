@@ -6,13 +6,22 @@ where the device's datasheet allows one; what has neither is named, and counts a
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from perf.cases.workload import Workload
-from perf.judge.baseline import Measured, Published
-from perf.measure.run import Run
+from perf.judge.baseline import Measured, Published, find
+from perf.measure.run import Run, RunFailed
+from perf.options import DEFAULT_REFRESH_RUNS
+
+if TYPE_CHECKING:
+    from perf.session import Selected, Session
 
 STARTUP_SECONDS = 120.0
 """Of a run whose start was never measured: processes, imports, the model, the first and slowest step."""
+
+
+class TooLong(ValueError):
+    """The selection takes longer than is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +132,58 @@ def words(hours: float) -> str:
     if hours < 1 / 60:
         return f"{3600 * hours:.0f} s"
     return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} h"
+
+
+def announce(session: "Session") -> None:
+    """Say before anything runs how long the selection takes, where hours are counted.
+
+    Raises:
+        TooLong: where that is longer than --perf-max-hours.
+    """
+    most = session.options.max_hours
+    if session.options.replay or (most is None and not _are_counted(session)):
+        return
+    names = [each.case.id for each in session.selection]
+    try:
+        estimate = total([_duration(session, each) for each in session.selection], names, unit=_unit(session))
+    except RunFailed:  # there are no nodes: every case will say so
+        return
+    session.tell(str(estimate))
+    session.say(str(estimate))
+    if most is not None and estimate.hours > most:
+        raise TooLong(
+            f"--perf-max-hours {most:g}: the selection takes about {words(estimate.hours)}: select fewer cases with "
+            "-k, or allow more"
+        )
+
+
+def say_hours(session: "Session") -> None:
+    """Say what was spent and saved, where that is counted."""
+    if session.meter.spent and _are_counted(session):
+        session.say(session.meter(_unit(session)))
+
+
+def _are_counted(session: "Session") -> bool:
+    """Of GPUs, and of several nodes."""
+    return session.options.launcher != "local" or session.machine.gpus is not None
+
+
+def _unit(session: "Session") -> str:
+    return "GPU" if session.machine.gpus else "rank"
+
+
+def _duration(session: "Session", selected: "Selected") -> Duration | None:
+    """What a selected case takes, at most; None where nothing is known of it."""
+    try:
+        workload = session.resolve(selected.case, selected.trainer).workload
+    except RunFailed:  # it will say so itself
+        return None
+    options, device = session.options, session.device_of(workload)
+    found = find(session.stored.baselines(device), workload)
+    runs = options.runs_per_case or (DEFAULT_REFRESH_RUNS if options.refresh else 1)
+    if options.gate is not None:
+        runs = 2 * options.gate.max_pairs
+    return of_case(workload, found, predicted(workload, device.slug), runs)
 
 
 def total(durations: Sequence[Duration | None], workloads: Sequence[str], *, unit: str) -> Estimate:

@@ -15,10 +15,11 @@ from perf.cases import Case
 from perf.compare.plugin import ComparePlugin, is_compare
 from perf.cost.plugin import CostPlugin, is_cost
 from perf.files import FileError
+from perf.hours import TooLong
 from perf.judge.verdict import Verdict, exit_status, outcome
 from perf.launch.lock import DeviceBusy
 from perf.options import Options
-from perf.session import Measured, Selected, Session, TooLong
+from perf.session import Measured, Selected, Session
 
 _SESSION = pytest.StashKey[Session]()
 _COSTS = pytest.StashKey[CostPlugin]()
@@ -153,7 +154,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """End every process; let the exit status say which kind of failure it was; then write the reports."""
     stash = session.config.stash
     perf_session, costs, comparisons = stash[_SESSION], stash[_COSTS], stash[_COMPARISONS]
-    perf_session.say_hours()
     perf_session.close()
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         session.exitstatus = _exit_status(perf_session, costs, comparisons, session.testsfailed)

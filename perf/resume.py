@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perf.cases import Workload
-from perf.measure.run import Run, read_runs
+from perf.measure.run import Run, RunFailed, read_runs
+from perf.options import Options
+from perf.trainers.described import is_described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,26 @@ class Now:
         return next((reason for reason, holds in reasons.items() if holds), None)
 
 
+def data_names(options: Options, trainer: str) -> tuple[tuple[str, ...], str] | None:
+    """What runs of this session train on; None where a trainer that brings its own was told nothing else.
+
+    Raises:
+        RunFailed: where there is no such data.
+    """
+    from perf.data import DataError
+    from perf.data.packing import sources_named
+    from perf.data.tokenizer import BYTES, tokenizer_named
+
+    own = trainer != "native" and not is_described(trainer)
+    if own and not options.data and options.tokenizer == BYTES:
+        return None
+    try:
+        names = tuple(each.name for each in sources_named(options.data))
+        return names, tokenizer_named(options.tokenizer).name
+    except DataError as error:
+        raise RunFailed(str(error)) from None
+
+
 def kept_runs(folder: Path, cases: Iterable[str]) -> dict[str, list[Run]]:
     """The runs in `folder` by the key of their workload, oldest first; of other cases than `cases` none is read.
 
@@ -57,14 +79,18 @@ def kept_runs(folder: Path, cases: Iterable[str]) -> dict[str, list[Run]]:
     return {key: sorted(runs, key=lambda run: (run.started, run.id)) for key, runs in found.items()}
 
 
-def resumed(runs: Sequence[Run], now: Now, number: int) -> tuple[list[Run], list[str]]:
-    """Of the kept `runs` of a workload the newest `number` that count, and what is to be said of all of them."""
+def resumed(runs: Sequence[Run], now: Now, number: int, most: int | None = None) -> tuple[list[Run], list[str]]:
+    """Of the kept `runs` of a workload the newest `most` that count, and what is to be said of all of them.
+
+    `number` are wanted; `most` (as many unless given) may be there, where a case was measured again.
+    """
     reasons = [(run, now.difference(run)) for run in runs]
-    usable = [run for run, reason in reasons if reason is None][-number:]
+    usable = [run for run, reason in reasons if reason is None][-(most or number) :]
     case = now.workload.case
     said = []
     if usable:
-        said.append(f"{case}: {len(usable)} of {number} runs were there, measured from {usable[0].started} on")
+        wanted = max(number, len(usable))
+        said.append(f"{case}: {len(usable)} of {wanted} runs were there, measured from {usable[0].started} on")
     counted = Counter(reason for _, reason in reasons if reason is not None)
     said += [f"{case}: {count} kept runs measured again: {reason}" for reason, count in sorted(counted.items())]
     return usable, said

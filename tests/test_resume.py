@@ -30,6 +30,15 @@ def test_kept_runs_count():
     assert said == ["llama2_7b-8k-sp1: 2 of 2 runs were there, measured from 2026-11-25T00:00:01+00:00 on"]
 
 
+def test_what_was_looked_at_again_counts():
+    """More runs than a case begins with, where it looked slow: up to the most, and all of them are said."""
+    runs = make_runs(900.0, 901.0, 902.0, revision=REVISION)
+    usable, said = resumed(runs, NOW, 1, 5)
+
+    assert runs == usable
+    assert said == ["llama2_7b-8k-sp1: 3 of 3 runs were there, measured from 2026-11-25T00:00:00+00:00 on"]
+
+
 @pytest.mark.parametrize(
     ("change", "run", "said"),
     [
@@ -109,16 +118,21 @@ def test_killed_refresh_is_resumed(committed, started):
     finish(session)
     before = ids(committed, "ours-8k-sp1")
     done = committed.suite(*REFRESH, "--perf-resume", "--perf-accept-slower=noise")
+    after = ids(committed, "ours-8k-sp1")
     again = committed.suite(*REFRESH, "--perf-resume", do="raise")
 
-    assert len(before) == 2
-    assert before == ids(committed, "ours-8k-sp1")
+    assert len(before) == 1
+    assert before < after
+    assert len(after) == 2
+    assert after == ids(committed, "ours-8k-sp1")
     assert len(ids(committed, "ours-32k-sp2")) == 2
     assert done.code == 0, done.text
     assert done.last_line == "2 cases: 2 recorded"
-    assert "ours-8k-sp1: 2 of 2 runs were there, measured from " in done.text
+    assert "ours-8k-sp1: 1 of 2 runs were there, measured from " in done.text
     assert "ours-8k-sp1 mini, run 1 of 2: 43 steps" not in done.text
+    assert "ours-8k-sp1 mini, run 2 of 2: 43 steps" in done.text
     assert "ours-32k-sp2 mini, run 1 of 2: 43 steps" in done.text
+    assert "ours-8k-sp1: 2 of 2 runs were there, measured from " in again.text
     assert again.code == 0, again.text
     assert started.left() == []
 

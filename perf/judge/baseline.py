@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from perf.cases.workload import Scale, Workload
 from perf.files import FileError, check_record, read_json
-from perf.judge import compare
+from perf.judge import compare, looks
 from perf.measure import flops
 from perf.measure.run import DataIdentity, Device
 from perf.records import Record
@@ -246,10 +246,38 @@ def find(baselines: Sequence[Published | Measured], workload: Workload) -> Publi
 
 
 def pool(baselines: Iterable[Published | Measured], scale: Scale) -> compare.Spread | None:
-    """The spread between runs, pooled over a device's measured baselines of one scale; None where none has two runs."""
-    return compare.pooled_spread(
-        baseline.tgs_of_runs for baseline in baselines if isinstance(baseline, Measured) and baseline.scale == scale
-    )
+    """The spread between runs, pooled over a device's measured baselines of one scale; None where none has two runs.
+
+    Accidents among them are left out: one would be the noise of every case.
+    """
+    return compare.pooled_spread(counted for counted, _ in _told_apart(baselines, scale).values())
+
+
+def settled(
+    baseline: Published | Measured, baselines: Iterable[Published | Measured]
+) -> tuple[Published | Measured, list[float]]:
+    """What `baseline` is without the accidents among its runs, and the TGS of these; `baselines` are the device's."""
+    if isinstance(baseline, Published):
+        return baseline, []
+    counted, aside = _told_apart(baselines, baseline.scale).get(baseline.key, (baseline.tgs_of_runs, []))
+    if not aside:
+        return baseline, []
+    tgs = compare.geometric_mean(counted)
+    figures = {"tgs": tgs, "tgs_of_runs": counted, "tflops": baseline.tflops * tgs / baseline.tgs}
+    return baseline.model_copy(update=figures), aside
+
+
+def _told_apart(baselines: Iterable[Published | Measured], scale: Scale) -> dict[str, tuple[list[float], list[float]]]:
+    """TGS of the runs that count, and of those that were accidents, by the key of their measured baseline."""
+    groups: dict[str, list[float]] = {}
+    for each in baselines:
+        if isinstance(each, Measured) and each.scale == scale:
+            groups.setdefault(each.key, each.tgs_of_runs)
+    found = {}
+    for (key, runs), marks in zip(groups.items(), looks.accidents(list(groups.values())), strict=True):
+        pairs = list(zip(runs, marks, strict=True))
+        found[key] = [tgs for tgs, aside in pairs if not aside], [tgs for tgs, aside in pairs if aside]
+    return found
 
 
 def proxy_cuts(baselines: Iterable[Published | Measured], case: str) -> list[Workload]:

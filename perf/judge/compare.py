@@ -18,6 +18,14 @@ NO_SPREAD = 0.05
 """Tolerance where nothing is known of the spread between runs (a published row; a single recorded run)."""
 MOST_RUNS = 5
 """Runs of one case that are measured without being asked for."""
+OWN = 0.0125
+"""Level at which a regression must also show in its own case alone, whatever the noise of the other cases is."""
+GROSS = 6.0
+"""What is this many standard deviations from its case's median is an accident, not noise."""
+ACCIDENTS = 4
+"""One in so many of a case's values may be an accident and is set aside. More are how the case is."""
+LEAST_FREEDOM = 10
+"""Degrees of freedom from which on an accident can be told from noise."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def prediction_bound(spread: Spread, *, stored: int, now: int, error: float) -> 
     Source: Meeker, Hahn and Escobar, Statistical Intervals (2nd edition, 2017), chapter 4: prediction of the mean of
     m future observations of a normal distribution.
     """
-    return _quantile(spread, error) * spread.sd * math.sqrt(1 / now + 1 / stored)
+    return quantile(spread, error) * spread.sd * math.sqrt(1 / now + 1 / stored)
 
 
 def tolerance(
@@ -113,7 +121,7 @@ def runs_needed(spread: Spread | None, *, stored: int, selected: int) -> int | N
     """
     if spread is None:
         return 1
-    doubt = _quantile(spread, error_per_case(selected)) * spread.sd
+    doubt = quantile(spread, error_per_case(selected)) * spread.sd
     if doubt == 0:
         return 1
     rest = (math.log1p(-CAP) / doubt) ** 2 - 1 / stored
@@ -128,7 +136,8 @@ def runs_to_measure(spread: Spread | None, *, stored: int, selected: int, at_lea
     return max(at_least, min(MOST_RUNS, runs_needed(spread, stored=stored, selected=selected) or MOST_RUNS))
 
 
-def _quantile(spread: Spread, error: float) -> float:
+def quantile(spread: Spread, error: float) -> float:
+    """Student's, exceeded with a chance of `error`, at the degrees of freedom of `spread`."""
     # scipy.special, not scipy.stats, which takes a second to import; and only where something is judged.
     from scipy.special import stdtrit
 

@@ -1,7 +1,7 @@
 """Recording baselines: which runs may become one, and how a device's file is changed without losing what it holds."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -136,6 +136,15 @@ def _unfit(runs: list[Run], values: list[float], max_spread: float, peak_tflops:
 def baseline_of(runs: list[Run]) -> Measured:
     """The baseline that `runs` of one workload make, without recording it."""
     return _measured(runs, [throughput.tgs(run) for run in runs])
+
+
+def baselines_of(runs: Iterable[Run], device: str) -> list[Measured]:
+    """The baselines that the runs on `device` make, one a workload, without recording them."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.device.slug == device:
+            groups.setdefault(run.workload.key, []).append(run)
+    return [baseline_of(group) for group in groups.values()]
 
 
 def _measured(runs: list[Run], values: list[float]) -> Measured:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perf.judge.compare import SESSION_ERROR, error_per_case
+from perf.judge.compare import ACCIDENTS, GROSS, LEAST_FREEDOM, OWN, SESSION_ERROR, error_per_case
 from perf.judge.spending import chi_square_medians, quantiles, student, student_levels
 from perf.judge.verdict import Verdict
 
@@ -30,17 +30,9 @@ MISS = 0.02
 """Chance that a case which lost D is called `pass`."""
 UNDECIDED = 0.05
 """Share of unchanged sessions that may end with an undecided case: a D that leaves more is raised until it does not."""
-OWN = 0.0125
-"""Level at which a regression must also show in its own pairs alone, whatever the noise of the other cases is."""
 ERROR_EXPONENT, MISS_EXPONENT = 3, 2
 """After the share t of the pairs, error * t^exponent is spent. Late for `regression`, which keeps the power of a single
 look at the end; sooner for `pass`, which is what ends a session of unchanged code early."""
-GROSS = 6.0
-"""A pair this many standard deviations from its case's median is an accident, not noise."""
-ACCIDENTS = 4
-"""One in so many pairs of a case may be an accident and is set aside. More are how the case is: it is judged alone."""
-LEAST_FREEDOM = 10
-"""Degrees of freedom from which on a session can tell an accident from its noise."""
 LEAST_SPREAD = 1e-4
 """No clock tells runs apart better than that: equal values are not infinitely significant."""
 WIDEST = math.log(1000)

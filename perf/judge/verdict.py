@@ -1,19 +1,21 @@
 """The judgement: the runs of one case and its baseline in, a verdict and its reasons out."""
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from statistics import median
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from perf.cases.scales import default_steps
 from perf.cases.workload import Workload
 from perf.judge import compare
 from perf.judge.baseline import Baseline, Measured, Published
-from perf.judge.compare import Spread, Tolerance, percent
+from perf.judge.compare import Spread, percent
 from perf.judge.comparison import Comparison
+from perf.judge.looks import Look, look
 from perf.judge.validity import faults
 from perf.measure import flops, throughput
 from perf.measure.device import core_fault
@@ -54,8 +56,11 @@ class Judgement(Record):
     notes: tuple[str, ...] = ()
     """Worth knowing, and no reason for the verdict."""
     tgs: PositiveFloat | None = None
-    """Geometric mean over the runs; None where none ended."""
+    """Geometric mean over the runs that count; None where none ended."""
     tgs_of_runs: tuple[PositiveFloat, ...] = ()
+    """Of all runs."""
+    set_aside: NonNegativeInt = 0
+    """Runs that were accidents and count in none of the speeds; a note names each."""
     tflops: PositiveFloat | None = None
     convention: str = flops.DEFAULT
     convention_version: PositiveInt = flops.CONVENTIONS[flops.DEFAULT].version
@@ -98,16 +103,20 @@ def judge(
     selected_cases: int = 1,
     tolerance: float | None = None,
     peak_tflops: float | None = None,
+    others: Sequence[float] = (),
+    stored_accidents: Sequence[float] = (),
 ) -> Judgement:
     """Judge the runs of one workload, at least one, against its baseline.
 
     Args:
-        runs: measured now, all of one workload; their geometric mean is judged.
+        runs: measured now, all of one workload; the geometric mean of those that count is judged.
         baseline: what `find` gave for the workload.
         pool: spread between runs of the device's baselines at this scale; where None, the baseline's own runs serve.
         selected_cases: cases judged in this session; they share its chance of a false alarm.
         tolerance: the user's own, instead of the statistics'.
         peak_tflops: what one device can do in the workload's dtype; None where it is unknown.
+        others: log ratio to its baseline of the first run of each other case of the session.
+        stored_accidents: TGS of the runs that `settled` left out of the baseline.
 
     Raises:
         ValueError: for no run, runs of several workloads, or a baseline of another workload.
@@ -117,23 +126,52 @@ def judge(
         against = baseline.key if baseline else "none"
         raise ValueError(f"expected runs of one workload and its baseline, got {sorted(keys)} against {against}")
     workload = runs[0].workload
-    facts = gather(runs, baseline, peak_tflops)
-    wrong = _faults(runs, baseline, peak_tflops, facts.convention)
-    limit = None
+    seen = None
     if baseline is not None:
-        limit = compare.tolerance(
-            baseline.spread(pool), stored=baseline.num_runs, now=len(runs), selected=selected_cases, override=tolerance
+        seen = look_at(runs, baseline, pool=pool, selected_cases=selected_cases, tolerance=tolerance, others=others)
+    facts = gather(runs, baseline, peak_tflops, seen)
+    if stored_accidents and baseline is not None:
+        named = ", ".join(f"{tgs:.1f}" for tgs in stored_accidents)
+        note = (
+            f"of the baseline's {baseline.num_runs + len(stored_accidents)} runs, set aside as accidents: TGS {named}"
         )
-        facts = facts.model_copy(update={"tolerance": limit.value, "tolerance_source": limit.source})
+        facts = facts.model_copy(update={"notes": (*facts.notes, note)})
+    wrong = _faults(runs, baseline, peak_tflops, facts.convention)
+    if baseline is not None:
         wrong += _formula_faults(facts, baseline, runs)
     if wrong:
         return _ends(facts, Verdict.INVALID, *wrong, f"measure again with `{command(workload)}`")
-    if baseline is None or limit is None:
+    if baseline is None or seen is None:
         where = f"{workload.key} on {runs[0].device.slug}"
         record = command(workload, "--perf-refresh")
         return _ends(facts, Verdict.NO_BASELINE, f"no baseline for {where}: record it with `{record}`")
     needed = compare.runs_needed(baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases)
-    return _against(facts, workload, baseline, limit, needed)
+    judged = _against(facts, workload, baseline, seen, needed)
+    if seen.regression and (slow := dict.fromkeys(filter(None, map(throughput.slow_node, runs)))):
+        # A finding of its own: nothing was changed there.
+        out = "take it out (Slurm's --exclude) and measure again"
+        return _ends(facts, Verdict.INVALID, f"{'; '.join(slow)}: {judged.reasons[0]}", out)
+    return judged
+
+
+def look_at(
+    runs: Sequence[Run],
+    baseline: Published | Measured,
+    *,
+    pool: Spread | None = None,
+    selected_cases: int = 1,
+    tolerance: float | None = None,
+    others: Sequence[float] = (),
+) -> Look:
+    """What the speeds of `runs` say against `baseline`, before anything is made of it; the arguments are `judge`'s."""
+    return look(
+        [throughput.tgs(run) for run in runs],
+        baseline.tgs_of_runs if isinstance(baseline, Measured) else [baseline.tgs],
+        spread=baseline.spread(pool),
+        selected=selected_cases,
+        others=others,
+        override=tolerance,
+    )
 
 
 def judge_failure(case: str, workload: Workload | None, failure: RunFailed) -> Judgement:
@@ -201,20 +239,23 @@ def command(workload: Workload, *options: str) -> str:
     return " ".join([*parts, *options])
 
 
-def gather(runs: Sequence[Run], baseline: Published | Measured | None, peak_tflops: float | None) -> Judgement:
+def gather(
+    runs: Sequence[Run], baseline: Published | Measured | None, peak_tflops: float | None, seen: Look | None = None
+) -> Judgement:
     """What was measured, and how it stands to the baseline, before anything is said of it."""
     workload = runs[0].workload
     convention = flops.convention(baseline.convention if baseline else flops.DEFAULT)
-    tgs_of_runs = tuple(throughput.tgs(run) for run in runs)
-    tgs = compare.geometric_mean(tgs_of_runs)
-    tflops = compare.geometric_mean([throughput.tflops(run, convention.name) for run in runs])
+    counted = [run for run, kept in zip(runs, seen.kept, strict=True) if kept] if seen else runs
+    tgs = compare.geometric_mean([throughput.tgs(run) for run in counted])
+    tflops = compare.geometric_mean([throughput.tflops(run, convention.name) for run in counted])
     return Judgement(
         case=workload.case,
         workload=workload,
         verdict=Verdict.PASS,
-        notes=_notes(runs, baseline),
+        notes=_notes(runs, baseline) + tuple(_accident(run, tgs) for run in runs if run not in counted),
         tgs=tgs,
-        tgs_of_runs=tgs_of_runs,
+        tgs_of_runs=tuple(throughput.tgs(run) for run in runs),
+        set_aside=len(runs) - len(counted),
         tflops=tflops,
         convention=convention.name,
         convention_version=convention.version,
@@ -226,6 +267,8 @@ def gather(runs: Sequence[Run], baseline: Published | Measured | None, peak_tflo
         baseline=baseline,
         ratio=tgs / baseline.tgs if baseline else None,
         tflops_ratio=tflops / _tflops_of(baseline, workload) if baseline else None,
+        tolerance=seen.tolerance.value if seen else None,
+        tolerance_source=seen.tolerance.source if seen else "",
         version_differences=_version_differences(baseline, runs[0]) if baseline else (),
     )
 
@@ -235,19 +278,22 @@ def _ends(facts: Judgement, verdict: Verdict, *reasons: str, runs_needed: int | 
 
 
 def _against(
-    facts: Judgement, workload: Workload, baseline: Published | Measured, limit: Tolerance, needed: int | None
+    facts: Judgement, workload: Workload, baseline: Published | Measured, seen: Look, needed: int | None
 ) -> Judgement:
     assert facts.tgs is not None
     assert facts.ratio is not None
-    tgs, ratio = f"TGS {facts.tgs:.1f}", facts.ratio
+    tgs, ratio, limit = f"TGS {facts.tgs:.1f}", facts.ratio, seen.tolerance
     stored = f"the {baseline.origin} baseline's {baseline.tgs:.1f}"
+    below = f"{tgs} is {percent(1 - ratio)} below {stored} (tolerance {limit.source})"
     # The two ratios agree, or the case would be invalid: TGS speaks for both.
-    slower = []
-    if ratio < 1 - limit.value:
-        slower = [f"{tgs} is {percent(1 - ratio)} below {stored} (tolerance {limit.source})"]
+    slower = [below] if seen.regression else []
     if regressions := slower + _more_memory(facts, baseline, limit):
         more = command(workload, f"--perf-runs-per-case {max(3, 2 * len(facts.tgs_of_runs))}")
         return _ends(facts, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
+    if seen.unclear:
+        more_runs = 2 * max(compare.MOST_RUNS, len(facts.tgs_of_runs))
+        why = _what_all_lost(seen, baseline) if seen.shared < 0 else _uneven(facts, workload, baseline, more_runs)
+        return _ends(facts, Verdict.INCONCLUSIVE, f"{below}: {why}", runs_needed=None if seen.shared < 0 else more_runs)
     if not limit.decides:
         return _ends(
             facts,
@@ -266,8 +312,38 @@ def _against(
     return facts
 
 
+def _what_all_lost(seen: Look, baseline: Published | Measured) -> str:
+    recorded = baseline.revision if isinstance(baseline, Measured) else None
+    named = recorded is not None and not recorded.endswith("+dirty")
+    against = recorded[:10] if recorded and named else "REV"
+    lost = percent(-math.expm1(seen.shared))
+    return (
+        f"most of the {seen.witnesses + 1} cases lost about {lost}: the machine did, or a change that meets every "
+        f"case, which `pytest perf --perf-against {against}` tells"
+        + ("" if named else ", REV being the revision that the baseline was recorded of")
+    )
+
+
+def _uneven(facts: Judgement, workload: Workload, baseline: Published | Measured, more_runs: int) -> str:
+    runs = len(facts.tgs_of_runs) + baseline.num_runs
+    more = command(workload, f"--perf-runs-per-case {more_runs}")
+    return f"its own {runs} runs, then and now, spread too far to call it slower, look closer with `{more}`"
+
+
+def _accident(run: Run, tgs: float) -> str:
+    value = throughput.tgs(run)
+    off = f"{percent(abs(1 - value / tgs))} {'below' if value < tgs else 'above'}"
+    return f"run {run.id} is set aside as an accident: TGS {value:.1f}, {off} the others"
+
+
 def _said(run: Run) -> tuple[str | None, ...]:
-    return (*run.health.notes, throughput.warmup_note(run), throughput.slow_rank_note(run))
+    ended = f"ended after {run.stopped_after} of {run.workload.steps} steps: its verdict was certain"
+    return (
+        *run.health.notes,
+        throughput.warmup_note(run),
+        throughput.slow_node(run) or throughput.slow_rank_note(run),
+        ended if run.stopped_after else None,
+    )
 
 
 def _notes(runs: Sequence[Run], baseline: Published | Measured | None) -> tuple[str, ...]:
@@ -330,7 +406,7 @@ def _tflops_of(baseline: Published | Measured, workload: Workload) -> float:
     return flops.tflops(baseline.tgs, workload, baseline.convention, mean_attended=attended)
 
 
-def _more_memory(facts: Judgement, baseline: Published | Measured, limit: Tolerance) -> list[str]:
+def _more_memory(facts: Judgement, baseline: Published | Measured, limit: compare.Tolerance) -> list[str]:
     if isinstance(baseline, Published) or facts.peak_memory_bytes is None:
         return []
     # Memory has none of the noise of speed: a bound above the cap does not widen its tolerance.

@@ -6,13 +6,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from perf.cases import Case
+from perf.cases.scales import NODE_GPUS, mini_ranks
 from perf.launch.hosts import POLL_SECONDS, HostCommand, Hosts, Pipe, Transport
 from perf.launch.node import START
 from perf.launch.nodes import Node
 from perf.measure.device import Machine, present
 from perf.measure.run import RunFailed
+
+if TYPE_CHECKING:
+    from perf.options import Options
 
 _LOOK_SECONDS = 120.0
 
@@ -92,6 +97,27 @@ def look(transport: Transport) -> list[Node]:
     finally:
         transport.kill()
     return [Node(**hosts.facts[number]) for number in sorted(hosts.facts)]
+
+
+def many_nodes(options: "Options", cases: Sequence[Case]) -> Launcher:
+    """The launcher of several nodes that was asked for; `cases` say how many an allocation must have.
+
+    Raises:
+        RunFailed: where they cannot be had.
+    """
+    shared = options.shared
+    assert shared is not None
+    if options.launcher == "torchrun":
+        from perf.launch.torchrun import Torchrun
+
+        return Torchrun(shared=shared)
+    from perf.launch.slurm import Slurm
+
+    if options.scale == "mini":  # one rank a node
+        wanted = max(map(mini_ranks, cases), default=1)
+    else:
+        wanted = max((-(-case.gpus // NODE_GPUS) for case in cases), default=1)
+    return Slurm(shared=shared, options=options.slurm, nodes=wanted)
 
 
 def start_line(host: HostCommand) -> bytes:

@@ -13,6 +13,8 @@ SLOW_NODE = 0.05
 """Share above the median node's time for one product from which a node is slow."""
 _KINDS = 3
 _ROUNDS = 6
+_WARMUP = 2 * _KINDS
+PREFLIGHT_STEPS = _WARMUP + _ROUNDS * _KINDS
 
 
 def workload(machine: Machine) -> Workload:
@@ -33,7 +35,7 @@ def workload(machine: Machine) -> Workload:
         network=machine.network,
         sp=1,
         accumulation=1 << 30,
-        warmup=_KINDS * 2,
+        warmup=_WARMUP,
         steps=_KINDS * _ROUNDS,
         trainer=TRAINER,
         engine="own",

@@ -20,7 +20,7 @@ from perf.judge.verdict import (
     runs_to_measure,
 )
 from perf.measure import flops
-from perf.measure.run import Health, RunFailed
+from perf.measure.run import Health, RunFailed, RunNode
 
 QUIET = Spread(0.01, 40)
 """1 % between runs, as a GPU or a still CPU shows."""
@@ -406,3 +406,20 @@ def test_another_machine_is_invalid(then, now, python, told, verdict):
     assert judged.verdict is verdict
     if verdict is Verdict.INVALID:
         assert "somebody else's work shares or shared them" in judged.reasons[0]
+
+
+def test_a_slow_node_is_no_regression():
+    """Where a case is slower and one node is slow, the node is the finding; where it is not slower, a note."""
+    workload = make_workload("llama2_7b-1m-sp16", nodes=4, network="ethernet")
+    baseline = make_baseline(1000.0, 1001.0, 999.0, workload=workload)
+    run = make_run(tgs=1000.0, workload=workload)
+    slow = run.ranks[2].model_copy(update={"seconds": [1.5 * each for each in run.ranks[2].seconds]})
+    nodes = tuple(RunNode(name=f"n{number}", ranks=1) for number in range(1, 5))
+    slower = run.model_copy(update={"ranks": (*run.ranks[:2], slow, run.ranks[3]), "nodes": nodes})
+    judged = judge([slower], baseline)
+    passed = judge([slower], make_baseline(700.0, 701.0, 699.0, workload=workload))
+
+    assert judged.verdict is Verdict.INVALID
+    assert judged.reasons[0].startswith("node n3 is slow: all its ranks took 45% longer")
+    assert passed.verdict is not Verdict.INVALID
+    assert any(note.startswith("node n3 is slow") for note in passed.notes)

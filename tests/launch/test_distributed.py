@@ -67,6 +67,18 @@ def test_run_has_every_step(fleet):
     assert {"python", "torch", "deepspeed"} <= run.software.keys()
 
 
+def test_run_ends_when_its_verdict_is_certain(fleet):
+    """Ranks agree to end after the step from which on no further one could bring the median over a border."""
+    workload = toy("meeting_toy:MeetingToy", steps=9, seconds=0.02)
+    run = fleet.run(workload, borders=[10.0])
+    whole = fleet.run(workload)
+
+    assert run.stopped_after == 5
+    assert [len(samples.seconds) for samples in run.ranks] == [5, 5]
+    assert all(samples.optimizer_seconds for samples in run.ranks)
+    assert whole.stopped_after is None
+
+
 def test_progress_is_told(fleet):
     """The steps of the slowest rank are told while the run goes on, up to the last."""
     told = []
