@@ -1,4 +1,4 @@
-"""`python -m perf.judge.simulate [--quick] [--out DIR]`: the table of docs/statistics.md, in about five minutes."""
+"""`python -m perf.judge.simulate [--quick] [--out DIR]`: the table of docs/statistics.md, in about seven minutes."""
 
 import argparse
 import sys

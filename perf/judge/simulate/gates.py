@@ -1,7 +1,8 @@
 """The gates that are compared: ours, and what others do. Log TGS of many sessions in, verdicts out.
 
 A gate gets `log_tgs` of the session that is judged, and `stored`, another session of unchanged code on the same
-machine: shapes (sessions, cases, rounds, 2), base and head. It gives an Outcome.
+machine: shapes (sessions, cases, rounds, 2), base and head; the stored gate one side, in the order of its own. It
+gives an Outcome.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from perf.judge import compare
-from perf.judge.sequential import Settings, look
+from perf.judge import compare, sequential
+from perf.judge.looks import accidents, look
+from perf.judge.sequential import Settings
 from perf.judge.simulate.noise import STEPS, Booleans, Floats, Integers, steps
 
 AT_EQUAL_COST = "4 pairs"
@@ -40,7 +42,7 @@ Gate = Callable[[np.random.Generator, Floats, Floats, float], Outcome]
 """Generator, judged session, stored session, noise of a run."""
 
 
-def sequential(log_ratios: Floats, settings: Settings) -> Outcome:
+def pairwise(log_ratios: Floats, settings: Settings) -> Outcome:
     """Ours: decided cases get no further pair. `log_ratios` has the shape (sessions, cases, settings.max_pairs)."""
     measured = np.full_like(log_ratios, np.nan)
     verdict = np.zeros(log_ratios.shape[:2], np.int64)
@@ -49,7 +51,7 @@ def sequential(log_ratios: Floats, settings: Settings) -> Outcome:
         wanted = verdict == OPEN
         measured[..., number] = np.where(wanted, log_ratios[..., number], np.nan)
         going = np.flatnonzero(wanted.any(-1))
-        seen = look(measured[going], settings)
+        seen = sequential.look(measured[going], settings)
         found = np.select([seen.slower, seen.faster, seen.passed], [SLOWER, FASTER, PASSED], OPEN)
         detect[going] = np.where(wanted[going], -np.expm1(-seen.detect), detect[going])
         verdict[going] = np.where(wanted[going], found, verdict[going])
@@ -60,26 +62,38 @@ def pairs(settings: Settings) -> Gate:
     """Ours, head against base."""
 
     def gate(_: np.random.Generator, log_tgs: Floats, __: Floats, ___: float) -> Outcome:
-        return sequential(log_tgs[..., 1] - log_tgs[..., 0], settings)
+        return pairwise(log_tgs[..., 1] - log_tgs[..., 0], settings)
 
     return gate
 
 
-def stored_bound(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
-    """Ours, against a stored baseline: the prediction bound of perf/judge/compare.py, call by call."""
-    sessions, cases = log_tgs.shape[:2]
-    verdict = np.full((sessions, cases), PASSED)
-    spent = np.ones((sessions, cases))
-    baselines = stored[:, :, :STORED_RUNS, 0]
-    for session, baseline in enumerate(baselines):
-        spread = compare.pooled_spread(np.exp(baseline).tolist())
-        now = compare.runs_to_measure(spread, stored=STORED_RUNS, selected=cases)
-        tolerance = compare.tolerance(spread, stored=STORED_RUNS, now=now, selected=cases)
-        log_ratio = log_tgs[session, :, :now, 1].mean(-1) - baseline.mean(-1)
-        slower = np.exp(log_ratio) < 1 - tolerance.value
-        verdict[session] = np.where(slower, SLOWER, PASSED if tolerance.decides else OPEN)
-        spent[session] = now
-    return Outcome(verdict, spent)
+def stored_gate(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
+    """Ours, against a stored baseline: perf/judge/looks.py, call by call. Runs that are not asked for are not seen."""
+    found = [_one_session(now, then) for now, then in zip(np.exp(log_tgs[..., -1]), np.exp(stored), strict=True)]
+    return Outcome(np.array([verdict for verdict, _ in found]), np.array([spent for _, spent in found], np.float64))
+
+
+def _one_session(now: Floats, then: Floats) -> tuple[list[int], list[int]]:
+    recorded = then[:, :STORED_RUNS, -1].tolist()
+    stored = [
+        [value for value, accident in zip(of_case, aside, strict=True) if not accident]
+        for of_case, aside in zip(recorded, accidents(recorded), strict=True)
+    ]
+    spread, cases = compare.pooled_spread(stored), len(stored)
+    first = [
+        float(np.log(of_case[0] / compare.geometric_mean(then))) for of_case, then in zip(now, stored, strict=True)
+    ]
+    verdicts, spent = [], []
+    for case, (of_case, against) in enumerate(zip(now.tolist(), stored, strict=True)):
+        given = number = compare.runs_to_measure(spread, stored=len(against), selected=cases)
+        others = first[:case] + first[case + 1 :]
+        while (seen := look(of_case[:number], against, spread=spread, selected=cases, others=others)).another(
+            given
+        ) and number < len(of_case):
+            number += 1
+        verdicts.append(SLOWER if seen.regression else OPEN if seen.unclear or not seen.tolerance.decides else PASSED)
+        spent.append(number)
+    return verdicts, spent
 
 
 def one_number(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
@@ -136,7 +150,7 @@ def gates(detect: float) -> dict[str, Gate]:
     return {
         OURS: pairs(Settings(detect=detect, most_detect=detect)),
         OURS_RAISED: pairs(Settings(detect=detect)),
-        STORED: stored_bound,
+        STORED: stored_gate,
         "one run, stored number, 5 %": one_number,
         "median of steps, 5 %": of_steps(median_of_steps, 1),
         "80th percentile, 5 %": of_steps(percentile_of_slowdowns, 1),

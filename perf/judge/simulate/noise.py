@@ -1,8 +1,8 @@
 """Machines that runs are drawn from: what a run's log TGS is off its true value by.
 
 Noise is the coefficient of variation of a run. A pair is two neighbours in time, base first in even rounds and head
-first in odd ones (A B, B A, ...), and a round visits every case. Decided cases leave no gap in time here: what depends
-on time is drawn for the whole session beforehand.
+first in odd ones (A B, B A, ...), and a round visits every case. The stored gate has one side, measured in another
+order. Decided cases leave no gap in time here: what depends on time is drawn for the whole session beforehand.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,11 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 Machine = Callable[[np.random.Generator, Floats, Integers], Floats]
-"""Normal noise of shape (sessions, cases, rounds, 2) and the place of each run in its session (without the first axis)
-in; noise of the machine out."""
+"""Normal noise of shape (sessions, cases, rounds, sides) and the place of each run in its session (without the first
+axis) in; noise of the machine out. Time is counted in runs."""
+
+SESSION = 224
+"""Runs of a session of 14 cases in 8 pairs: what a machine does in a session, it does in so many runs."""
 
 STEPS = 40
 STEP_NOISE = 2
@@ -31,12 +34,12 @@ def independent(_: np.random.Generator, noise: Floats, __: Integers) -> Floats:
 
 def drift(_: np.random.Generator, noise: Floats, place: Integers) -> Floats:
     """15 % slower at the session's end than at its start, evenly."""
-    return noise - 0.15 * place / place.size
+    return noise - 0.15 * place / SESSION
 
 
 def heating(_: np.random.Generator, noise: Floats, place: Integers) -> Floats:
     """15 % slower, most of it at first (time constant: a fifth of the session)."""
-    return noise - 0.15 * (1 - np.exp(-5 * place / place.size))
+    return noise - 0.15 * (1 - np.exp(-5 * place / SESSION))
 
 
 def autocorrelated(_: np.random.Generator, noise: Floats, place: Integers) -> Floats:
@@ -92,20 +95,43 @@ MACHINES: dict[str, Machine] = {
 }
 
 
-def runs(rng: np.random.Generator, machine: str, shape: tuple[int, int, int], noise: float) -> Floats:
-    """Log TGS of every run of unchanged code: `shape` is (sessions, cases, rounds), and base and head come last."""
-    _, cases, rounds = shape
+def in_pairs(cases: int, rounds: int) -> Integers:
+    """The place of each run where two sides are measured in rounds: shape (cases, rounds, 2)."""
     case, number, side = np.ogrid[:cases, :rounds, :2]
-    position = np.where(number % 2 == 0, side, 1 - side)
-    place = (number * cases + case) * 2 + position
-    return MACHINES[machine](rng, noise * rng.standard_normal((*shape, 2)), place)
+    return np.asarray((number * cases + case) * 2 + np.where(number % 2 == 0, side, 1 - side))
+
+
+def in_rounds(cases: int, rounds: int) -> Integers:
+    """Where one side is: a refresh. Shape (cases, rounds, 1)."""
+    return np.asarray(np.arange(cases)[:, None] + cases * np.arange(rounds))[..., None]
+
+
+def looked_at(cases: int, rounds: int) -> Integers:
+    """Where every case runs once, and then the others runs of a case follow each other, a case after the other."""
+    again = cases + np.arange(cases)[:, None] * (rounds - 1) + np.arange(rounds - 1)
+    return np.concatenate([np.arange(cases)[:, None], again], axis=1)[..., None]
+
+
+def runs(
+    rng: np.random.Generator,
+    machine: str,
+    shape: tuple[int, int, int],
+    noise: float,
+    order: Callable[[int, int], Integers] = in_pairs,
+) -> Floats:
+    """Log TGS of every run of unchanged code: `shape` is (sessions, cases, rounds), and the sides come last: base and
+    head, or one alone, as `order` has them.
+    """
+    sessions, *rest = shape
+    place = order(*rest)
+    return MACHINES[machine](rng, noise * rng.standard_normal((sessions, *place.shape)), place)
 
 
 def slow_down(log_tgs: Floats, loss: float) -> Floats:
-    """A copy in which the head of one case a session, each case in turn, has lost the share `loss` of its TGS."""
+    """A copy in which the last side of one case a session, each case in turn, has lost the share `loss` of its TGS."""
     sessions, cases = log_tgs.shape[:2]
     changed = log_tgs.copy()
-    changed[np.arange(sessions), np.arange(sessions) % cases, :, 1] += np.log1p(-loss)
+    changed[np.arange(sessions), np.arange(sessions) % cases, :, -1] += np.log1p(-loss)
     return changed
 
 

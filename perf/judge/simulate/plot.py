@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf.judge.simulate.gates import OURS
-from perf.judge.simulate.results import CASES, SETTINGS, Row, pick, standard
+from perf.judge.simulate.results import CASES, EVERY_CASE, SETTINGS, Row, pick, standard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,11 @@ def write_svg(found: Sequence[Row], path: Path) -> None:
 
 def _curves(axes: "Axes", found: Sequence[Row]) -> None:
     noise, detect = SETTINGS[1]
-    curve = list(pick(found, machine="independent", noise=noise, detect=detect, cases=CASES))
+    curve = [
+        row
+        for row in pick(found, machine="independent", noise=noise, detect=detect, cases=CASES)
+        if row.gate != EVERY_CASE
+    ]
     names = [name for name in dict.fromkeys(row.gate for row in curve) if len({*_losses(curve, name)}) > 1]
     for name, colour in zip(names, COLOURS, strict=True):
         points = sorted({row.loss: row for row in curve if row.gate == name}.values(), key=lambda row: row.loss)

@@ -20,9 +20,11 @@ from perf.judge.simulate.gates import (
     Outcome,
     gates,
 )
-from perf.judge.simulate.noise import MACHINES, runs, slow_down
+from perf.judge.simulate.noise import MACHINES, in_pairs, in_rounds, looked_at, runs, slow_down
 
 PAIRS = 8
+LOOKS = 10
+"""Runs of a case that the stored gate makes at most: five to begin with, and as many again."""
 CASES = 14
 SETTINGS = ((0.01, 0.03), (0.02, 0.05))
 """Noise of a run, and D."""
@@ -33,6 +35,9 @@ RAISED = ((14, 0.03), (14, 0.05), (4, 0.03), (4, 0.05), (1, 0.03), (1, 0.05))
 RAISED_LOSSES = (0.05, 0.1, 0.15)
 FEW = (4, 1)
 """Cases of smaller sessions."""
+EVERY_CASE = f"{STORED}, every case slower"
+"""The gate's name in rows of sessions all of whose cases have lost `loss`."""
+EVERY_LOSSES = (0.03, 0.05, 0.1, 0.15, 0.2)
 BATCH = 500
 
 
@@ -72,12 +77,14 @@ class Plan:
     """Of ours, independent noise."""
     ours: int = 20_000
     """Of ours, each other machine."""
+    stored: int = 3_000
+    """Of the stored gate, each machine."""
     others: int = 1_000
     """Of every other gate."""
     machines: tuple[str, ...] = tuple(MACHINES)
 
 
-QUICK = Plan(main=2_000, ours=500, others=100, machines=("independent", "outliers", "slow node"))
+QUICK = Plan(main=2_000, ours=500, stored=300, others=100, machines=("independent", "outliers", "slow node"))
 
 
 def simulate(plan: Plan, seed: int) -> Iterator[Row]:
@@ -86,8 +93,10 @@ def simulate(plan: Plan, seed: int) -> Iterator[Row]:
         at = partial(rows, noise=noise, detect=detect, seed=seed)
         for machine in plan.machines:
             ours = plan.main if machine == "independent" else plan.ours
+            sizes = {OURS: ours, OURS_RAISED: ours, STORED: plan.stored}
             for gate in gates(detect):
-                yield from at(gate, machine, cases=CASES, sessions=ours if gate in (OURS, OURS_RAISED) else plan.others)
+                yield from at(gate, machine, cases=CASES, sessions=sizes.get(gate, plan.others))
+        yield from every_case_slower(noise, detect, sessions=plan.others, seed=seed)
         for cases in FEW:
             yield from at(OURS, "independent", cases=cases, sessions=plan.ours)
     noise, detect = SETTINGS[1]
@@ -116,12 +125,13 @@ def rows(
     for every gate.
     """
     judge = gates(detect)[gate]
+    orders, rounds = ((looked_at, in_rounds), LOOKS) if gate == STORED else ((in_pairs, in_pairs), PAIRS)
     unchanged: list[Outcome] = []
     changed: dict[float, list[Outcome]] = {loss: [] for loss in losses or (detect,)}
     for batch in range(0, sessions, BATCH):
-        shape = (min(BATCH, sessions - batch), cases, PAIRS)
+        shape = (min(BATCH, sessions - batch), cases, rounds)
         rng = np.random.default_rng([seed, batch])
-        now, stored = runs(rng, machine, shape, noise), runs(rng, machine, shape, noise)
+        now, stored = (runs(rng, machine, shape, noise, order) for order in orders)
         unchanged.append(judge(rng, now, stored, noise))
         for loss, outcomes in changed.items():
             outcomes.append(_changed_case(judge(rng, slow_down(now, loss), stored, noise)))
@@ -141,6 +151,41 @@ def rows(
         shares = (case.verdict == SLOWER).mean(), passed.mean(), (passed & promised).mean()
         found.append(Row(*given, *figures, loss, *map(float, shares)))
     return found
+
+
+def every_case_slower(noise: float, detect: float, *, sessions: int, seed: int) -> Iterator[Row]:
+    """The stored gate where a change meets every case: `found` is a red session, `passed` one without even an unclear
+    case.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (sessions, CASES, LOOKS)
+    now, stored = (runs(rng, "independent", shape, noise, order) for order in (looked_at, in_rounds))
+    judge = gates(detect)[STORED]
+
+    def shares(loss: float) -> tuple[float, float, float]:
+        outcome = judge(rng, now + np.log1p(-loss), stored, noise)
+        red, unclear = ((outcome.verdict == each).any(-1) for each in (SLOWER, OPEN))
+        return float(red.mean()), float((~red & ~unclear).mean()), float(outcome.runs.mean())
+
+    red, quiet, spent = shares(0.0)
+    for loss in EVERY_LOSSES:
+        found, passed, _ = shares(loss)
+        yield Row(
+            EVERY_CASE,
+            "independent",
+            CASES,
+            noise,
+            detect,
+            sessions,
+            red,
+            1 - red - quiet,
+            spent,
+            detect,
+            loss,
+            found,
+            passed,
+            passed,
+        )
 
 
 def _changed_case(outcome: Outcome) -> Outcome:
@@ -174,7 +219,7 @@ class Bound:
 
 
 def bounds(found: Sequence[Row]) -> list[Bound]:
-    """The bounds of the sequential gate: 14 cases, at most 8 pairs, D not raised."""
+    """The bounds of both gates: 14 cases, at most 8 pairs, D not raised."""
     held = []
     for (noise, detect), most_pairs, least_found in zip(SETTINGS, (3.2, 4.5), (0.95, 0.92), strict=True):
         where = f"noise {noise:.0%}, D = {detect:.0%}"
@@ -188,6 +233,16 @@ def bounds(found: Sequence[Row]) -> list[Bound]:
                 Bound(f"{where}: pairs a case, nothing changed", most_pairs, False, row.runs / 2),
                 Bound(f"{where}: one case slower by D is found", least_found, True, row.found),
             ]
+    for noise, detect in SETTINGS:
+        held += [
+            Bound(
+                f"noise {noise:.0%}, {row.machine}: sessions red against a stored baseline, nothing changed",
+                0.01 if row.machine == "independent" else 0.02,
+                False,
+                row.red,
+            )
+            for row in standard(found, STORED, noise, detect)
+        ]
     return held
 
 
@@ -223,6 +278,8 @@ def tables(found: Sequence[Row]) -> str:
             text += ["", f"### Machines: {gate}; {where}\n"]
             used, overlooked = (("D used",), ("overlooked",)) if gate == OURS_RAISED else ((), ())
             text += _table(("machine", *UNCHANGED, *used, "found", "called pass", *overlooked), each[gate])
+    text += ["", f"### {EVERY_CASE[0].upper()}{EVERY_CASE[1:]}; independent noise, {CASES} cases\n"]
+    text += _table(("noise", "loss", "red session", "no case red or inconclusive"), pick(found, gate=EVERY_CASE))
     few = [row for row in pick(found, gate=OURS, machine="independent") if row.cases in FEW]
     text += ["", f"### Fewer cases: {OURS}; independent noise\n"]
     text += _table(("cases", "noise", "loss", *UNCHANGED, "found", "called pass"), few)
@@ -244,6 +301,8 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "inconclusive": lambda row: f"{row.inconclusive:.1%}",
     "D used": lambda row: f"{row.detect_used:.1%}",
     "found": lambda row: f"{row.found:.1%}",
+    "red session": lambda row: f"{row.found:.1%}",
+    "no case red or inconclusive": lambda row: f"{row.passed:.1%}",
     "called pass": lambda row: f"{row.passed:.1%}",
     "overlooked": lambda row: f"{row.overlooked:.1%}",
 }
