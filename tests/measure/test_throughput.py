@@ -113,7 +113,7 @@ def test_data_share_of_a_program_that_does_not_say_is_unknown():
 
 def spread(*factors, ranks_of_node=2):
     """A run over several nodes, one factor each: how much longer all of its ranks take."""
-    run = make_run(workload=make_workload("llama2_7b-1m-sp16", ranks=ranks_of_node * len(factors), nodes=len(factors)))
+    run = make_run(workload=make_workload(ranks=ranks_of_node * len(factors), nodes=len(factors)))
     ranks = [
         samples.model_copy(update={"seconds": [factors[rank // ranks_of_node] * each for each in samples.seconds]})
         for rank, samples in enumerate(run.ranks)
