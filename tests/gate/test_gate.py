@@ -122,6 +122,7 @@ HIDING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", HIDING)
 def test_a_head_cannot_hide_its_slowdown(repository, tmp_path, what):
     """From the base checkout the head supplies its trainer and nothing else: it is still red."""
@@ -143,6 +144,7 @@ def test_changed_baselines_are_said(repository, tmp_path):
     assert "head changes baselines, which are not used here: baselines/cpu.json" in done.text
 
 
+@pytest.mark.slow
 def test_a_head_that_computes_something_else_is_invalid(repository):
     """Losses that differ make the pair invalid: exit 7, with the option that says it was meant."""
     repository.change("bigram/training.py", "normal(0, 0.02,", "normal(0, 0.9,")
@@ -153,6 +155,7 @@ def test_a_head_that_computes_something_else_is_invalid(repository):
     assert "--perf-new-numerics" in done.text
 
 
+@pytest.mark.slow
 def test_new_numerics_are_judged_when_they_are_meant(repository):
     """With a reason, the speed is judged and the reason printed."""
     repository.change("bigram/training.py", "normal(0, 0.02,", "normal(0, 0.9,")
@@ -163,6 +166,7 @@ def test_new_numerics_are_judged_when_they_are_meant(repository):
     assert "the head's losses may differ: a wider start" in done.text
 
 
+@pytest.mark.slow
 def test_a_head_that_crashes_is_invalid(repository):
     """The side and the cause are named."""
     repository.change("bigram/training.py", "sleep(0.03)", "broken")
@@ -173,6 +177,7 @@ def test_a_head_that_crashes_is_invalid(repository):
     assert "head: AttributeError: module 'time' has no attribute 'broken'" in done.text
 
 
+@pytest.mark.slow
 def test_two_interpreters_can_be_compared(repository):
     """The same checkout under another interpreter: here the same one, which passes."""
     done = repository.suite("--perf-against-python", sys.executable)
@@ -181,6 +186,7 @@ def test_two_interpreters_can_be_compared(repository):
     assert "1 pass" in done.last_line
 
 
+@pytest.mark.slow
 def test_each_side_can_be_built_in_a_copy(repository):
     """The command runs in a copy of each side with an environment of its own; the checkout stays as it is."""
     repository.change("bigram/training.py", *SLOWER)

@@ -29,6 +29,7 @@ def test_self_test_passes_here(repository):
     assert "self-test: a planted slowdown of 30 % was found" in done.text
 
 
+@pytest.mark.slow
 def test_self_test_fails_a_blind_judge(repository, monkeypatch):
     """A judge that passes everything is found out: exit 7."""
     (repository.folder / "blind.py").write_text(BLIND)

@@ -81,6 +81,7 @@ def test_a_case_runs_across_four_nodes(wide, nodes, start, started):
     assert files_below(wide.path / ".cache") == []
 
 
+@pytest.mark.slow
 def test_nodes_are_part_of_the_baseline(wide, start):
     """A baseline of four nodes judges runs on four nodes, and none on one machine."""
     assert finish(start("-k", WIDE_CASE, "--perf-refresh", "--perf-runs-per-case=2", seconds=0.05)).code == 0
@@ -91,6 +92,7 @@ def test_nodes_are_part_of_the_baseline(wide, start):
     assert alone.last_line.startswith("1 case: 1 no baseline")
 
 
+@pytest.mark.slow
 def test_in_an_allocation(wide, nodes, start):
     """Inside of an allocation the steps run there, whatever it asked for its own tasks, and it stays afterwards."""
     options = ["salloc", "--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=1", "env"]
@@ -121,6 +123,7 @@ def test_in_an_allocation(wide, nodes, start):
     assert freed(nodes) == []
 
 
+@pytest.mark.slow
 def test_hours(nodes, start):
     """How long it takes is said first, and more than is allowed is refused before it runs."""
     finish(start("-k", WIDE_CASE, "--perf-refresh", "--perf-runs-per-case=2", seconds=0.05))
@@ -134,6 +137,7 @@ def test_hours(nodes, start):
     assert freed(nodes) == []
 
 
+@pytest.mark.slow
 def test_gate_on_nodes(wide, nodes, start):
     """Head and base are measured on the same nodes; a slowdown is red."""
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(wide.path)]
@@ -198,7 +202,12 @@ def test_a_node_is_lost(wide, start, started, tmp_path):
     assert started.left() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=SLOW), pytest.param(signal.SIGTERM, marks=SLOW)]
+)
 def test_the_suite_is_ended(wide, nodes, start, started, tmp_path, how):
     """However the suite ends in mid-run, its step and its allocation end with it."""
     mark = tmp_path / "mark"

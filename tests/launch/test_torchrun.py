@@ -127,6 +127,7 @@ def test_the_first_runs_the_suite_and_the_others_serve(start, tmp_path, started)
     assert list((tmp_path / "shared").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ranks_meet_over_the_network(repository, start, tmp_path):
     """Ranks with torch find each other from node to node."""
     for name in ("toy_trainer.py", "meeting_toy.py"):
@@ -137,6 +138,7 @@ def test_ranks_meet_over_the_network(repository, start, tmp_path):
     assert len(list((tmp_path / "runs").glob("*.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_rank_fails(start, started):
     """A case that fails on one node is invalid, by name, the other is judged, and both commands end."""
     done = [finish(process) for process in start(do="raise", case="ours-8k-sp1", step=3, seconds=0.02)]
