@@ -393,7 +393,7 @@ def test_a_run_found_out_later_is_measured_again(pytester, monkeypatch):
     session = pytester.parseconfigure(*arguments, "--perf-scale=mini").stash[_SESSION]
     workload = session.resolve(PUBLISHED[0], "native").workload
     given = iter([_beside(7e-4, workload, 0), _beside(5e-4, workload, 1), _beside(5.1e-4, workload, 2)])
-    monkeypatch.setattr(session, "once", lambda *_: (next(given), ""))
+    monkeypatch.setattr(session, "once", lambda *_, **__: (next(given), ""))
 
     measured = session.measure("test", PUBLISHED[0], "native")
 

@@ -93,6 +93,17 @@ def test_nodes_are_part_of_the_baseline(wide, start):
 
 
 @pytest.mark.slow
+def test_a_slow_node(wide, start):
+    """A node whose ranks are slower than the others': the case is invalid and not red, and the node is named."""
+    assert finish(start("-k", WIDE_CASE, "--perf-refresh", "--perf-runs-per-case=2", seconds=0.05)).code == 0
+    done = finish(start("-k", WIDE_CASE, "--perf-tolerance=0.2", case=WIDE_CASE, seconds=0.05, rank=2, slow=0.05))
+
+    assert done.code == 7
+    assert "node n3 is slow: all its ranks took" in done.text
+    assert done.last_line.startswith("1 case: 1 invalid")
+
+
+@pytest.mark.slow
 def test_in_an_allocation(wide, nodes, start):
     """Inside of an allocation the steps run there, whatever it asked for its own tasks, and it stays afterwards."""
     options = ["salloc", "--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=1", "env"]
