@@ -20,7 +20,8 @@ from perf.judge.looks import WITNESSES, Look, borders
 from perf.judge.refresh import Change, baselines_of, refresh
 from perf.judge.verdict import Judgement, Verdict, judge, judge_failure, look_at, runs_to_measure, unjudged
 from perf.measure import throughput
-from perf.measure.device import SOFTWARE, core_fault, peak_tflops, revision
+from perf.measure.datasheets import peak_tflops
+from perf.measure.device import SOFTWARE, core_fault, revision
 from perf.measure.run import Device, Run, RunFailed, read_runs, run_path
 from perf.options import DEFAULT_REFRESH_RUNS
 from perf.session import Measured, Selected, Session

@@ -10,7 +10,7 @@ from perf.compare.side_by_side import SideBySide, Status, System, figures
 from perf.judge.compare import geometric_mean, percent
 from perf.judge.validity import NUM_LOSSES, faults
 from perf.measure import flops, throughput
-from perf.measure.device import peak_tflops
+from perf.measure.datasheets import peak_tflops
 from perf.measure.run import Run, RunFailed
 from perf.trainers.described import Description, Skipped, is_described, load
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from perf.cost.record import PRODUCTS, Cost
-from perf.measure.device import Datasheet
+from perf.measure.datasheets import Datasheet
 
 NODE_GPUS = 8
 """GPUs of a node, joined by NVLink; nodes are joined by a network."""

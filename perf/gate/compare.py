@@ -14,7 +14,7 @@ from perf.hours import of_run
 from perf.judge.compare import percent
 from perf.judge.sequential import Settings
 from perf.judge.verdict import Judgement, Verdict, judge_failure
-from perf.measure.device import peak_tflops
+from perf.measure.datasheets import peak_tflops
 from perf.measure.run import Run, RunFailed
 from perf.report.explain import beside, count_differences, explain
 

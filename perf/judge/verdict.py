@@ -236,6 +236,8 @@ def command(workload: Workload, *options: str) -> str:
             parts.append(f"{option} {shlex.quote(str(value))}")
     if workload.attention == "varlen":
         parts.append("--perf-varlen")
+    if workload.nodes > 1:  # a workload does not say what started it
+        parts.append("--perf-launcher LAUNCHER")
     return " ".join([*parts, *options])
 
 

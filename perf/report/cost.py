@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from perf.cost.record import Cost
 from perf.judge.cost import CostJudgement
 from perf.judge.verdict import Verdict
-from perf.measure.device import DATASHEETS
+from perf.measure.datasheets import DATASHEETS
 from perf.measure.flops import flops_per_token
 from perf.report.terminal import GIB, PLAIN_WIDTH, STYLES, as_text
 

@@ -22,7 +22,7 @@ from perf.files import FileError
 from perf.judge.baseline import Published, load_file, published_folder
 from perf.judge.compare import percent
 from perf.judge.cost import load_costs
-from perf.measure.device import DATASHEETS
+from perf.measure.datasheets import DATASHEETS
 from perf.measure.flops import flops_per_token
 from perf.report.terminal import GIB, PLAIN_WIDTH, as_text
 

@@ -10,7 +10,7 @@ from perf.cases.scales import full_workload
 from perf.cost.predict import Parameters, Row, fit, left_out, predicted, predictions, times
 from perf.judge.baseline import published_folder
 from perf.judge.cost import load_costs
-from perf.measure.device import DATASHEETS
+from perf.measure.datasheets import DATASHEETS
 from perf.measure.flops import flops_per_token
 from perf.report.predict import devices, render
 

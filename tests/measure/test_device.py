@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from perf.measure.device import (
-    DATASHEETS,
     FOREIGN_CORES_LIMIT,
-    GPU_ALIASES,
     GpuState,
     GpuWindow,
     cgroup_memory_bytes,
@@ -21,12 +19,11 @@ from perf.measure.device import (
     cpu_slug,
     gpu_faults,
     gpu_slug,
-    peak_tflops,
     present,
     revision,
     usable_cores,
 )
-from perf.measure.run import Device, Health
+from perf.measure.run import Health
 
 WINDOW = 10.0
 COLD = GpuState(
@@ -224,33 +221,6 @@ def test_window_with_gpus(with_fake_driver):
         "GPU 1: used by other processes too (pid 1)\n"
         "GPU 1: software power cap during 100% of the window (1155 MHz, 71 C, 399 W at its end)"
     )
-
-
-def device(slug: str) -> Device:
-    return Device(slug=slug, name=slug, kind="cuda", count=8, memory_bytes=1)
-
-
-@pytest.mark.parametrize(
-    ("slug", "dtype", "expected"),
-    [
-        ("a100-sxm4-80gb", "bf16", 312),
-        ("a100-sxm4-80gb", "fp32", 156),
-        ("h100-sxm5-80gb", "bf16", 989.4),
-        ("h100-pcie-80gb", "bf16", 756),
-        ("b200", "bf16", 2250),
-        ("a100-sxm4-80gb-mig-3g-40gb", "bf16", None),
-        ("cpu-amd-epyc-2c", "bf16", None),
-        ("rubin-9000", "bf16", None),
-    ],
-)
-def test_peak_tflops(slug, dtype, expected):
-    """A listed GPU has the peak of its datasheet; what is not listed has none, never a guess."""
-    assert expected == peak_tflops(device(slug), dtype)
-
-
-def test_aliases_lead_to_datasheets():
-    """Every alias names a GPU that has a datasheet."""
-    assert set() == set(GPU_ALIASES.values()) - DATASHEETS.keys()
 
 
 def test_healthy_gpu():
