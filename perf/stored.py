@@ -142,6 +142,8 @@ class StoredGate:
         wanted = self.options.runs_per_case
         if self.options.refresh:
             number = wanted or DEFAULT_REFRESH_RUNS
+        elif self.options.tolerance is not None:  # the user's own asks for no runs more
+            number = wanted or 1
         else:
             number = runs_to_measure(settled, pool=pool, selected_cases=self._selected, at_least=wanted or 1)
             if wanted is None and number > 1 and not self.options.replay:

@@ -235,3 +235,14 @@ def test_long_steps_may_end_early(started_session):
     assert border > 128.0
     assert set(map(tuple, own.borders)) == {()}
     assert set(map(tuple, short.borders)) == {()}
+
+
+def test_a_users_tolerance_asks_for_no_more_runs(started_session):
+    """However much the baseline's runs differ, one run is judged within the share that the user gave."""
+    noisy = (960.0, 1000.0, 1040.0, 985.0, 1015.0)
+    by_noise, by_user = (started_session(*options, stored=noisy) for options in ((), ("--perf-tolerance=0.2",)))
+    for each in (by_noise, by_user):
+        each.session.measure(SLOW, CASES[0], "native")
+
+    assert len(by_noise.made) > 1
+    assert by_user.made == [SLOW]
