@@ -1,3 +1,3 @@
 """Makes the plugin available to a checkout; nothing else."""
 
-pytest_plugins = ["perf.plugin"]
+pytest_plugins = ["trainpace.plugin"]

@@ -6,8 +6,8 @@ pytest perf -k llama2_7b --perf-refresh     # record this device's baselines
 
 import pytest
 
-from perf.cases import PUBLISHED, Case
-from perf.plugin import JudgeSpeed
+from trainpace.cases import PUBLISHED, Case
+from trainpace.plugin import JudgeSpeed
 
 
 @pytest.mark.parametrize("case", PUBLISHED, ids=str)

@@ -21,13 +21,13 @@ import psutil
 from data.bench import main as data_bench
 from factories import make_run, make_workload
 
-from perf.cases import PUBLISHED, Workload
-from perf.cases.scales import resolve
-from perf.launch.distributed import Distributed
-from perf.measure import loop
-from perf.measure.device import present
-from perf.measure.run import write_run
-from perf.options import cache_folder
+from trainpace.cases import PUBLISHED, Workload
+from trainpace.cases.scaling import resolve
+from trainpace.launch.distributed import Distributed
+from trainpace.rank import loop
+from trainpace.probe.device import present
+from trainpace.runs.run import write_run
+from trainpace.app.options import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -114,10 +114,10 @@ _PREPARE = """
 import resource, sys, time
 from pathlib import Path
 import numpy
-from perf.judge.refresh import baseline_of
-from perf.judge.verdict import judge
-from perf.launch.lines import Lines
-from perf.measure.run import read_runs
+from trainpace.judge.refresh import baseline_of
+from trainpace.judge.verdict import judge
+from trainpace.launch.rank_log import Lines
+from trainpace.runs.run import read_runs
 begin = time.perf_counter()
 """
 _JUDGE = """

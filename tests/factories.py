@@ -3,10 +3,10 @@
 import random
 from typing import Any
 
-from perf.cases import PUBLISHED, Workload
-from perf.compare.side_by_side import SideBySide, System, figures
-from perf.measure.run import DataIdentity, Device, RankSamples, Run
-from perf.report.results import CaseResult, CompareResult, CostResult, Results, Versus
+from trainpace.cases import PUBLISHED, Workload
+from trainpace.judge.systems import SideBySide, System, figures
+from trainpace.runs.run import DataIdentity, Device, RankSamples, Run
+from trainpace.report.record import CaseResult, CompareResult, CostResult, Results, Versus
 
 CPU = Device(slug="cpu-test-2c", name="Test CPU", kind="cpu", count=2, memory_bytes=8 << 30)
 DATA = DataIdentity(sources=("generated",), tokenizer="bytes", fingerprint="0123abcd", seed=0)

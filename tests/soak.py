@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from perf.cases import PUBLISHED
-from perf.cases.scales import resolve
-from perf.launch.distributed import Data, Distributed
-from perf.measure.device import present
+from trainpace.cases import PUBLISHED
+from trainpace.cases.scaling import resolve
+from trainpace.launch.distributed import Data, Distributed
+from trainpace.probe.device import present
 
 SETTLED = 10
 """Runs after which nothing may grow any more."""

@@ -8,7 +8,7 @@ import pytest
 from factories import make_full_workload, make_run
 from repository import Repository
 
-from perf.measure.run import Device, write_run
+from trainpace.runs.run import Device, write_run
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def test_package_lists_the_published_table(run):
 
 def test_baselines_travel_in_the_wheel(run, installed):
     """The published rows lie in the package, and only they."""
-    done = run("-c", "from perf.judge.baseline import published_folder as f; print(f())")
+    done = run("-c", "from trainpace.judge.baseline import published_folder as f; print(f())")
 
     assert done.stdout.strip() == str(installed / "perf" / "baselines")
     assert sorted(file.name for file in (installed / "perf" / "baselines").iterdir()) == [

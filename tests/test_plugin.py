@@ -9,9 +9,9 @@ import pytest
 from factories import make_run, make_runs
 from repository import Repository
 
-from perf.cases import PUBLISHED
-from perf.judge.refresh import refresh
-from perf.measure.run import write_run
+from trainpace.cases import PUBLISHED
+from trainpace.judge.refresh import refresh
+from trainpace.runs.run import write_run
 
 STRANGER = """
 def test_theirs(benchmark):
@@ -114,7 +114,7 @@ def test_own_perf_folder_needs_no_conftest(repository):
 
 def test_own_perf_folder_with_a_conftest(repository):
     """A conftest that names the plugin too registers it once."""
-    (repository.path / "conftest.py").write_text('pytest_plugins = ["perf.plugin"]\n')
+    (repository.path / "conftest.py").write_text('pytest_plugins = ["trainpace.plugin"]\n')
 
     assert repository.suite("-k", "8k").last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:Toy))"
 
@@ -140,13 +140,13 @@ def test_case_must_be_a_parameter(repository):
     done = repository.suite()
 
     assert done.code == 4
-    assert "a test that uses judge_speed takes a parameter `case`, a perf.cases.Case; got None" in done.text
+    assert "a test that uses judge_speed takes a parameter `case`, a trainpace.cases.Case; got None" in done.text
 
 
 def test_fixture_distributed(repository, started):
     """A test may ask for fresh process groups itself."""
     (repository.path / "perf" / "test_ours.py").write_text(
-        "from perf.cases import Workload\n"
+        "from trainpace.cases import Workload\n"
         "from test_theirs import CASES\n"
         "def test_groups(distributed):\n"
         "    workload = Workload(case='own', model='own', scale='mini', shape=CASES[0].model.mini, sequence=64,\n"

@@ -2,9 +2,9 @@
 
 from factories import make_run, make_workload
 
-from perf.judge.refresh import baseline_of
-from perf.judge.verdict import Verdict, judge
-from perf.measure.run import read_runs, write_run
+from trainpace.judge.refresh import baseline_of
+from trainpace.judge.verdict import Verdict, judge
+from trainpace.runs.run import read_runs, write_run
 
 
 def test_a_thousand_ranks(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perf.cases import LLAMA2_7B, LLAMA2_70B, YI_34B_200K
+from trainpace.cases import LLAMA2_7B, LLAMA2_70B, YI_34B_200K
 
 
 @pytest.mark.parametrize("model", [LLAMA2_7B, YI_34B_200K, LLAMA2_70B], ids=lambda model: model.name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perf.cases import LLAMA2_7B, PUBLISHED, Case
+from trainpace.cases import LLAMA2_7B, PUBLISHED, Case
 
 
 def test_fourteen_rows_with_ids_of_their_own():

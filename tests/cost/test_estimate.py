@@ -2,11 +2,11 @@
 
 import pytest
 
-from perf.cases import LLAMA2_7B, PUBLISHED
-from perf.cases.scales import full_workload, memory_bytes
-from perf.cost.estimate import counted_memory
-from perf.judge.baseline import published_folder
-from perf.judge.cost import load_costs
+from trainpace.cases import LLAMA2_7B, PUBLISHED
+from trainpace.cases.scaling import full_workload, memory_bytes
+from trainpace.cost.estimate import counted_memory
+from trainpace.judge.baseline import published_folder
+from trainpace.judge.cost import load_costs
 
 COSTS = load_costs(published_folder())
 ROWS = {case.id: full_workload(case) for case in PUBLISHED}
@@ -39,7 +39,7 @@ def test_a_counted_row_has_its_counted_peak(memory, row):
 @pytest.mark.parametrize("engine", ["deepspeed", "fsdp2"])
 def test_a_cut_row_is_near_its_count(memory, row, layers, ranks, sp, engine):
     """Fewer layers, ranks and sp than counted: at least the cut's own count, and no more than 15 % above it."""
-    from perf.cost.trace import count
+    from trainpace.cost.trace import count
 
     full = ROWS[row]
     shape = full.shape.model_copy(update={"layers": layers})

@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 
-from perf.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape, Workload
-from perf.cases.scales import DEEPSPEED_THRESHOLDS, full_workload
-from perf.cost.record import FEWEST_LAYERS
-from perf.cost.trace import CannotTrace, count, trace
-from perf.measure.flops import flops_per_token
-from perf.trainers.native.loss import LossHead
+from trainpace.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape, Workload
+from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS, full_workload
+from trainpace.runs.cost import FEWEST_LAYERS
+from trainpace.cost.trace import CannotTrace, count, trace
+from trainpace.runs.flops import flops_per_token
+from trainpace.trainers.native.loss import LossHead
 
 ROWS = {case.id: case for case in PUBLISHED}
 
@@ -49,8 +49,8 @@ def test_flops_are_those_of_the_exact_convention(row):
 def test_two_processes_count_the_same():
     """Counts do not depend on the process: not on addresses, hashes or the garbage collector."""
     code = (
-        "from perf.cases import PUBLISHED; from perf.cases.scales import full_workload;"
-        "from perf.cost.trace import count;"
+        "from trainpace.cases import PUBLISHED; from trainpace.cases.scaling import full_workload;"
+        "from trainpace.cost.trace import count;"
         "print(count(full_workload(PUBLISHED[2])).model_dump_json())"
     )
     command = [sys.executable, "-W", "ignore", "-c", code]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from perf.cases import LLAMA2_7B, LLAMA2_70B, Workload
-from perf.cases.scales import DEEPSPEED_THRESHOLDS
-from perf.launch.distributed import Distributed
-from perf.launch.hosts import Side
-from perf.measure.device import present
+from trainpace.cases import LLAMA2_7B, LLAMA2_70B, Workload
+from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS
+from trainpace.launch.distributed import Distributed
+from trainpace.launch.host_client import Side
+from trainpace.probe.device import present
 
 HERE = Path(__file__).parent
 STEADY = 3
@@ -59,7 +59,7 @@ def workload(model, engine, *, sp=4, dtype="bf16", intermediate=None, **threshol
 
 
 def traced(workload):
-    from perf.cost.trace import count
+    from trainpace.cost.trace import count
 
     return count(workload)
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from perf.cases import LLAMA2_7B, Workload
-from perf.cases.scales import DEEPSPEED_THRESHOLDS
-from perf.cost.worker import CountFailed, counted
+from trainpace.cases import LLAMA2_7B, Workload
+from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS
+from trainpace.cost.worker import CountFailed, counted
 
 
 def small(case="small", **shape):
@@ -69,6 +69,6 @@ def test_pytest_stays_without_torch():
     """The handle on the process imports no torch: the gate's judging and reporting need none."""
     import subprocess
 
-    code = "import sys, perf.plugin, perf.report.cost, perf.judge.cost; assert 'torch' not in sys.modules"
+    code = "import sys, trainpace.plugin, trainpace.report.cost, trainpace.judge.cost; assert 'torch' not in sys.modules"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,11 +15,11 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from perf.data.alpaca import source
-from perf.data.corpus import ENGLISH, records
-from perf.data.packing import pack, packed
-from perf.data.tokenized import tokenized
-from perf.data.tokenizer import BYTES, tokenizer_named
+from trainpace.data.alpaca import source
+from trainpace.data.corpus import ENGLISH, records
+from trainpace.data.packing import pack, packed
+from trainpace.data.tokenized import tokenized
+from trainpace.data.tokenizer import BYTES, tokenizer_named
 
 RECORDS = 100_000
 LENGTHS = {"8k": 8 << 10, "1M": 1 << 20}

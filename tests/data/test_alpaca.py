@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.data.alpaca import Dialogue, dialogue, source
-from perf.data.base import DataError, silent
+from trainpace.data.alpaca import Dialogue, dialogue, source
+from trainpace.data.base import DataError, silent
 
 GOOD = '{"instruction": "Add.", "input": "1 2", "output": "3"}'
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: not text.isspace())

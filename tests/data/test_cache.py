@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from perf.data.cache import content_key, entry, file_hash
+from trainpace.data.cache import content_key, entry, file_hash
 
 
 def test_entry_is_built_once(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perf.data.base import silent
-from perf.data.corpus import CHINESE, ENGLISH, VERSION, Language, generated, records, token_lengths
-from perf.data.tokenized import tokenized
-from perf.data.tokenizer import ByteTokenizer
+from trainpace.data.base import silent
+from trainpace.data.corpus import CHINESE, ENGLISH, VERSION, Language, generated, records, token_lengths
+from trainpace.data.tokenized import tokenized
+from trainpace.data.tokenizer import ByteTokenizer
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from perf.data.alpaca import Dialogue, _hub
-from perf.data.base import DataError
+from trainpace.data.alpaca import Dialogue, _hub
+from trainpace.data.base import DataError
 
 ASK = """
-from perf.data.base import DataError
-from perf.data.{module} import {function}
+from trainpace.data.base import DataError
+from trainpace.data.{module} import {function}
 try:
     {function}({name!r})
 except DataError as error:

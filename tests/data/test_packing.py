@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.data import DataError, Packed, opened, packed
-from perf.data.packing import Block, pack, shares, stream
-from perf.data.tokenized import Tokenized, lists
-from perf.measure.run import DataIdentity
+from trainpace.data import DataError, Packed, opened, packed
+from trainpace.data.packing import Block, pack, shares, stream
+from trainpace.data.tokenized import Tokenized, lists
+from trainpace.runs.run import DataIdentity
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 
 ASK = """
 import sys
 from pathlib import Path
-from perf.data import packed
+from trainpace.data import packed
 doing = set()
 data = packed(sources=sys.argv[2:], tokenizer="bytes", sequence=256, count=64, seed=3, cache=Path(sys.argv[1]),
               progress=lambda fraction, what: doing.add(what))
@@ -31,7 +31,7 @@ print(data.identity["fingerprint"], int(data.ids.sum()), "packing" in doing)
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from perf.data import packed
+from trainpace.data import packed
 def progress(fraction, what):
     if what == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -73,7 +73,7 @@ def test_stream_is_the_records_shuffled(lengths: list[int], passes: int, seed: i
     orders = [again.permutation(len(records)) for _ in range(passes)]
     expected = [token for order in orders for index in order for token in records[index]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("perf.data.packing._BLOCK", block)
+        patch.setattr("trainpace.data.packing._BLOCK", block)
         ids, labels = whole(list(stream(tokens, passes * tokens.num_tokens, random)))
 
     assert expected == ids

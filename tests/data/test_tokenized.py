@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.data.alpaca import Dialogue, Source
-from perf.data.base import DataError, Progress
-from perf.data.tokenized import encode, tokenized
-from perf.data.tokenizer import ByteTokenizer
+from trainpace.data.alpaca import Dialogue, Source
+from trainpace.data.base import DataError, Progress
+from trainpace.data.tokenized import encode, tokenized
+from trainpace.data.tokenizer import ByteTokenizer
 
 DIALOGUES = st.lists(st.builds(Dialogue, st.text("ab é", min_size=1), st.text("ab é", min_size=1)), min_size=1)
 
@@ -64,7 +64,7 @@ def test_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Many batches give the lists that one gives, and each says how far it is."""
     dialogues = [Dialogue("p" * size, "a" * (7 - size)) for size in range(1, 7)] * 5
     whole = tokenized(made_of(dialogues), ByteTokenizer(), tmp_path / "whole")
-    monkeypatch.setattr("perf.data.tokenized._BATCH", 20)
+    monkeypatch.setattr("trainpace.data.tokenized._BATCH", 20)
     said: list[tuple[float, str]] = []
     parts = tokenized(
         made_of(dialogues), ByteTokenizer(), tmp_path / "parts", lambda fraction, doing: said.append((fraction, doing))

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from perf.data import vocabulary_size
-from perf.data.base import DataError
-from perf.data.tokenizer import ByteTokenizer, is_hub_name, tokenizer_named
+from trainpace.data import vocabulary_size
+from trainpace.data.base import DataError
+from trainpace.data.tokenizer import ByteTokenizer, is_hub_name, tokenizer_named
 
 ENCODABLE = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -57,7 +57,7 @@ def test_vocabulary_of_the_default() -> None:
 def test_vocabulary_of_the_default_needs_nothing_heavy() -> None:
     """The judging side asks for it while it collects."""
     heavy = {"torch", "transformers", "datasets", "pyarrow", "tokenizers"}
-    code = f"import sys, perf.data; perf.data.vocabulary_size('bytes'); print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, trainpace.data; trainpace.data.vocabulary_size('bytes'); print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert result.stdout == "[]\n"

@@ -6,9 +6,9 @@ import pytest
 from factories import make_workload
 from repository import TOY
 
-from perf.launch.distributed import Distributed
-from perf.launch.hosts import Side
-from perf.measure.device import present
+from trainpace.launch.distributed import Distributed
+from trainpace.launch.host_client import Side
+from trainpace.probe.device import present
 
 
 @pytest.fixture

@@ -14,21 +14,21 @@ from pathlib import Path
 
 from factories import make_results, make_run, make_runs
 
-from perf.cost.record import Cost
-from perf.data.alpaca import source
-from perf.data.base import DataError, silent
-from perf.data.tokenizer import tokenizer_named
-from perf.files import FileError
-from perf.gate.priority import load_priorities
-from perf.judge.baseline import load_file
-from perf.judge.cost import load_costs, refresh_costs
-from perf.judge.excused import load_quarantine
-from perf.judge.refresh import refresh
-from perf.launch.lines import Lines
-from perf.measure.points import INDEX, read_points
-from perf.measure.run import RunFailed, read_runs, write_run
-from perf.report.results import read_results, write_results
-from perf.trainers.described import Reading, load, read_claims
+from trainpace.runs.cost import Cost
+from trainpace.data.alpaca import source
+from trainpace.data.base import DataError, silent
+from trainpace.data.tokenizer import tokenizer_named
+from trainpace.store.files import FileError
+from trainpace.app.priority import load_priorities
+from trainpace.judge.baseline import load_file
+from trainpace.judge.cost import load_costs, refresh_costs
+from trainpace.judge.waivers import load_quarantine
+from trainpace.judge.refresh import refresh
+from trainpace.launch.rank_log import Lines
+from trainpace.store.history_index import INDEX, read_points
+from trainpace.runs.run import RunFailed, read_runs, write_run
+from trainpace.report.record import read_results, write_results
+from trainpace.trainers.external import Reading, load, read_claims
 
 SEQUENCE = 128
 

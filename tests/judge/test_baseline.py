@@ -8,11 +8,11 @@ from factories import make_full_workload, make_runs, make_workload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perf.cases import PUBLISHED
-from perf.files import FileError
-from perf.judge import baseline as stored
-from perf.judge.compare import Spread
-from perf.judge.refresh import refresh
+from trainpace.cases import PUBLISHED
+from trainpace.store.files import FileError
+from trainpace.judge import baseline as stored
+from trainpace.stats.tolerance import Spread
+from trainpace.judge.refresh import refresh
 
 KEY = make_workload().key
 ROW = "llama2_7b-8k-sp1/full/published"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from perf.cases import PUBLISHED
-from perf.cases.scales import full_workload
-from perf.cost.record import Cost
-from perf.files import FileError
-from perf.judge.baseline import published_folder
-from perf.judge.cost import FILE, judge_cost, load_costs, refresh_costs
-from perf.judge.verdict import Verdict
+from trainpace.cases import PUBLISHED
+from trainpace.cases.scaling import full_workload
+from trainpace.runs.cost import Cost
+from trainpace.store.files import FileError
+from trainpace.judge.baseline import published_folder
+from trainpace.judge.cost import FILE, judge_cost, load_costs, refresh_costs
+from trainpace.judge.verdict import Verdict
 
 COUNTERS = {
     "step.flops.matmul": 900,

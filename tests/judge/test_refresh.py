@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from factories import CPU, DATA, make_run, make_runs, make_workload
 
-from perf.files import FileError, write_whole
-from perf.judge import baseline as stored
-from perf.judge.refresh import refresh
-from perf.measure.run import Health
+from trainpace.store.files import FileError, write_whole
+from trainpace.judge import baseline as stored
+from trainpace.judge.refresh import refresh
+from trainpace.runs.run import Health
 
 KEY = make_workload().key
 OTHER = make_workload("llama2_70b-8k-sp1")
@@ -178,7 +178,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from factories import make_run, make_workload
-from perf.judge.refresh import refresh
+from trainpace.judge.refresh import refresh
 
 folder, name, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 for number in range(first, last):

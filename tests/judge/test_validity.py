@@ -3,8 +3,8 @@
 import pytest
 from factories import DATA, LOSSES, make_full_workload, make_run
 
-from perf.judge.validity import faults, first_losses
-from perf.measure.run import Health
+from trainpace.judge.validity import faults, first_losses
+from trainpace.runs.run import Health
 
 OTHER_DATA = DATA.model_copy(update={"seed": 1})
 

@@ -8,9 +8,9 @@ from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.judge import baseline as stored
-from perf.judge.compare import Spread, geometric_mean
-from perf.judge.verdict import (
+from trainpace.judge import baseline as stored
+from trainpace.stats.tolerance import Spread, geometric_mean
+from trainpace.judge.verdict import (
     Verdict,
     command,
     exit_status,
@@ -19,8 +19,8 @@ from perf.judge.verdict import (
     outcome,
     runs_to_measure,
 )
-from perf.measure import flops
-from perf.measure.run import Health, RunFailed, RunNode
+from trainpace.runs import flops
+from trainpace.runs.run import Health, RunFailed, RunNode
 
 QUIET = Spread(0.01, 40)
 """1 % between runs, as a GPU or a still CPU shows."""

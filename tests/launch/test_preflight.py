@@ -4,9 +4,9 @@ import pytest
 from factories import CPU, make_run
 from test_nodes import GPU, node
 
-from perf.launch.preflight import preflight, slow_nodes, words, workload
-from perf.measure.device import Machine
-from perf.measure.run import Preflight, RunNode
+from trainpace.launch.preflight import preflight, slow_nodes, words, workload
+from trainpace.probe.device import Machine
+from trainpace.runs.run import Preflight, RunNode
 
 NAMES = ("n1", "n2", "n3", "n4")
 FOUND = Preflight(

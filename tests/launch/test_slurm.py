@@ -13,7 +13,7 @@ from repository import finish, wait_for
 WIDE = """
 import pytest
 from test_ours import OURS
-from perf.cases import Case
+from trainpace.cases import Case
 
 @pytest.mark.parametrize("case", [Case(model=OURS, length="128k", sp=4, gpus=32)], ids=str)
 def test_wide(case, judge_speed):

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from repository import TOY, Done, wait_for
 
-from perf.launch.torchrun import place
+from trainpace.launch.torchrun import place
 
 PATIENCE = 150.0
 

@@ -9,19 +9,19 @@ from statistics import median
 import factories
 import pytest
 
-import perf
-from perf.judge.verdict import judge, judge_failure
-from perf.measure import throughput
-from perf.measure.device import Machine
-from perf.measure.run import RunFailed
-from perf.report.benchmark import Clock, extra_info, machine_info, properties, step_seconds
+import trainpace
+from trainpace.judge.verdict import judge, judge_failure
+from trainpace.runs import metrics
+from trainpace.probe.device import Machine
+from trainpace.runs.run import RunFailed
+from trainpace.report.benchmark import Clock, extra_info, machine_info, properties, step_seconds
 
 SESSION = """
 import pytest
 import factories
-from perf.judge.verdict import judge, judge_failure
-from perf.measure.run import RunFailed
-from perf.report.benchmark import Clock, export
+from trainpace.judge.verdict import judge, judge_failure
+from trainpace.runs.run import RunFailed
+from trainpace.report.benchmark import Clock, export
 
 TGS = {tgs}
 
@@ -37,8 +37,8 @@ def test_killed(request, benchmark):
 
 CONFTEST = """
 import pytest
-from perf.measure.device import present
-from perf.report import benchmark
+from trainpace.probe.device import present
+from trainpace.report import benchmark
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
@@ -63,7 +63,7 @@ def session(tmp_path):
     def run(*arguments: str, tgs: tuple[float, ...] = (1000.0, 500.0)) -> subprocess.CompletedProcess[str]:
         (tmp_path / "test_ours.py").write_text(f"import sys\nsys.path[:0] = {path}\n" + SESSION.format(tgs=tgs))
         # Not the plugin itself: it brings the same hooks, and these tests are of the functions behind them.
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:perf.plugin", "-p", "no:cacheprovider", *arguments]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:trainpace.plugin", "-p", "no:cacheprovider", *arguments]
         return subprocess.run(
             command, cwd=tmp_path, env={"PYTHONPATH": ":".join(path)}, capture_output=True, text=True, check=False
         )
@@ -94,7 +94,7 @@ def test_extra_info_carries_runs_and_judgement(session, tmp_path):
     runs = factories.make_runs(1000.0, 1010.0, noise=0.05)
 
     assert info["judgement"]["verdict"] == "no baseline"
-    assert [throughput.tgs(run) for run in runs] == pytest.approx([run["tgs"] for run in info["runs"]])
+    assert [metrics.tgs(run) for run in runs] == pytest.approx([run["tgs"] for run in info["runs"]])
     assert [run["id"] for run in info["runs"]] == ["run0", "run1"]
 
 
@@ -159,7 +159,7 @@ def test_steps_are_the_slowest_ranks():
     """The median of the exported steps is what the run's TGS is made of."""
     run = factories.make_run("llama2_7b-128k-sp8", tgs=100.0, noise=0.1)
 
-    assert throughput.tgs(run) == pytest.approx(run.workload.rank_tokens / median(step_seconds(run)))
+    assert metrics.tgs(run) == pytest.approx(run.workload.rank_tokens / median(step_seconds(run)))
 
 
 def test_extra_info_without_runs():

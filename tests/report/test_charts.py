@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from perf.report.charts import HATCHES, Bar, draw, group, style, words
+from trainpace.report.charts import HATCHES, Bar, draw, group, style, words
 
 SVG = "{http://www.w3.org/2000/svg}"
 SYSTEMS = ("native", "LLaMA-Factory", "TRL")

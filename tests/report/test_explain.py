@@ -2,10 +2,10 @@
 
 from factories import make_run
 
-from perf.cases import PUBLISHED
-from perf.cases.scales import full_workload
-from perf.cost.record import Cost
-from perf.report.explain import beside, count_differences, explain
+from trainpace.cases import PUBLISHED
+from trainpace.cases.scaling import full_workload
+from trainpace.runs.cost import Cost
+from trainpace.report.explain import beside, count_differences, explain
 
 BASE = {
     "parts": {"forward": 0.010, "backward": 0.020},

@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from factories import make_case_result, make_cost_result, make_results, make_run, make_runs, make_slower
 
-from perf.judge.refresh import refresh
-from perf.measure.run import write_run
-from perf.report.github import Log, annotations
-from perf.report.results import write_results
+from trainpace.judge.refresh import refresh
+from trainpace.runs.run import write_run
+from trainpace.report.github import Log, annotations
+from trainpace.report.record import write_results
 
 BOT = "github-actions[bot]"
 MARKER = "<!-- trainpace: gate -->\n"
@@ -79,7 +79,7 @@ def github():
 
 @pytest.fixture
 def comment(github, checkout, tmp_path):
-    """Runs `python -m perf comment` on the folder `report`, in the environment of a workflow."""
+    """Runs `python -m trainpace comment` on the folder `report`, in the environment of a workflow."""
 
     def run(*arguments, **environment):
         command = [sys.executable, "-m", "perf", "comment", tmp_path / "report", "--pull-request", "7", *arguments]

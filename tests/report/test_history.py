@@ -9,8 +9,8 @@ import pytest
 from browser import CHROMIUM, Elements, requested, run
 from factories import make_run, make_workload
 
-from perf.measure.run import Health, write_run
-from perf.report.history import PAGE
+from trainpace.runs.run import Health, write_run
+from trainpace.report.history import PAGE
 
 STABLE = [1000.0] * 20
 CREEP = [1000 * 0.99**number for number in range(1, 11)]

@@ -5,7 +5,7 @@ import re
 import pytest
 from browser import CHROMIUM, Elements, requested, run
 
-from perf.report import html
+from trainpace.report import html
 
 HOSTILE = '</script><script>document.documentElement.dataset.hacked = 1</script><img src=x onerror="x()">&\'"'
 DATA = {

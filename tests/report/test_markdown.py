@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from perf.report.markdown import fenced, headline, plain, render, sentence, write
-from perf.report.results import Versus
+from trainpace.report.markdown import fenced, headline, plain, render, sentence, write
+from trainpace.report.record import Versus
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",

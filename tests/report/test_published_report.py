@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Elements, requested, run
 
-from perf.__main__ import main
-from perf.cases import PUBLISHED
-from perf.files import FileError
-from perf.report import published
+from trainpace.__main__ import main
+from trainpace.cases import PUBLISHED
+from trainpace.store.files import FileError
+from trainpace.report import published
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 CHARTS = {"published-llama2_7b", "published-yi_34b_200k", "published-llama2_70b"}
@@ -107,7 +107,7 @@ def test_broken_baselines_are_named(tmp_path, monkeypatch, capsys):
 
 
 def test_committed_charts_are_those_of_the_table(rows):
-    """docs/ shows what the command draws: `python -m perf published --report DIR` draws them anew."""
+    """docs/ shows what the command draws: `python -m trainpace published --report DIR` draws them anew."""
     pytest.importorskip("matplotlib")
     drawn = published.draw(rows)
 

@@ -10,13 +10,13 @@ import factories
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from perf.judge.baseline import Published
-from perf.judge.refresh import Change, refresh
-from perf.judge.verdict import Judgement, judge, judge_failure, unjudged
-from perf.measure import flops
-from perf.measure.run import RunFailed
-from perf.report import terminal
-from perf.report.terminal import Bar, Lines, Progress, last_line, print_report, refresh_lines, render
+from trainpace.judge.baseline import Published
+from trainpace.judge.refresh import Change, refresh
+from trainpace.judge.verdict import Judgement, judge, judge_failure, unjudged
+from trainpace.runs import flops
+from trainpace.runs.run import RunFailed
+from trainpace.report import terminal
+from trainpace.report.terminal import Bar, Lines, Progress, last_line, print_report, refresh_lines, render
 
 STORED = (1000.0, 1010.0, 990.0, 1005.0, 995.0)
 QUIET = "llama2_7b-8k-sp1"
@@ -342,7 +342,7 @@ BAR = """
 import sys
 from _pytest.config import get_config
 from _pytest.terminal import TerminalReporter
-from perf.report import terminal
+from trainpace.report import terminal
 terminal.BAR_SECONDS = 0.0
 reporter = TerminalReporter(get_config([]), sys.stdout)
 progress = terminal.Progress.on(reporter)

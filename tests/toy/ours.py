@@ -2,8 +2,8 @@
 
 import pytest
 
-from perf.cases import Case, Model, Shape
-from perf.plugin import JudgeSpeed
+from trainpace.cases import Case, Model, Shape
+from trainpace.plugin import JudgeSpeed
 
 OURS = Model(
     name="ours",

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from perf.trainers.native import Native
+from trainpace.trainers.native import Native
 
 
 class Parity(Native):

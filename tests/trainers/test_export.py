@@ -7,11 +7,11 @@ from datasets import load_from_disk
 from factories import make_workload
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from perf.data import packed
-from perf.launch.distributed import Data
-from perf.trainers.export import exported
-from perf.trainers.native.loss import IGNORED
-from perf.trainers.native.model import initial, transformers_config
+from trainpace.data import packed
+from trainpace.launch.distributed import Data
+from trainpace.trainers.export import exported
+from trainpace.trainers.native.loss import IGNORED
+from trainpace.trainers.native.model import initial, transformers_config
 
 WORKLOAD = make_workload("llama2_7b-8k-sp1").model_copy(update={"warmup": 1, "steps": 3})
 

@@ -5,12 +5,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaForCausalLM
 
-from perf.cases import YI_34B_200K
-from perf.trainers.native import attention as attention_room
-from perf.trainers.native import loss as loss_room
-from perf.trainers.native.attention import Ulysses, attention
-from perf.trainers.native.loss import IGNORED, linear_cross_entropy
-from perf.trainers.native.model import CausalLm, initial, transformers_config
+from trainpace.cases import YI_34B_200K
+from trainpace.trainers.native import attention as attention_room
+from trainpace.trainers.native import loss as loss_room
+from trainpace.trainers.native.attention import Ulysses, attention
+from trainpace.trainers.native.loss import IGNORED, linear_cross_entropy
+from trainpace.trainers.native.model import CausalLm, initial, transformers_config
 
 SHAPE = YI_34B_200K.mini
 

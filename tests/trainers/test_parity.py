@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from perf.cases import LLAMA2_7B, YI_34B_200K, Workload
-from perf.launch.distributed import Distributed
-from perf.launch.hosts import Side
-from perf.measure.device import present
+from trainpace.cases import LLAMA2_7B, YI_34B_200K, Workload
+from trainpace.launch.distributed import Distributed
+from trainpace.launch.host_client import Side
+from trainpace.probe.device import present
 
 TOLERANCE = 1e-6
 HERE = Path(__file__).parent

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import perf
-from perf.trainers.protocol import Context, Trainer
+import trainpace
+from trainpace.trainers.protocol import Context, Trainer
 
 ASK = """
 import importlib, json, sys

@@ -7,14 +7,14 @@ import sys
 import pytest
 from factories import make_workload
 
-from perf.launch.programs import Programs
-from perf.trainers import recipe
-from perf.trainers.described import load
+from trainpace.launch.external import Programs
+from trainpace.trainers import recipe
+from trainpace.trainers.external import load
 
 
 def test_it_needs_no_torch():
     """The judging process writes it into other systems' configurations."""
-    code = "import sys, perf.trainers.recipe; print('torch' in sys.modules)"
+    code = "import sys, trainpace.trainers.recipe; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perf.cases import Case, Model, Shape
+from trainpace.cases import Case, Model, Shape
 
 SHAPE = Shape(hidden=64, layers=1, intermediate=64, heads=8, kv_heads=8, vocabulary=1024)
 BIGRAM = Model(name="bigram", title="Bigram", shape=SHAPE, mini=SHAPE)

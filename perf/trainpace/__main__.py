@@ -1,0 +1,101 @@
+"""`python -m trainpace ...`: what is no test run. Thin: each command calls one function of a room."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m trainpace", description="What is no test run.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    comment = commands.add_parser("comment", help="show a report (--perf-report) in a comment of a pull request")
+    comment.add_argument("folder", type=Path, help="the report's")
+    comment.add_argument("--pull-request", type=int, required=True, metavar="NUMBER")
+    comment.add_argument("--name", default="gate", help="of the comment: one each for several gates (default: gate)")
+    comment.add_argument(
+        "--author",
+        default="github-actions[bot]",
+        metavar="LOGIN",
+        help="whom GITHUB_TOKEN belongs to (default: github-actions[bot])",
+    )
+    comment.set_defaults(run=_comment)
+    history = commands.add_parser("history", help="the trend of recorded runs (--perf-runs), and what moved it")
+    history.add_argument("folder", type=Path, help="the runs'")
+    history.add_argument("--check", action="store_true", help="exit with 1 where a case is below its best level")
+    history.add_argument("--report", type=Path, metavar="DIR", help="write history.html into DIR")
+    history.add_argument(
+        "--since",
+        action="append",
+        default=[],
+        metavar="[CASE=]WHEN",
+        help="a date or a revision that the history begins with: what was lost before it is accepted",
+    )
+    history.set_defaults(run=_history)
+    predict = commands.add_parser("predict", help="floor and predicted speed of every published case on a device")
+    predict.add_argument("device", help="h100-sxm5-80gb, say; another name lists those that are known")
+    predict.add_argument("--network", type=float, metavar="GB/S", help="between nodes, what a GPU gets, one direction")
+    predict.set_defaults(run=_predict)
+    published = commands.add_parser("published", help="the published table: its formula checked, its charts drawn")
+    published.add_argument("--report", type=Path, metavar="DIR", help="write table, charts and page into DIR")
+    published.set_defaults(run=_published)
+    commands.add_parser("schema", help="print the JSON schema of results.json").set_defaults(run=_schema)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
+
+
+def _comment(options: argparse.Namespace) -> int:
+    from trainpace.report.github import GitHubError, comment_on
+
+    try:
+        print(comment_on(options.pull_request, options.folder, name=options.name, author=options.author))
+    except GitHubError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _history(options: argparse.Namespace) -> int:
+    from trainpace.report.history import history
+
+    return history(options.folder, check=options.check, report=options.report, since=options.since)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from trainpace.report.predict import render
+
+    network = None if options.network is None else 1e9 * options.network
+    try:
+        print(render(options.device, network=network, width=shutil.get_terminal_size((160, 24)).columns), end="")
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _published(options: argparse.Namespace) -> int:
+    from trainpace.store.files import FileError
+    from trainpace.report.published import render, rows, write
+
+    try:
+        found = rows()
+        if options.report:
+            write(found, options.report)
+    except (FileError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 4
+    print(render(found, width=shutil.get_terminal_size((160, 24)).columns), end="")
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from trainpace.report.record import schema_text
+
+    print(schema_text(), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

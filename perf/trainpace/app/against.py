@@ -1,0 +1,64 @@
+"""`--perf-against REV`: the convenient form, typed in a working tree, of `--perf-head` run from the base checkout.
+
+It trusts the working tree, whose conftest.py has run by then. A gate that must not trust it runs `pytest perf
+--perf-head PATH` from a checkout of the base, as the workflows do.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainpace.app.revisions import RevisionError, checked_out, merge_base
+from trainpace.app.options import INVOCATION, shared_folder
+
+
+def run_from_base(config: pytest.Config) -> int:
+    """Run the same command from a checkout of the merge base, with this working tree as its head; its exit status.
+
+    Raises:
+        pytest.UsageError: where the revision cannot be had.
+    """
+    root, here = config.rootpath, Path(config.invocation_params.dir)
+    revision = config.getoption("perf_against")
+    try:
+        base = merge_base(root, revision)
+        within = shared_folder(config)
+        if within is not None:
+            within.mkdir(parents=True, exist_ok=True)
+        with checked_out(root, base, within=within) as checkout:
+            return _run(config, root, here, checkout)
+    except RevisionError as error:
+        raise pytest.UsageError(f"--perf-against {revision}: {error}") from None
+
+
+def _run(config: pytest.Config, root: Path, here: Path, checkout: Path) -> int:
+    inside = checkout / here.relative_to(root) if here.is_relative_to(root) else checkout
+    if not inside.is_dir():
+        raise pytest.UsageError(f"--perf-against: the base has no folder {inside.relative_to(checkout)}")
+    arguments = _without(config.invocation_params.args, "--perf-against")
+    # Files that pytest itself and its plugins write belong where the command was typed.
+    for option, value in (("--junitxml", config.getoption("xmlpath", None)),):
+        if value:
+            arguments += [option, str(here / value)]
+    if exported := config.getoption("benchmark_json", None):
+        arguments += ["--benchmark-json", str(here / exported.name)]
+    paths = [str(checkout), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), INVOCATION: str(here)}
+    command = [sys.executable, "-P", "-m", "pytest", *arguments, f"--perf-head={root}"]
+    return subprocess.run(command, cwd=inside, env=environment, check=False).returncode
+
+
+def _without(arguments: tuple[str, ...], option: str) -> list[str]:
+    """The arguments without `option VALUE` and `option=VALUE`."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == option:
+            skip = True
+        elif not argument.startswith(f"{option}="):
+            kept.append(argument)
+    return kept

@@ -1,0 +1,130 @@
+"""The two sides of a comparison: which interpreter and which checkout each is measured with."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainpace.app.revisions import RevisionError, changed_files, checked_out
+from trainpace.launch.host_client import Side
+from trainpace.probe.device import revision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Base and head, and what must be said of them before anything else."""
+
+    base: Side
+    head: Side
+    base_name: str
+    """`1a2b3c4`, or the interpreter where that is what differs."""
+    head_name: str
+    changed: tuple[str, ...] = ()
+    """Files that head changes, as far as git knows."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be said first."""
+        edited = [file for file in self.changed if file.startswith("baselines/")]
+        return (f"head changes baselines, which are not used here: {', '.join(edited)}",) if edited else ()
+
+
+def prepare(
+    stack: ExitStack,
+    root: Path,
+    *,
+    head: str | None,
+    python: str | None,
+    build: str | None,
+    folder: Path,
+    within: Path | None = None,
+) -> Sides:
+    """Make both sides ready; what was made for them is gone when `stack` closes.
+
+    Args:
+        stack: takes over what has to be cleaned up.
+        root: the base checkout, which this suite runs from.
+        head: a folder (relative to `folder`), or a revision of `root`'s repository; None: the same checkout.
+        python: the head's interpreter; None: this one.
+        build: a command that builds a side, run in a copy of each with an environment of its own; None: none.
+        folder: what relative paths are relative to.
+        within: a folder that all nodes see, for what is made; None: this machine's temporary files.
+
+    Raises:
+        ValueError: naming what cannot be had.
+    """
+    head_checkout = root
+    if head is not None:
+        path = (folder / head).resolve()
+        if path.is_dir():
+            head_checkout = path
+        else:
+            try:
+                head_checkout = stack.enter_context(checked_out(root, head, within=within))
+            except RevisionError as error:
+                raise ValueError(f"--perf-head {head}: neither a folder nor a revision: {error}") from None
+    interpreter = sys.executable
+    if python is not None:
+        interpreter = str(folder / python)
+        if shutil.which(interpreter) is None:
+            raise ValueError(f"--perf-against-python: no interpreter {interpreter}")
+    base_side, head_side = Side(checkout=root), Side(checkout=head_checkout, python=interpreter)
+    if build is not None:
+        base_side, head_side = (_built(stack, side, build, within) for side in (base_side, head_side))
+    same = head_checkout == root
+    return Sides(
+        base=base_side,
+        head=head_side,
+        base_name="this python" if same else _name(root),
+        head_name=interpreter if same else _name(head_checkout),
+        changed=_changed(root, head_checkout),
+    )
+
+
+def _changed(root: Path, head: Path) -> tuple[str, ...]:
+    base = revision(root)
+    if head == root or base is None:
+        return ()
+    return tuple(changed_files(head, base.removesuffix("+dirty")))
+
+
+def _name(checkout: Path) -> str:
+    found = revision(checkout)
+    return checkout.name if found is None else found[:7] + ("+dirty" if found.endswith("+dirty") else "")
+
+
+def _built(stack: ExitStack, side: Side, build: str, within: Path | None) -> Side:
+    """A copy of the side's checkout, built by `build` in an environment of its own on top of the side's.
+
+    A second editable install into one environment would make both sides import the same code.
+    """
+    assert side.checkout is not None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainpace-build-", dir=within)))
+    copy, environment = folder / side.checkout.name, folder / "environment"
+    shutil.copytree(side.checkout, copy, symlinks=True, ignore=shutil.ignore_patterns(".git", ".venv", ".tox"))
+    venv.create(environment, with_pip=False, symlinks=True)
+    python = environment / "bin" / "python"
+    below = _output([side.python, "-c", "import site; print(*site.getsitepackages(), sep='\\n')"], folder).splitlines()
+    own = _output([str(python), "-c", "import site; print(site.getsitepackages()[0])"], folder).strip()
+    # The packages of the environment below, without its own editable installs: a path in a .pth file is not searched
+    # for further .pth files.
+    Path(own, "below.pth").write_text("".join(f"{path}\n" for path in below))
+    searched = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
+        "VIRTUAL_ENV": str(environment),
+    }
+    done = subprocess.run(shlex.split(build), cwd=copy, env=searched, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"--perf-build failed in a copy of {side.checkout}:\n{(done.stdout + done.stderr)[-2000:]}")
+    return Side(checkout=copy, python=str(python))
+
+
+def _output(command: list[str], folder: Path) -> str:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout

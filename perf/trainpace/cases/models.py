@@ -1,0 +1,41 @@
+"""The shapes of the models in the published table.
+
+Source of each: the config.json that the model's authors published (also tabulated in docs/cases.md).
+"""
+
+from dataclasses import dataclass
+
+from trainpace.cases.workload import Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One model: its name in ids, its name for people, its shape at full and at mini scale."""
+
+    name: str
+    title: str
+    shape: Shape
+    mini: Shape
+    """The same model with everything small: for a CPU, where only the code path is the same."""
+
+
+LLAMA2_7B = Model(
+    name="llama2_7b",
+    title="Llama2-7B",
+    shape=Shape(hidden=4096, layers=32, intermediate=11008, heads=32, kv_heads=32, vocabulary=32000),
+    mini=Shape(hidden=64, layers=2, intermediate=172, heads=8, kv_heads=8, vocabulary=512),
+)
+
+YI_34B_200K = Model(
+    name="yi_34b_200k",
+    title="Yi-34B-200K",
+    shape=Shape(hidden=7168, layers=60, intermediate=20480, heads=56, kv_heads=8, vocabulary=64000),
+    mini=Shape(hidden=96, layers=2, intermediate=272, heads=12, kv_heads=2, vocabulary=512),
+)
+
+LLAMA2_70B = Model(
+    name="llama2_70b",
+    title="Llama2-70B",
+    shape=Shape(hidden=8192, layers=80, intermediate=28672, heads=64, kv_heads=8, vocabulary=32000),
+    mini=Shape(hidden=128, layers=2, intermediate=448, heads=16, kv_heads=2, vocabulary=512),
+)

@@ -1,0 +1,326 @@
+"""How a case is cut to the machine at hand: case + machine -> workload, with the reason beside it.
+
+`full` is the row as published; `proxy` keeps width, dtype and sequence and cuts ranks, then layers; `mini` has
+everything small, for a CPU. `auto` takes the largest of them that the machine can run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from trainpace.cases.published import Case
+from trainpace.cases.workload import Attention, Dtype, Scale, Shape, Workload
+from trainpace.probe.device import Machine
+from trainpace.runs.run import Device
+
+MINI_SEQUENCE_CUT = 64
+"""A mini sequence is the case's over this: 8k -> 128 tokens, 1M -> 16k."""
+MINI_SP = (4, 2, 1)
+"""Sequence-parallel sizes of the mini scale, largest first."""
+
+NODE_GPUS = 8
+"""GPUs of a usual node, where one must be asked for before it can be looked at."""
+LEAST_MINI_RANK_TOKENS = 16
+"""A user's short case is not cut below this."""
+
+GIB = 1 << 30
+MEMORY_SHARE = 0.9
+"""Of a GPU's memory that an estimate may fill; the rest is CUDA's context, NCCL's buffers and fragments."""
+LEAST_LAYERS = 2
+"""A proxy with one layer would have nothing to prefetch while it computes."""
+LOSS_CHUNK = 4096
+"""Tokens whose logits exist at one time: the loss is computed in chunks of about this size."""
+LEAST_RANK_TOKENS = 1024
+"""A proxy whose ranks hold fewer tokens than this would no longer fill a GPU."""
+
+# (tokens of a sequence up to, warm-up, measured steps). On a CPU 3 warm-up steps are enough for short steps, and the
+# spread between runs falls with more steps far more cheaply than with more runs; long steps are steady by themselves.
+MINI_STEPS = ((512, 3, 40), (1024, 3, 20), (2048, 2, 16), (4096, 2, 8), (None, 2, 4))
+# A step of 1M tokens takes minutes. Fewer measured steps than the accumulation do no harm: the step loop forces an
+# optimizer step after the last one.
+GPU_STEPS = ((8 << 10, 5, 20), (32 << 10, 3, 12), (128 << 10, 2, 6), (256 << 10, 2, 4), (None, 1, 3))
+Memory = Callable[[Workload], int]
+"""Peak memory of one rank of a workload, bytes."""
+
+StepTable = tuple[tuple[int | None, int, int], ...]
+
+# DeepSpeed's documented defaults of ZeRO-3 for what decides its communication, in elements. They are spelt out so
+# that a version with other defaults cannot change what a stored baseline means.
+DEEPSPEED_THRESHOLDS = {
+    "reduce_bucket_size": 500_000_000,
+    "stage3_max_live_parameters": 1_000_000_000,
+    "stage3_max_reuse_distance": 1_000_000_000,
+    "stage3_param_persistence_threshold": 100_000,
+    "stage3_prefetch_bucket_size": 50_000_000,
+}
+# At full width this threshold keeps norms whole on every rank and shards the matrices. A mini matrix is smaller than
+# the default, and ZeRO-3 would shard nothing at all.
+MINI_PERSISTENCE_THRESHOLD = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A workload, why it has this scale, and what a user must know about the cut."""
+
+    workload: Workload
+    reason: str
+    """`8 GPUs of 80 GiB: full`."""
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(
+    case: Case,
+    machine: Machine,
+    *,
+    scale: Literal["auto"] | Scale = "auto",
+    dtype: Dtype = "bf16",
+    attention: Attention = "causal",
+    trainer: str = "native",
+    engine: str = "deepspeed",
+    warmup: int | None = None,
+    steps: int | None = None,
+    vocabulary: int | None = None,
+    stored_cut: Workload | None = None,
+    memory: Memory | None = None,
+) -> Resolved:
+    """Cut `case` to `machine`.
+
+    `warmup` and `steps` replace the fixed table's. `vocabulary` is the tokenizer's number of ids: more than the
+    workload's raise it. `stored_cut` is the workload of this device's stored proxy baseline, whose cut is reused.
+    `memory` gives the peak memory of one rank, bytes (default: memory_bytes).
+
+    Raises:
+        ValueError: a scale was asked for that this machine cannot run; the message names what is missing.
+    """
+
+    def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int) -> Workload:
+        table_warmup, table_steps = default_steps(scale, sequence, sp)
+        nodes = num_nodes(ranks, scale, machine)
+        return Workload(
+            case=case.id,
+            model=case.model.name,
+            scale=scale,
+            nodes=nodes,
+            network=machine.network if nodes > 1 else "",
+            shape=shape.model_copy(update={"vocabulary": max(shape.vocabulary, vocabulary or 0)}),
+            sequence=sequence,
+            ranks=ranks,
+            sp=sp,
+            dtype=dtype,
+            attention=attention,
+            accumulation=sp,
+            warmup=table_warmup if warmup is None else warmup,
+            steps=table_steps if steps is None else steps,
+            trainer=trainer,
+            engine=engine,
+            thresholds=_thresholds(scale, trainer, engine),
+        )
+
+    def resolved(workload: Workload, reason: str, *warnings: str) -> Resolved:
+        published = (case.model.mini if workload.scale == "mini" else case.model.shape).vocabulary
+        if workload.shape.vocabulary > published:
+            raised = f"vocabulary {published} -> {workload.shape.vocabulary}: the tokenizer has more ids than the model"
+            warnings = (*warnings, raised)
+        return Resolved(workload=workload, reason=reason, warnings=warnings)
+
+    def mini(reason: str) -> Resolved:
+        sp = mini_sp(case)
+        rank_tokens = max(case.sequence // MINI_SEQUENCE_CUT // sp, LEAST_MINI_RANK_TOKENS)
+        small = at("mini", case.model.mini, sequence=rank_tokens * sp, sp=sp, ranks=mini_ranks(case))
+        return resolved(small, f"{reason}: mini")
+
+    gpus = machine.gpus
+    if scale == "mini":
+        return mini("asked for")
+    if gpus is None and scale == "auto":
+        return mini("no CUDA GPU")
+    if gpus is None:
+        raise ValueError(f"{case.id}: scale {scale} needs CUDA GPUs, none is present; mini and auto need none")
+
+    full = at("full", case.model.shape, sequence=case.sequence, sp=case.sp, ranks=case.gpus)
+    memory = memory or memory_bytes
+    lacks = _lacks(full, gpus, memory)
+    if scale != "proxy" and not lacks:
+        return resolved(full, f"{gpus.count} GPUs of {gpus.memory_bytes / GIB:.0f} GiB: full")
+    if scale == "full":
+        raise ValueError(f"{case.id}: scale full {lacks}; proxy and auto cut the case to this machine")
+
+    warnings = []
+    refusal = _cannot_reuse(stored_cut, full, gpus) if stored_cut else None
+    if refusal:
+        warnings.append(f"the cut stored with the proxy baseline is not reused: {refusal}")
+    cut = stored_cut if stored_cut and not refusal else _proxy_cut(full, gpus, memory)
+    if cut is None and scale == "auto":
+        return mini(f"even {LEAST_LAYERS} layers of a short sequence do not fit {gpus.memory_bytes / GIB:.0f} GiB")
+    if cut is None:
+        raise ValueError(
+            f"{case.id}: scale proxy: even {LEAST_LAYERS} layers of a short sequence do not fit "
+            f"{gpus.count} GPUs of {gpus.memory_bytes / GIB:.0f} GiB; use larger GPUs, or scale mini"
+        )
+    shape = case.model.shape.model_copy(update={"layers": cut.shape.layers})
+    proxy = at("proxy", shape, sequence=cut.sequence, sp=cut.sp, ranks=cut.ranks)
+    if proxy.sequence < full.sequence:
+        warnings.append(
+            f"SEQUENCE CUT {full.sequence} -> {proxy.sequence} tokens: says little of the case's own length"
+        )
+    return resolved(proxy, f"{f'full {lacks}' if lacks else 'asked for'}: proxy{_changes(full, proxy)}", *warnings)
+
+
+def mini_sp(case: Case) -> int:
+    """Ranks that share a sequence at the mini scale."""
+    return next(size for size in MINI_SP if size <= case.sp and case.model.mini.heads % size == 0)
+
+
+def mini_ranks(case: Case) -> int:
+    """Ranks of a case at the mini scale."""
+    return min(2 if mini_sp(case) <= 2 else 4, case.gpus)
+
+
+def num_nodes(ranks: int, scale: Scale, machine: Machine) -> int:
+    """Nodes of `machine` that `ranks` are spread over, equally: as few as have the GPUs, on CPUs as many as there are.
+
+    Raises:
+        ValueError: where they cannot be spread equally.
+    """
+    sizes = [nodes for nodes in range(1, machine.nodes + 1) if ranks % nodes == 0]
+    if scale == "mini" or machine.gpus is None:
+        return sizes[-1]
+    enough = [nodes for nodes in sizes if ranks // nodes <= machine.node_gpus]
+    # More ranks than GPUs are refused where it is asked what fits.
+    if not enough and ranks <= machine.gpus.count:
+        raise ValueError(
+            f"{ranks} ranks cannot be spread equally over {machine.nodes} nodes of {machine.node_gpus} GPUs"
+        )
+    return enough[0] if enough else sizes[-1]
+
+
+def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:
+    """One step of `case` as published, for counting it: what `full` resolves to, whatever the machine at hand has.
+
+    The native trainer under DeepSpeed, plain causal attention. The numbers of steps decide nothing that is counted:
+    they are 1, so that the steps' table can change without making counts another workload's.
+    """
+    return Workload(
+        case=case.id,
+        model=case.model.name,
+        scale="full",
+        shape=case.model.shape,
+        sequence=case.sequence,
+        ranks=case.gpus,
+        sp=case.sp,
+        dtype=dtype,
+        accumulation=case.sp,
+        warmup=1,
+        steps=1,
+        thresholds=DEEPSPEED_THRESHOLDS,
+    )
+
+
+def layer_parameters(shape: Shape) -> int:
+    """Parameters of one decoder layer: query, key, value, output; a gated MLP; two norms."""
+    attention = 2 * shape.hidden * (shape.hidden + shape.kv_heads * shape.head_size)
+    return attention + 3 * shape.hidden * shape.intermediate + 2 * shape.hidden
+
+
+def parameters(shape: Shape) -> int:
+    """Parameters of the model: its layers, embedding and head, the last norm."""
+    return shape.layers * layer_parameters(shape) + 2 * shape.vocabulary * shape.hidden + shape.hidden
+
+
+def memory_bytes(workload: Workload) -> int:
+    """Estimated peak memory of one rank in a training step, bytes: an upper estimate, for choosing a cut.
+
+    For a model whose steps were never counted; perf/trainpace/cost/estimate.py knows better where one was.
+
+    The parts, with P parameters, T = S / sp tokens on a rank, h hidden, I intermediate, w bytes of the dtype:
+
+    - sharded states: fp32 master and two Adam moments 12 P, and where the dtype is not fp32 also its copy and its
+      gradients 2 w P, else gradients 4 P; over the ranks. 16 P / ranks in both.
+    - gathered: the layer at work and the one prefetched, the embedding or output matrix, one layer's gradients before
+      they are scattered; for DeepSpeed at least what it may keep gathered and its bucket.
+    - checkpoints: the input of every layer, L T h w.
+    - one layer recomputed and differentiated: about 16 h (norms in fp32, q, k, v and their exchanged copies, attention,
+      residuals, gradients) and 7 I (gate, up, activation, product, three gradients) elements a token.
+    - the loss of one chunk of tokens: logits in w, in fp32, and their fp32 gradient.
+
+    Counted steps (baselines/cost.json, ZeRO-3) of 7B 8k on 8 ranks peak at 19.7 GiB and of 70B 1M on 64 ranks at
+    48.9 GiB; this gives 20.7 and 52.7, and is 2 to 8 % above the count in all fourteen rows.
+    """
+    shape, tokens = workload.shape, workload.rank_tokens
+    width = 2 if workload.dtype == "bf16" else 4
+    layer, matrix, whole = layer_parameters(shape), shape.vocabulary * shape.hidden, parameters(shape)
+
+    states = 16 * whole // workload.ranks
+    live = max(2 * layer + matrix, min(whole, workload.thresholds.get("stage3_max_live_parameters", 0)))
+    bucket = max(layer, min(whole, workload.thresholds.get("reduce_bucket_size", 0)))
+    checkpoints = shape.layers * tokens * shape.hidden * width
+    work = tokens * (16 * shape.hidden + 7 * shape.intermediate) * width
+    loss = min(tokens, LOSS_CHUNK) * shape.vocabulary * (width + 8)
+    return states + (live + bucket) * width + checkpoints + work + loss
+
+
+def default_steps(scale: Scale, sequence: int, sp: int) -> tuple[int, int]:
+    """Warm-up and measured steps of the fixed table; at mini scale never fewer than the accumulation, which is sp."""
+    table = MINI_STEPS if scale == "mini" else GPU_STEPS
+    warmup, steps = next((warmup, steps) for limit, warmup, steps in table if limit is None or sequence <= limit)
+    return warmup, max(steps, sp) if scale == "mini" else steps
+
+
+def _thresholds(scale: Scale, trainer: str, engine: str) -> dict[str, int]:
+    """What the engine communicates by. FSDP2, wrapped layer by layer, and a user's trainer have no such settings."""
+    if trainer != "native" or engine != "deepspeed":
+        return {}
+    if scale == "mini":
+        return DEEPSPEED_THRESHOLDS | {"stage3_param_persistence_threshold": MINI_PERSISTENCE_THRESHOLD}
+    return DEEPSPEED_THRESHOLDS
+
+
+def _lacks(workload: Workload, gpus: Device, memory: Memory) -> str:
+    """What `gpus` lack to run `workload`; empty where they can."""
+    if workload.ranks > gpus.count:
+        return f"needs {workload.ranks} GPUs, {gpus.count} present"
+    needed, usable = memory(workload), MEMORY_SHARE * gpus.memory_bytes
+    if needed > usable:
+        return f"needs about {needed / GIB:.0f} GiB a GPU, {usable / GIB:.0f} usable of {gpus.memory_bytes / GIB:.0f}"
+    return ""
+
+
+def _cannot_reuse(stored: Workload, full: Workload, gpus: Device) -> str:
+    """Why a stored cut does not fit the case or the machine any more; empty where it does."""
+    if (stored.case, stored.scale) != (full.case, "proxy"):
+        return f"it is of {stored.case} at scale {stored.scale}"
+    free = {"layers": 0, "vocabulary": 0}
+    if stored.shape.model_copy(update=free) != full.shape.model_copy(update=free):
+        return "the case's model has another shape now"
+    if stored.ranks > gpus.count:
+        return f"it needs {stored.ranks} GPUs, {gpus.count} present"
+    return ""
+
+
+def _proxy_cut(full: Workload, gpus: Device, memory: Memory) -> Workload | None:
+    """The largest cut that fits: GPUs and sp to those present, then layers, then sequence by halves. None if none."""
+    sizes = range(1, min(full.sp, gpus.count) + 1)
+    sp = max(size for size in sizes if full.sp % size == 0 and full.shape.heads % size == 0)
+    ranks = min(full.ranks, gpus.count) // sp * sp
+    least = min(LEAST_LAYERS, full.shape.layers)
+    sequence = full.sequence
+    while True:
+        for layers in range(full.shape.layers, least - 1, -1):
+            shape = full.shape.model_copy(update={"layers": layers})
+            cut = full.model_copy(update={"shape": shape, "sequence": sequence, "sp": sp, "ranks": ranks})
+            if not _lacks(cut, gpus, memory):
+                return cut
+        if sequence % (2 * sp) or sequence // 2 < LEAST_RANK_TOKENS * sp:
+            return None
+        sequence //= 2
+
+
+def _changes(full: Workload, proxy: Workload) -> str:
+    """`, GPUs 32 -> 8, sp 16 -> 8`, empty where nothing had to be cut."""
+    pairs = (
+        ("GPUs", full.ranks, proxy.ranks),
+        ("sp", full.sp, proxy.sp),
+        ("layers", full.shape.layers, proxy.shape.layers),
+        ("tokens", full.sequence, proxy.sequence),
+    )
+    return "".join(f", {what} {old} -> {new}" for what, old, new in pairs if old != new)

@@ -1,0 +1,237 @@
+"""What the engines add to a trace: FSDP2's memory as traced; for DeepSpeed's ZeRO-3 what its partitioning makes of it.
+
+DeepSpeed cannot run under fake tensors. Which parameters it gathers and keeps is decided by its documented thresholds
+and the order in which modules are used, which the trace gives: `_Coordinator` decides as DeepSpeed 0.19's
+partitioned_param_coordinator.py does once it has recorded a step. Tests compare the bytes with real steps. Imports no
+torch.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
+from math import ceil
+
+from trainpace.cases.workload import Workload
+from trainpace.runs.cost import CATEGORIES, Traced, collective_bytes
+
+MASTER_BYTES = 4
+"""A parameter's float32 master copy, kept beside one of another dtype."""
+MOMENTS_BYTES = 8
+"""AdamW's two moments, float32."""
+SUB_GROUP = 1_000_000_000
+"""Elements whose gradients the optimizer step holds in float32 at one time (sub_group_size, DeepSpeed's default)."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A module's forward begins or ends."""
+
+    module: str
+    parameters: dict[str, int]
+    """Elements of those that are the module's own, by name."""
+    begins: bool
+    grad: bool
+    """Whether what goes in (where it begins) or comes out (where it ends) is differentiated."""
+
+    def of_layer(self, index: int) -> "Event":
+        """The same in layer `index`, given one in layer 0."""
+        old, new = ".layers.0", f".layers.{index}"
+        parameters = {name.replace(old, new, 1): size for name, size in self.parameters.items()}
+        return Event(self.module.replace(old, new, 1), parameters, self.begins, self.grad)
+
+
+Visit = tuple[Event, bool]
+"""A module and whether it is fetched, else released."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The forward, event by event, and whether each layer's is run again in the backward."""
+
+    before: list[Event]
+    layers: list[list[Event]]
+    """The first and last event of each are the layer's own."""
+    after: list[Event]
+    recomputed: bool
+
+    def deeper(self, layers: int) -> "Order":
+        """The same with `layers` identical layers."""
+        more = [[event.of_layer(index) for event in self.layers[0]] for index in range(layers)]
+        return Order(self.before, more, self.after, self.recomputed)
+
+    @property
+    def forward(self) -> list[Event]:
+        """All events of the forward."""
+        return [*self.before, *(event for layer in self.layers for event in layer), *self.after]
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Elements of every parameter, in the order of their first use."""
+        return {name: size for event in self.forward for name, size in event.parameters.items()}
+
+    def visits(self) -> list[Visit]:
+        """What DeepSpeed's hooks see of forward and backward."""
+        found = [(event, event.begins) for event in self.forward]
+        found += _mirrored(self.after)
+        for layer in reversed(self.layers):
+            backward = _mirrored(layer)
+            if self.recomputed:
+                # As soon as the backward needs a saved input; up to the last module, whose output nobody needs again.
+                again = layer[1:-1]
+                last = max(index for index, event in enumerate(again) if event.begins and event.parameters)
+                first = next(index for index, (event, _) in enumerate(backward) if event.parameters)
+                backward[first + 1 : first + 1] = [(event, event.begins) for event in again[: last + 1]]
+            found += backward
+        return found + _mirrored(self.before)
+
+
+def _mirrored(forward: list[Event]) -> list[Visit]:
+    """The backward of modules: fetched where gradients reach their output, released where they leave their input."""
+    return [(event, not event.begins) for event in reversed(forward) if event.grad]
+
+
+def fsdp2_memory(traced: Traced) -> dict[str, int]:
+    """The counters `fsdp2.memory.*`: what is live when most is."""
+    peak = max(traced.peaks.values(), key=lambda each: sum(each.values()))
+    return _memory("fsdp2", peak)
+
+
+def deepspeed_counters(traced: Traced, order: Order, workload: Workload) -> dict[str, int]:
+    """The counters `deepspeed.*` of ZeRO-3: collectives of a step from the third on, and peak memory.
+
+    Memory of one rank of N, P parameters, w bytes of the dtype: parameters w P / N, whole for those under the
+    persistence threshold; optimizer 8 P / N, and 4 P / N for the master copy of a dtype that is not fp32; gradients
+    w P / N. Gathered: the most that the coordinator holds at one time, and the bucket of gradients. Activations and
+    temporary bytes are the trace's own.
+    """
+    width = 2 if workload.dtype == "bf16" else 4
+    ranks, thresholds = workload.ranks, workload.thresholds
+    sizes = order.parameters
+    persistent = {name for name, size in sizes.items() if size <= thresholds["stage3_param_persistence_threshold"]}
+    shard = {name: ceil(size / ranks) for name, size in sizes.items()}
+    held = sum(shard.values())
+
+    coordinator = _Coordinator(order, persistent, thresholds)
+    gathered = [sum(shard[name] * ranks for name in names) * width for names in coordinator.gathers()]
+    buckets = _buckets(order, thresholds["reduce_bucket_size"])
+    scattered = [sum(shard[name] * ranks for name in names) * width for names in buckets]
+    after = [shard[name] * ranks * width for name in sorted(persistent)]
+    counters = {
+        "deepspeed.step.all_gather.calls": len(gathered),
+        "deepspeed.step.all_gather.bytes": sum(collective_bytes("all_gather", size, ranks) for size in gathered),
+        "deepspeed.step.reduce_scatter.calls": len(scattered),
+        "deepspeed.step.reduce_scatter.bytes": sum(
+            collective_bytes("reduce_scatter", size, ranks) for size in scattered
+        ),
+        "deepspeed.optimizer.all_gather.calls": len(after),
+        "deepspeed.optimizer.all_gather.bytes": sum(collective_bytes("all_gather", size, ranks) for size in after),
+        "deepspeed.optimizer.all_reduce.calls": 1,
+        "deepspeed.optimizer.all_reduce.bytes": collective_bytes("all_reduce", 8, ranks),  # the norm, float64
+    }
+    states = {
+        "parameters": width * (held + sum(sizes[name] - shard[name] for name in persistent)),
+        "gathered": width * (coordinator.most_live + thresholds["reduce_bucket_size"]),
+        "gradients": width * held,
+        "optimizer": (MOMENTS_BYTES + (MASTER_BYTES if width < MASTER_BYTES else 0)) * held,
+    }
+    works = [states | {name: work[name] for name in ("activations", "temporary")} for work in traced.works.values()]
+    update = states | {"gathered": 0, "activations": 0, "temporary": MASTER_BYTES * min(held, SUB_GROUP)}
+    peak = max([*works, update], key=lambda each: sum(each.values()))
+    return counters | _memory("deepspeed", peak)
+
+
+def _memory(engine: str, peak: dict[str, int]) -> dict[str, int]:
+    named = {f"{engine}.memory.{category}": peak[category] for category in CATEGORIES}
+    return named | {f"{engine}.memory.peak": sum(peak.values())}
+
+
+def _buckets(order: Order, limit: int) -> list[list[str]]:
+    """The gradients that each reduce-scatter carries: filled in the order of the backward, sent before it overflows."""
+    buckets: list[list[str]] = []
+    filled = 0
+    for name, size in reversed(order.parameters.items()):
+        if not buckets or filled + size > limit:
+            buckets.append([])
+            filled = 0
+        buckets[-1].append(name)
+        filled += size
+    return buckets
+
+
+@dataclass
+class _Coordinator:
+    """Decides what is gathered and released, step by step, in the elements that DeepSpeed counts in."""
+
+    order: Order
+    persistent: set[str]
+    thresholds: dict[str, int]
+    most_live: int = 0
+    """Most elements gathered at one time, without the persistent ones."""
+    _available: set[str] = field(default_factory=set)
+    _active: dict[str, set[str]] = field(default_factory=dict)
+    _live: int = 0
+    _fetched_for: dict[str, int] = field(default_factory=dict)
+    """By parameter: the latest use that a fetch or a prefetch was made for."""
+
+    def gathers(self) -> list[list[str]]:
+        """The parameters of each all-gather of one step, in order."""
+        visits = self.order.visits()
+        ahead = [event for event, fetched in visits if fetched]
+        sizes = self.order.parameters
+        queue = deque((name, step) for step, event in enumerate(ahead) for name in sorted(event.parameters))
+        self._available = set(self.persistent)
+        calls: list[list[str]] = []
+        step = 0
+        for event, fetched in visits:
+            if not fetched:
+                self._release(event, ahead, step)
+                continue
+            self._gather([name for name in event.parameters if name not in self._available], sizes, calls)
+            for name in event.parameters:
+                self._active.setdefault(name, set()).add(event.module)
+            self._prefetch(event, queue, sizes, step, calls)
+            step += 1
+        return calls
+
+    def _gather(self, names: list[str], sizes: dict[str, int], calls: list[list[str]]) -> None:
+        if names:
+            calls.append(names)
+            self._available.update(names)
+            self._live += sum(sizes[name] for name in names)
+            self.most_live = max(self.most_live, self._live)
+
+    def _prefetch(
+        self, event: Event, queue: deque[tuple[str, int]], sizes: dict[str, int], step: int, calls: list[list[str]]
+    ) -> None:
+        due = {name for name in event.parameters if self._fetched_for.get(name, -1) < step}
+        found: set[str] = set()
+        while queue and len(found) < len(due):
+            name, last = queue.popleft()
+            self._fetched_for[name] = last
+            found.add(name)
+        room = self.thresholds["stage3_max_live_parameters"] - self._live
+        limit = min(room, self.thresholds["stage3_prefetch_bucket_size"])
+        names: list[str] = []
+        filled = 0
+        while queue and filled < limit:
+            name, last = queue.popleft()
+            self._fetched_for[name] = max(self._fetched_for.get(name, -1), last)
+            if name not in self._available and name not in names:
+                names.append(name)
+                filled += sizes[name]
+        self._gather(names, sizes, calls)
+
+    def _release(self, event: Event, ahead: list[Event], step: int) -> None:
+        names = {name for name in event.parameters if name not in self.persistent}
+        names -= {name for name in names if self._fetched_for.get(name, -1) > step}
+        seen = 0
+        for later in islice(ahead, step, None) if names else ():
+            if seen >= self.thresholds["stage3_max_reuse_distance"]:
+                break
+            names -= later.parameters.keys()
+            seen += sum(later.parameters.values())
+        for name in event.parameters:
+            self._active.get(name, set()).discard(event.module)
+            if name in names and name in self._available and not self._active.get(name):
+                self._available.discard(name)
+                self._live -= event.parameters[name]

@@ -1,0 +1,287 @@
+"""Stored baselines: what they hold, how their files are read and written, which one a workload is judged against.
+
+One file a device, `<slug>.json`, sorted, one baseline a block. Reading is strict, because a baseline that was quietly
+misread lets every regression pass; perf/trainpace/judge/refresh.py writes what reading accepts.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from trainpace.cases.workload import Scale, Workload
+from trainpace.store.files import FileError, check_record, read_json
+from trainpace.stats import tolerance as compare
+from trainpace.stats import retest as looks
+from trainpace.runs import flops
+from trainpace.runs.run import DataIdentity, Device
+from trainpace.records import Record
+
+# 1: first format (2026-11).
+SCHEMA = 1
+MAX_BYTES = 64 << 20
+"""Of a device's file: some 45,000 cases, which take seven seconds and 600 MB to read. More is refused at once."""
+
+
+class Published(Record):
+    """A row of somebody's published table: a speed without spread, memory, losses or a workload."""
+
+    origin: Literal["published"]
+    case: str
+    model: str
+    """The model's name for people, as the table gives it."""
+    scale: Literal["full"]
+    sequence: PositiveInt
+    sp: PositiveInt
+    gpus: PositiveInt
+    tgs: PositiveFloat
+    printed_tflops: PositiveFloat
+    """The row's own figure as printed: never judged, compared only where the table itself is tested."""
+    tflops: PositiveFloat
+    """Recomputed from `tgs` in the named convention."""
+    convention: str
+    convention_version: PositiveInt
+    hardware: str
+    software: dict[str, str]
+    source: str
+    """Where the row stands, and what is known of how and when it was measured."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the device's file. No hash: the table does not say every number of the workload."""
+        return f"{self.case}/{self.scale}/{self.origin}"
+
+    @property
+    def num_runs(self) -> int:
+        """Runs that its value rests on."""
+        return 1
+
+    def spread(self, pool: compare.Spread | None) -> None:
+        """Unknown: the spread of our own runs says nothing about somebody else's machine."""
+
+
+class Measured(Record):
+    """What runs on this device gave, with everything needed to judge the next run and to repeat these."""
+
+    origin: Literal["measured"]
+    workload: Workload
+    """Whole: a proxy's cut is chosen once and read back from here."""
+    tgs: PositiveFloat
+    """Geometric mean over the runs."""
+    tgs_of_runs: Annotated[list[PositiveFloat], Field(min_length=1)]
+    """Their spread is the noise that tolerances come from."""
+    reference_tgs: PositiveFloat
+    """What the next refresh must not fall below: the value when it last rose, or fell with a reason. Refreshes within
+    the tolerance leave it, so that many small losses do not add up unseen."""
+    tflops: PositiveFloat
+    convention: str
+    convention_version: PositiveInt
+    mean_attended: PositiveFloat | None
+    """Keys a token attends to, where documents are masked: other documents are other work."""
+    peak_memory_bytes: PositiveInt
+    """Largest over the runs."""
+    yardstick_seconds: PositiveFloat | None
+    """What the cores gave when this was recorded: median over the runs. None on a GPU, whose driver tells."""
+    first_losses: list[float]
+    """Empty where a program logs none."""
+    data: DataIdentity | None
+    """What the losses belong to; None where the trainer brings data that the suite does not know."""
+    startup_seconds: NonNegativeFloat
+    """Median over the runs."""
+    device: Device
+    software: dict[str, str]
+    revision: str | None
+    recorded: str
+    """UTC, ISO 8601."""
+    accepted_slower: str | None
+    """The reason given when a slower value was recorded on purpose."""
+
+    @model_validator(mode="after")
+    def _mean_of_its_runs(self) -> Self:
+        mean = compare.geometric_mean(self.tgs_of_runs)
+        if not math.isclose(mean, self.tgs, rel_tol=1e-4):
+            raise ValueError(f"tgs must be the geometric mean of tgs_of_runs, {mean:.6g}, got {self.tgs:.6g}")
+        return self
+
+    @property
+    def case(self) -> str:
+        """The id of the case."""
+        return self.workload.case
+
+    @property
+    def scale(self) -> Scale:
+        """How the case was cut."""
+        return self.workload.scale
+
+    @property
+    def key(self) -> str:
+        """Its name in the device's file: that of its workload."""
+        return self.workload.key
+
+    @property
+    def num_runs(self) -> int:
+        """Runs that its value rests on."""
+        return len(self.tgs_of_runs)
+
+    def spread(self, pool: compare.Spread | None) -> compare.Spread | None:
+        """The spread between runs to judge by: the device's pooled one, else that of its own runs."""
+        return pool or compare.pooled_spread([self.tgs_of_runs])
+
+
+Baseline = Annotated[Published | Measured, Field(discriminator="origin")]
+ORIGINS: dict[Any, type[Published] | type[Measured]] = {"published": Published, "measured": Measured}
+
+
+@dataclass(frozen=True)
+class BaselineFile:
+    """The file of one device; `baselines` by key."""
+
+    device: str
+    baselines: dict[str, Published | Measured]
+    schema_version: int = SCHEMA
+
+    def text(self) -> str:
+        """The file's content: sorted, a field a line, so that a refresh shows as the lines that it changed."""
+        content = {
+            "schema_version": self.schema_version,
+            "device": self.device,
+            "baselines": {key: baseline.model_dump(mode="json") for key, baseline in self.baselines.items()},
+        }
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load_file(path: Path) -> BaselineFile:
+    """Read one device's file, believing nothing: every field, no other, finite and positive, keys as they must be.
+
+    Raises:
+        FileError: naming the file, the case, the field, what was expected and what came.
+    """
+    if path.exists() and path.stat().st_size > MAX_BYTES:
+        raise FileError(
+            f"{path}: expected at most {MAX_BYTES >> 20} MiB, got {path.stat().st_size >> 20}: no device has that many "
+            "cases; something else wrote it"
+        )
+    content = read_json(path)
+    fields = {"schema_version", "device", "baselines"}
+    if not isinstance(content, dict):
+        raise FileError(f"{path}: expected an object with {', '.join(sorted(fields))}, got {type(content).__name__}")
+    # The version first: a file of another version has other fields, and saying so of each of them helps nobody.
+    version = content.get("schema_version")
+    if version != SCHEMA or isinstance(version, bool):
+        raise FileError(
+            f"{path}: expected schema_version {SCHEMA}, got {version!r}: use the trainpace that wrote it, or move the "
+            "file away and record it again with `pytest perf --perf-refresh`"
+        )
+    if content.keys() != fields:
+        missing, unknown = sorted(fields - content.keys()), sorted(content.keys() - fields)
+        raise FileError(f"{path}: expected the fields {', '.join(sorted(fields))}: {missing=}, {unknown=}")
+    if content["device"] != path.stem:
+        raise FileError(f"{path}: device: expected {path.stem!r} as the file is named, got {content['device']!r}")
+    if not isinstance(content["baselines"], dict):
+        raise FileError(f"{path}: baselines: expected an object, got {type(content['baselines']).__name__}")
+    return BaselineFile(
+        device=path.stem,
+        baselines={key: _baseline(value, key, where=f"{path}: {key}") for key, value in content["baselines"].items()},
+    )
+
+
+def _baseline(value: Any, key: str, *, where: str) -> Published | Measured:
+    origin = value.get("origin") if isinstance(value, dict) else None
+    if not isinstance(origin, str) or origin not in ORIGINS:
+        raise FileError(f"{where}: origin: expected one of {', '.join(ORIGINS)}, got {origin!r}")
+    baseline = check_record(value, ORIGINS[origin], where=where, strict=True)
+    if baseline.key != key:
+        raise FileError(
+            f"{where}: expected the key {baseline.key!r} of what it holds, got {key!r}: a workload was edited by "
+            "hand, or written by another trainpace; take the entry out and record it again with "
+            "`pytest perf --perf-refresh`"
+        )
+    if baseline.convention not in flops.CONVENTIONS:
+        raise FileError(
+            f"{where}: convention: expected one of {', '.join(flops.CONVENTIONS)}, got {baseline.convention!r}"
+        )
+    return baseline
+
+
+def published_folder() -> Path:
+    """The folder of the published rows: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "baselines"
+    return inside if inside.is_dir() else package.parent / "baselines"
+
+
+def load(folders: Iterable[Path], device: str) -> list[Published | Measured]:
+    """Every baseline of `device`, first those of `folders` in their order, last the package's own.
+
+    A folder or a file that does not exist holds none: that is how a new device and a new repository start.
+
+    Raises:
+        FileError: for a file that is there and cannot be used.
+    """
+    found: list[Published | Measured] = []
+    for folder in dict.fromkeys([folder.resolve() for folder in folders] + [published_folder()]):
+        path = folder / f"{device}.json"
+        if path.exists():
+            found += load_file(path).baselines.values()
+    return found
+
+
+def find(baselines: Sequence[Published | Measured], workload: Workload) -> Published | Measured | None:
+    """The baseline that `workload` is judged against: a measured one of its key, else the published row of its case.
+
+    A row says case, GPUs and device and nothing else, so it matches on those, at full scale only; and only plain causal
+    attention, which is what the table was measured with.
+    """
+    for baseline in baselines:
+        if isinstance(baseline, Measured) and baseline.key == workload.key:
+            return baseline
+    row = (workload.case, workload.scale, workload.ranks)
+    for baseline in baselines:
+        if isinstance(baseline, Published) and (baseline.case, baseline.scale, baseline.gpus) == row:
+            return baseline if workload.attention == "causal" else None
+    return None
+
+
+def pool(baselines: Iterable[Published | Measured], scale: Scale) -> compare.Spread | None:
+    """The spread between runs, pooled over a device's measured baselines of one scale; None where none has two runs.
+
+    Accidents among them are left out: one would be the noise of every case.
+    """
+    return compare.pooled_spread(counted for counted, _ in _told_apart(baselines, scale).values())
+
+
+def settled(
+    baseline: Published | Measured, baselines: Iterable[Published | Measured]
+) -> tuple[Published | Measured, list[float]]:
+    """What `baseline` is without the accidents among its runs, and the TGS of these; `baselines` are the device's."""
+    if isinstance(baseline, Published):
+        return baseline, []
+    counted, aside = _told_apart(baselines, baseline.scale).get(baseline.key, (baseline.tgs_of_runs, []))
+    if not aside:
+        return baseline, []
+    tgs = compare.geometric_mean(counted)
+    figures = {"tgs": tgs, "tgs_of_runs": counted, "tflops": baseline.tflops * tgs / baseline.tgs}
+    return baseline.model_copy(update=figures), aside
+
+
+def _told_apart(baselines: Iterable[Published | Measured], scale: Scale) -> dict[str, tuple[list[float], list[float]]]:
+    """TGS of the runs that count, and of those that were accidents, by the key of their measured baseline."""
+    groups: dict[str, list[float]] = {}
+    for each in baselines:
+        if isinstance(each, Measured) and each.scale == scale:
+            groups.setdefault(each.key, each.tgs_of_runs)
+    found = {}
+    for (key, runs), marks in zip(groups.items(), looks.accidents(list(groups.values())), strict=True):
+        pairs = list(zip(runs, marks, strict=True))
+        found[key] = [tgs for tgs, aside in pairs if not aside], [tgs for tgs, aside in pairs if aside]
+    return found
+
+
+def proxy_cuts(baselines: Iterable[Published | Measured], case: str) -> list[Workload]:
+    """The cuts of `case` that this device has baselines for, newest first: what `proxy` must use again."""
+    cuts = [each for each in baselines if isinstance(each, Measured) and (each.case, each.scale) == (case, "proxy")]
+    return [each.workload for each in sorted(cuts, key=lambda each: each.recorded, reverse=True)]

@@ -1,0 +1,206 @@
+"""Counted costs: how the file of stored ones is read and written, and what a difference from it means.
+
+Counts have no noise, so there is no tolerance: more of a counter is a regression, less an improvement. One file,
+cost.json, a row a case; it belongs to no device.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainpace.cases.workload import Workload
+from trainpace.runs.cost import CATEGORIES, Cost
+from trainpace.store.files import FileError, check_record, read_json, write_whole, writing
+from trainpace.judge.baseline import published_folder
+from trainpace.judge.refresh import locked
+from trainpace.judge.verdict import Verdict
+from trainpace.records import Record
+
+# 1: first format (2026-11).
+SCHEMA = 1
+FILE = "cost.json"
+SHOWN = 8
+"""Counters, and operators, that a message names at most."""
+
+# Of memory the peak is judged. What it is made of is that of one moment, which another moment may replace.
+_INFORMATIVE = tuple(f".memory.{category}" for category in CATEGORIES)
+
+
+class CostJudgement(Record):
+    """One case's counted cost, judged."""
+
+    case: str
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    """Why it is not `pass`, each a sentence."""
+    notes: tuple[str, ...] = ()
+    cost: Cost | None = None
+    """None where it could not be counted."""
+    baseline: Cost | None = None
+    version_differences: tuple[str, ...] = ()
+    """`torch 2.12.0 -> 2.13.0`, baseline -> now."""
+
+
+@dataclass(frozen=True)
+class CostChange:
+    """What a refresh did to one row."""
+
+    old: Cost | None
+    new: Cost
+
+    def __str__(self) -> str:
+        if self.old is None:
+            return f"{self.new.key}: none -> {_amount('flops', self.new.flops)} FLOPs a step"
+        if changed := changed_counters(self.old.counters, self.new.counters):
+            return f"{self.new.key}: {'; '.join(changed)}"
+        return f"{self.new.key}: the same counts"
+
+
+def load_costs(folder: Path) -> dict[str, Cost]:
+    """Every stored cost by key: those of `folder`, and the package's own where it has none of that key.
+
+    Raises:
+        FileError: for a file that is there and cannot be used: its place, what was expected and what came.
+    """
+    found: dict[str, Cost] = {}
+    for path in dict.fromkeys((published_folder() / FILE, folder.resolve() / FILE)):
+        if path.exists():
+            found |= _read(path)
+    return found
+
+
+def refresh_costs(folder: Path, costs: Iterable[Cost]) -> list[CostChange]:
+    """Store `costs` in `folder`'s file beside the rows that it holds; what was there and what is, a change a row.
+
+    Raises:
+        FileError: where the file is there and cannot be used, or cannot be written; it is left as it is.
+    """
+    path = folder / FILE
+    with writing(path), locked(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = _read(path) if path.exists() else {}
+        changes = [CostChange(stored.get(cost.key), cost) for cost in costs]
+        rows = stored | {change.new.key: change.new for change in changes}
+        write_whole(path, _text(rows))
+    return changes
+
+
+def judge_cost(cost: Cost, stored: Cost | None) -> CostJudgement:
+    """Judge a cost against the stored one of its key."""
+    notes = tuple(
+        f"FLOPs unknown of {name} ({calls} calls): counted as none" for name, calls in sorted(cost.unknown.items())
+    )
+    facts = CostJudgement(case=cost.workload.case, verdict=Verdict.PASS, notes=notes, cost=cost, baseline=stored)
+    refresh = f"`{command(cost.workload, '--perf-refresh')}`"
+    if stored is None:
+        reason = f"no baseline for the cost of {cost.key}: record it with {refresh}"
+        return _ends(facts, Verdict.NO_BASELINE, reason)
+    here, there = cost.counters.keys(), stored.counters.keys()
+    missing = [f"expected counter {name} in the baseline, got none: record it with {refresh}" for name in here - there]
+    missing += [f"expected counter {name} as in the baseline, got none: it is not counted now" for name in there - here]
+    then, now = stored.software, cost.software
+    differences = tuple(
+        f"{name} {then.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    )
+    facts = facts.model_copy(update={"version_differences": differences})
+    if missing:
+        return _ends(facts, Verdict.INVALID, *sorted(missing))
+    judged = [name for name in sorted(cost.counters) if not name.endswith(_INFORMATIVE)]
+    more = [name for name in judged if cost.counters[name] > stored.counters[name]]
+    less = [name for name in judged if cost.counters[name] < stored.counters[name]]
+    if not more and not less:
+        return facts
+    said = changed_counters(stored.counters, cost.counters, more or less)
+    if operators := _operators(stored, cost):
+        said.append(f"operators: {operators}")
+    if differences:
+        said.append(f"the baseline was counted with other versions: {', '.join(differences)}")
+    if more:
+        also = changed_counters(stored.counters, cost.counters, less)
+        said += [f"less, too: {'; '.join(also)}"] if also else []
+        return _ends(facts, Verdict.REGRESSION, *said, f"where that is meant, record it with {refresh}")
+    stale = f"a stale baseline hides the next regression, record it with {refresh}"
+    return _ends(facts, Verdict.IMPROVEMENT, *said, stale)
+
+
+def command(workload: Workload, *options: str) -> str:
+    """The command that counts this workload again."""
+    dtype = [] if workload.dtype == "bf16" else [f"--perf-dtype {workload.dtype}"]
+    return " ".join(["pytest perf", f'-k "test_cost and {workload.case}"', *dtype, *options])
+
+
+def _ends(facts: CostJudgement, verdict: Verdict, *reasons: str) -> CostJudgement:
+    return facts.model_copy(update={"verdict": verdict, "reasons": reasons})
+
+
+def changed_counters(then: Mapping[str, int], now: Mapping[str, int], names: Iterable[str] | None = None) -> list[str]:
+    """`step.calls 2,400 -> 2,432 (+1.3 %)`, the largest change first; of a peak also what it is made of."""
+    if names is None:
+        names = [name for name in now if now[name] != then.get(name) and not name.endswith(_INFORMATIVE)]
+    share = {name: (now[name] / then[name] - 1) if then.get(name) else float("inf") for name in names}
+    ordered = sorted(share, key=lambda name: (-abs(share[name]), name))
+    said = [_change(name, then, now) for name in ordered[:SHOWN]]
+    return [*said, f"and {len(ordered) - SHOWN} counters more"] if len(ordered) > SHOWN else said
+
+
+def _change(name: str, then: Mapping[str, int], now: Mapping[str, int]) -> str:
+    old, new = then.get(name, 0), now[name]
+    percents = f" ({100 * (new / old - 1):+.3g} %)" if old else ""
+    parts = ""
+    if name.endswith(".memory.peak"):
+        made_of = [name.replace("peak", category) for category in CATEGORIES]
+        pairs = [(part.rsplit(".", 1)[1], then.get(part, 0), now.get(part, 0)) for part in made_of]
+        parts = ", ".join(f"{part} {_amount(name, a)} -> {_amount(name, b)}" for part, a, b in pairs if a != b)
+    return f"{name} {_amount(name, old)} -> {_amount(name, new)}{percents}{f': {parts}' if parts else ''}"
+
+
+def _amount(name: str, value: int) -> str:
+    """Memory in GiB, whatever is counted whole up to a million whole, the rest with six digits."""
+    if ".memory." in name:
+        return f"{value / 2**30:.3f} GiB"
+    return f"{value:,}" if value < 10_000_000 else f"{value:.6g}"
+
+
+def _operators(stored: Cost, cost: Cost) -> str:
+    """The operators that are called, compute or move more or less than before."""
+    said = []
+    none = (0, 0, 0)
+    for name in sorted(stored.operators.keys() | cost.operators.keys()):
+        then, now = stored.operators.get(name, none), cost.operators.get(name, none)
+        for what, index in (("calls", 0), ("FLOPs", 1), ("bytes", 2)):
+            if then[index] != now[index]:
+                weight = abs(now[index] - then[index]) / max(then[index], 1)
+                said.append((-weight, f"{name} {_amount('', then[index])} -> {_amount('', now[index])} {what}"))
+                break
+    texts = [text for _, text in sorted(said)]
+    return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
+
+
+def _read(path: Path) -> dict[str, Cost]:
+    content = read_json(path)
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA or isinstance(version, bool):
+        raise FileError(
+            f"{path}: expected schema_version {SCHEMA}, got {version!r}: use the trainpace that wrote it, or record it "
+            "again with `pytest perf -k test_cost --perf-refresh`"
+        )
+    if content.keys() != {"schema_version", "costs"} or not isinstance(content["costs"], dict):
+        raise FileError(f"{path}: expected the fields schema_version and costs, got {', '.join(sorted(content))}")
+    rows = {key: check_record(row, Cost, where=f"{path}: {key}", strict=True) for key, row in content["costs"].items()}
+    for key, row in rows.items():
+        if row.key != key:
+            raise FileError(f"{path}: expected the key {row.key!r} of what it holds, got {key!r}: record it again")
+    return rows
+
+
+def _text(rows: Mapping[str, Cost]) -> str:
+    """The file's content: sorted, a counter a line, an operator a line."""
+    content = {"schema_version": SCHEMA, "costs": {key: row.model_dump(mode="json") for key, row in rows.items()}}
+    operators = {key: row.pop("operators") for key, row in content["costs"].items()}  # type: ignore[attr-defined]
+    for key, row in content["costs"].items():  # type: ignore[attr-defined]
+        row["operators"] = {name: f"@{json.dumps(counts)}@" for name, counts in operators[key].items()}
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text.replace('"@', "").replace('@"', "") + "\n"

@@ -1,0 +1,78 @@
+"""The judgement of head against base: paired runs of one case in, a verdict and its reasons out."""
+
+import math
+from collections.abc import Sequence
+
+from trainpace.stats.tolerance import percent
+from trainpace.judge.comparison import Comparison
+from trainpace.judge.validity import LOSS_TOLERANCE, faults, first_losses
+from trainpace.judge.verdict import Judgement, Verdict, command, gather
+from trainpace.runs import metrics
+from trainpace.runs.run import Run
+
+
+def log_ratio(base: Run, head: Run) -> float:
+    """log(TGS of head / TGS of base) of one pair."""
+    return math.log(metrics.tgs(head) / metrics.tgs(base))
+
+
+def numerics_fault(base: Run, head: Run) -> str | None:
+    """Why the two runs did not train the same, for a wrong step is fast for free; None where they did."""
+    if base.data != head.data:
+        return "expected both sides to train on the same tokens, got different ones: name them with --perf-data"
+    for step, (expected, got) in enumerate(zip(first_losses(base), first_losses(head), strict=False)):
+        if abs(got - expected) > LOSS_TOLERANCE * abs(expected):
+            return (
+                f"expected the base's loss {expected:.5g} at step {step}, got {got:.5g} (tolerance "
+                f"{percent(LOSS_TOLERANCE)}): head computes something else; where that is meant, say so with "
+                '`--perf-new-numerics "reason"`'
+            )
+    return None
+
+
+def judge_pairs(
+    base: Sequence[Run], head: Sequence[Run], comparison: Comparison, verdict: Verdict, *, peak_tflops: float | None
+) -> Judgement:
+    """Say what was found of one case.
+
+    `verdict` is the statistics'. Memory can still make it a regression, and an impossible speed makes it invalid.
+    """
+    workload = head[0].workload
+    ratio = comparison.ratio
+    interval = f"{comparison.low - 1:+.1%} .. {comparison.high - 1:+.1%} in {len(comparison.log_ratios)} pairs"
+    judged = gather(head, None, peak_tflops)
+    assert judged.tgs is not None
+    assert judged.peak_memory_bytes is not None
+    found = f"TGS {judged.tgs:.1f} is {ratio - 1:+.1%} against the base's {comparison.base_tgs:.1f} ({interval})"
+    reasons = []
+    if verdict is Verdict.REGRESSION:
+        reasons.append(f"{found}; to be found was a loss of {percent(comparison.detect)}")
+    memory, base_memory = judged.peak_memory_bytes, max(metrics.peak_memory(run) for run in base)
+    if memory > base_memory * (1 + comparison.detect):
+        verdict = Verdict.REGRESSION
+        reasons.append(f"peak memory {memory / 2**30:.2f} GiB is {percent(memory / base_memory - 1)} above the base's")
+    if verdict is Verdict.INCONCLUSIVE:
+        more = "no number of pairs"
+        if comparison.pairs_needed:
+            more = f"{comparison.pairs_needed} pairs"
+        reasons.append(f"{found}, too close to tell: {more} would decide, --perf-max-pairs")
+    if impossible := [fault for run in head for fault in faults(run, peak_tflops=peak_tflops)]:
+        verdict, reasons = Verdict.INVALID, impossible
+    if verdict is not Verdict.PASS:
+        reasons.append(f"look again with `{command(workload, f'--perf-head {comparison.head}')}`")
+    notes = list(judged.notes)
+    if comparison.repeated:
+        notes.append(f"{comparison.repeated} disturbed pairs were measured again")
+    if comparison.set_aside:
+        notes.append(f"{comparison.set_aside} of {len(comparison.log_ratios)} pairs set aside as accidents")
+    return judged.model_copy(
+        update={
+            "verdict": verdict,
+            "reasons": tuple(reasons),
+            "notes": tuple(notes),
+            "ratio": ratio,
+            "tolerance": comparison.detect,
+            "tolerance_source": interval,
+            "comparison": comparison,
+        }
+    )

@@ -1,0 +1,204 @@
+"""Recording baselines: which runs may become one, and how a device's file is changed without losing what it holds."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from trainpace.store.files import write_whole, writing
+from trainpace.stats import tolerance as compare
+from trainpace.judge.baseline import BaselineFile, Measured, load_file, pool
+from trainpace.stats.tolerance import percent
+from trainpace.judge.validity import faults, first_losses
+from trainpace.runs import flops
+from trainpace.runs import metrics
+from trainpace.runs.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_SPREAD = 0.10
+"""Coefficient of variation of TGS between runs above which they are no reference. A busy CPU machine shows 3-5.5 %."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a refresh did to one baseline."""
+
+    key: str
+    old: Measured | None
+    """What stood there; None where nothing did."""
+    new: Measured | None
+    """What stands there now; None where it was refused."""
+    refused: str | None = None
+    """Why nothing was recorded: what was expected, what came, and what to do."""
+
+    def __str__(self) -> str:
+        if self.new is None:
+            return f"{self.key}: not recorded: {self.refused}"
+        if self.old is None:
+            return f"{self.key}: none -> {self.new.tgs:.1f} TGS"
+        percents = 100 * (self.new.tgs / self.old.tgs - 1)
+        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({percents:+.1f} %)"
+
+
+def refresh(
+    folder: Path,
+    runs: Sequence[Run],
+    *,
+    max_spread: float = MAX_SPREAD,
+    accept_slower: str | None = None,
+    peak_tflops: float | None = None,
+) -> list[Change]:
+    """Record `runs` of one device, grouped by workload, in `folder`'s file of that device; one change per workload.
+
+    A workload is refused (and the others still recorded) where a run is invalid, where the runs spread more than
+    `max_spread`, or where they are slower than the stored reference by more than the tolerance of the stored gate:
+    without that allowance noise alone would refuse every second refresh. `accept_slower` is the reason to record a
+    slower value all the same, and is stored. Published rows are never touched.
+
+    Raises:
+        ValueError: where the runs are of more than one device, or none is given.
+        FileError: where the device's file is there and cannot be used, or cannot be written; it is left as it is.
+    """
+    devices = sorted({run.device.slug for run in runs})
+    if len(devices) != 1:
+        raise ValueError(f"a refresh records runs of one device, got {', '.join(devices) or 'no run'}")
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.workload.key, []).append(run)
+    path = folder / f"{devices[0]}.json"
+    with writing(path), locked(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        # What a writer that was killed left behind; nobody else writes while the lock is held.
+        for leftover in folder.glob(f".{path.name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+        stored = load_file(path) if path.exists() else BaselineFile(device=devices[0], baselines={})
+        changes = [
+            _change(group, stored, max_spread=max_spread, accept_slower=accept_slower, peak_tflops=peak_tflops)
+            for group in groups.values()
+        ]
+        recorded = {change.key: change.new for change in changes if change.new is not None}
+        if recorded:
+            write_whole(path, BaselineFile(device=stored.device, baselines={**stored.baselines, **recorded}).text())
+    return changes
+
+
+def _change(
+    runs: list[Run], file: BaselineFile, *, max_spread: float, accept_slower: str | None, peak_tflops: float | None
+) -> Change:
+    key = runs[0].workload.key
+    stored = file.baselines.get(key)
+    old = stored if isinstance(stored, Measured) else None
+    values = [metrics.tgs(run) for run in runs]
+    if why := _unfit(runs, values, max_spread, peak_tflops):
+        return Change(key, old, None, why)
+    new = _measured(runs, values)
+    if old is None:
+        return Change(key, None, new)
+    spread = pool(file.baselines.values(), old.scale)
+    tolerance = compare.tolerance(spread, stored=old.num_runs, now=len(values), selected=1)
+    allowed = min(tolerance.value, compare.CAP)
+    ratio = new.tgs / old.reference_tgs
+    if ratio < 1 - allowed:
+        if accept_slower:
+            return Change(key, old, new.model_copy(update={"accepted_slower": accept_slower}))
+        why = (
+            f"expected at least {percent(1 - allowed)} of the stored {old.reference_tgs:.1f} TGS ({tolerance.source}), "
+            f'got {new.tgs:.1f}, {percent(ratio)}: find the slowdown, or say why with --perf-accept-slower "reason"'
+        )
+        return Change(key, old, None, why)
+    if ratio <= 1 / (1 - allowed):
+        kept = {"reference_tgs": old.reference_tgs, "accepted_slower": old.accepted_slower}
+        new = new.model_copy(update=kept)
+    return Change(key, old, new)
+
+
+def _unfit(runs: list[Run], values: list[float], max_spread: float, peak_tflops: float | None) -> str | None:
+    reference = (runs[0].data, first_losses(runs[0]))
+    for run in runs:
+        if found := faults(run, peak_tflops=peak_tflops, reference=reference):
+            return f"run {run.id} is invalid: {'; '.join(found)}"
+    if any((run.data, run.mean_attended) != (runs[0].data, runs[0].mean_attended) for run in runs):
+        return "its runs trained on different data: measure them in one session"
+    spread = compare.relative_spread(values)
+    if spread > max_spread:
+        return (
+            f"expected a spread between runs of at most {percent(max_spread)}, got {100 * spread:.2f} % over "
+            f"{len(values)} runs: measure on a quieter machine, or allow it with --perf-max-spread"
+        )
+    return None
+
+
+def baseline_of(runs: list[Run]) -> Measured:
+    """The baseline that `runs` of one workload make, without recording it."""
+    return _measured(runs, [metrics.tgs(run) for run in runs])
+
+
+def baselines_of(runs: Iterable[Run], device: str) -> list[Measured]:
+    """The baselines that the runs on `device` make, one a workload, without recording them."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.device.slug == device:
+            groups.setdefault(run.workload.key, []).append(run)
+    return [baseline_of(group) for group in groups.values()]
+
+
+def _measured(runs: list[Run], values: list[float]) -> Measured:
+    first, tgs = runs[0], compare.geometric_mean(values)
+    convention = flops.convention(flops.DEFAULT)
+    tflops = flops.tflops(tgs, first.workload, convention.name, mean_attended=first.mean_attended)
+    return Measured(
+        origin="measured",
+        workload=first.workload,
+        tgs=_rounded(tgs),
+        tgs_of_runs=[_rounded(value) for value in values],
+        reference_tgs=_rounded(tgs),
+        tflops=_rounded(tflops),
+        convention=convention.name,
+        convention_version=convention.version,
+        mean_attended=first.mean_attended,
+        peak_memory_bytes=max(metrics.peak_memory(run) for run in runs),
+        yardstick_seconds=_median_yardstick(runs),
+        first_losses=[_rounded(loss) for loss in first_losses(first)],
+        data=first.data,
+        startup_seconds=_rounded(median(run.startup_seconds for run in runs)),
+        device=first.device,
+        software=first.software,
+        revision=first.revision,
+        recorded=datetime.now(UTC).isoformat(timespec="seconds"),
+        accepted_slower=None,
+    )
+
+
+def _median_yardstick(runs: list[Run]) -> float | None:
+    found = [seconds for seconds in map(metrics.yardstick, runs) if seconds is not None]
+    return _rounded(median(found)) if len(found) == len(runs) else None
+
+
+def _rounded(value: float) -> float:
+    # Six digits are a hundred times finer than the finest tolerance, and a diff that people can read.
+    return float(f"{value:.6g}")
+
+
+@contextmanager
+def locked(path: Path) -> "Iterator[None]":
+    """Keep other processes from changing the file `path` meanwhile."""
+    # The lock lies in a state folder: one in baselines/ would be committed. The system frees it when its holder dies.
+    from filelock import FileLock
+    from platformdirs import user_state_path
+
+    folder = user_state_path("trainpace") / "locks"
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(folder / f"{path.stem}-{name}.lock")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

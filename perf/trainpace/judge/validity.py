@@ -1,0 +1,58 @@
+"""What makes a measurement untrusted: facts that say the number is wrong, whatever it is. Not slow: invalid."""
+
+from collections.abc import Sequence
+
+from trainpace.stats.tolerance import percent
+from trainpace.runs import flops
+from trainpace.runs import metrics
+from trainpace.runs.run import DataIdentity, Run
+
+NUM_LOSSES = 5
+"""First losses of a run that are stored and compared: before rounding has had time to drive two runs apart."""
+LOSS_TOLERANCE = 0.005
+"""Relative. Runs of one workload on the same tokens differ by the order of sums in bf16, far below this; a wrong mask,
+a dropped label or another learning rate differs by more within the first steps."""
+
+
+def first_losses(run: Run) -> list[float]:
+    """The first NUM_LOSSES losses of rank 0, warm-up first; fewer where the run has fewer steps, none where a program
+    logs none."""
+    return (run.ranks[0].losses or [])[:NUM_LOSSES]
+
+
+def faults(
+    run: Run,
+    *,
+    peak_tflops: float | None = None,
+    reference: tuple[DataIdentity | None, Sequence[float]] | None = None,
+    convention: str = flops.DEFAULT,
+) -> list[str]:
+    """Every reason not to trust `run`, each a sentence with what was expected and what came; empty where there is none.
+
+    Args:
+        run: as measured.
+        peak_tflops: what one device can do in the workload's dtype, from its datasheet; None where it is unknown.
+        reference: data identity and first losses of the baseline, or of the runs' first one. Losses are compared only
+            where the tokens, the tokenizer and the seed are the same, and both are there.
+        convention: in which the reached TFLOPs are counted.
+    """
+    found = list(run.health.faults)
+    reached = metrics.tflops(run, convention)
+    if peak_tflops is not None and reached > peak_tflops:
+        found.append(
+            f"expected at most the device's peak of {peak_tflops:g} TFLOPs, got {reached:.1f}: the formula, the clock "
+            "or the counted tokens are wrong"
+        )
+    if reference is not None and run.data is not None and run.data == reference[0]:
+        found += _loss_faults(reference[1], first_losses(run))
+    return found
+
+
+def _loss_faults(expected: Sequence[float], got: Sequence[float]) -> list[str]:
+    for step, (want, came) in enumerate(zip(expected, got, strict=False)):
+        if abs(came - want) > LOSS_TOLERANCE * abs(want):
+            return [
+                f"expected a loss of {want:.4f} within {percent(LOSS_TOLERANCE)} at step {step} (same data and seed), "
+                f"got {came:.4f}: something else is trained"
+            ]
+    return []

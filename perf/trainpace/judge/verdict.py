@@ -1,0 +1,444 @@
+"""The judgement: the runs of one case and its baseline in, a verdict and its reasons out."""
+
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from statistics import median
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from trainpace.cases.scaling import default_steps
+from trainpace.cases.workload import Workload
+from trainpace.stats import tolerance as compare
+from trainpace.judge.baseline import Baseline, Measured, Published
+from trainpace.stats.tolerance import Spread, percent
+from trainpace.judge.comparison import Comparison
+from trainpace.stats.retest import Look, look
+from trainpace.judge.validity import faults
+from trainpace.runs import flops
+from trainpace.runs import metrics
+from trainpace.probe.device import core_fault
+from trainpace.runs.run import Run, RunFailed
+from trainpace.records import Record
+
+RATIO_AGREEMENT = 1e-3
+"""Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
+
+
+class Verdict(StrEnum):
+    """What is said of a case. What was not judged is never called pass."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, no password
+    REGRESSION = "regression"
+    IMPROVEMENT = "improvement"
+    NO_BASELINE = "no baseline"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+    @property
+    def judged(self) -> bool:
+        """Whether it says anything of the speed."""
+        return self not in {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE, Verdict.INVALID}
+
+
+class Judgement(Record):
+    """One case, judged: the verdict and everything that a table or a report says about it."""
+
+    case: str
+    workload: Workload | None
+    """None where the case failed before it was cut to the machine."""
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    """Why it is not `pass`, each a sentence: what was expected, what came, and the next command."""
+    explanation: tuple[str, ...] = ()
+    """Where the time went, on both sides of a comparison."""
+    notes: tuple[str, ...] = ()
+    """Worth knowing, and no reason for the verdict."""
+    tgs: PositiveFloat | None = None
+    """Geometric mean over the runs that count; None where none ended."""
+    tgs_of_runs: tuple[PositiveFloat, ...] = ()
+    """Of all runs."""
+    set_aside: NonNegativeInt = 0
+    """Runs that were accidents and count in none of the speeds; a note names each."""
+    tflops: PositiveFloat | None = None
+    convention: str = flops.DEFAULT
+    convention_version: PositiveInt = flops.CONVENTIONS[flops.DEFAULT].version
+    peak_tflops: PositiveFloat | None = None
+    """What the device can do, where that is known."""
+    peak_memory_bytes: PositiveInt | None = None
+    """Largest over runs and ranks."""
+    startup_seconds: NonNegativeFloat | None = None
+    """Median over the runs, as are the compile seconds."""
+    compile_seconds: NonNegativeFloat | None = None
+    data_share: NonNegativeFloat | None = None
+    """The part of the steps that loading took, of the run where it is largest; None where a program does not say."""
+    baseline: Baseline | None = None
+    comparison: Comparison | None = None
+    """In the gate of a pull request, instead of a baseline."""
+    ratio: PositiveFloat | None = None
+    """TGS now / TGS of the baseline."""
+    tflops_ratio: PositiveFloat | None = None
+    """The same of TFLOPs: equal, or the formula is wrong."""
+    tolerance: PositiveFloat | None = None
+    tolerance_source: str = ""
+    runs_needed: PositiveInt | None = None
+    """Of an inconclusive case: runs that would decide it; None where no number does."""
+    version_differences: tuple[str, ...] = ()
+    """`torch 2.12.0 -> 2.13.0`, of what decides speed."""
+    excused: str | None = None
+    """Why the verdict does not fail its test, though it would (perf/trainpace/judge/waivers.py)."""
+
+    @property
+    def peak_share(self) -> float | None:
+        """TFLOPs / what the device can do, 0 to 1; None where either is unknown."""
+        return self.tflops / self.peak_tflops if self.tflops and self.peak_tflops else None
+
+
+def judge(
+    runs: Sequence[Run],
+    baseline: Published | Measured | None,
+    *,
+    pool: Spread | None = None,
+    selected_cases: int = 1,
+    tolerance: float | None = None,
+    peak_tflops: float | None = None,
+    others: Sequence[float] = (),
+    stored_accidents: Sequence[float] = (),
+) -> Judgement:
+    """Judge the runs of one workload, at least one, against its baseline.
+
+    Args:
+        runs: measured now, all of one workload; the geometric mean of those that count is judged.
+        baseline: what `find` gave for the workload.
+        pool: spread between runs of the device's baselines at this scale; where None, the baseline's own runs serve.
+        selected_cases: cases judged in this session; they share its chance of a false alarm.
+        tolerance: the user's own, instead of the statistics'.
+        peak_tflops: what one device can do in the workload's dtype; None where it is unknown.
+        others: log ratio to its baseline of the first run of each other case of the session.
+        stored_accidents: TGS of the runs that `settled` left out of the baseline.
+
+    Raises:
+        ValueError: for no run, runs of several workloads, or a baseline of another workload.
+    """
+    keys = {run.workload.key for run in runs}
+    if len(keys) != 1 or (isinstance(baseline, Measured) and baseline.key not in keys):
+        against = baseline.key if baseline else "none"
+        raise ValueError(f"expected runs of one workload and its baseline, got {sorted(keys)} against {against}")
+    workload = runs[0].workload
+    seen = None
+    if baseline is not None:
+        seen = look_at(runs, baseline, pool=pool, selected_cases=selected_cases, tolerance=tolerance, others=others)
+    facts = gather(runs, baseline, peak_tflops, seen)
+    if stored_accidents and baseline is not None:
+        named = ", ".join(f"{tgs:.1f}" for tgs in stored_accidents)
+        note = (
+            f"of the baseline's {baseline.num_runs + len(stored_accidents)} runs, set aside as accidents: TGS {named}"
+        )
+        facts = facts.model_copy(update={"notes": (*facts.notes, note)})
+    wrong = _faults(runs, baseline, peak_tflops, facts.convention)
+    if baseline is not None:
+        wrong += _formula_faults(facts, baseline, runs)
+    if wrong:
+        return _ends(facts, Verdict.INVALID, *wrong, f"measure again with `{command(workload)}`")
+    if baseline is None or seen is None:
+        where = f"{workload.key} on {runs[0].device.slug}"
+        record = command(workload, "--perf-refresh")
+        return _ends(facts, Verdict.NO_BASELINE, f"no baseline for {where}: record it with `{record}`")
+    needed = compare.runs_needed(baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases)
+    judged = _against(facts, workload, baseline, seen, needed)
+    if seen.regression and (slow := dict.fromkeys(filter(None, map(metrics.slow_node, runs)))):
+        # A finding of its own: nothing was changed there.
+        out = "take it out (Slurm's --exclude) and measure again"
+        return _ends(facts, Verdict.INVALID, f"{'; '.join(slow)}: {judged.reasons[0]}", out)
+    return judged
+
+
+def look_at(
+    runs: Sequence[Run],
+    baseline: Published | Measured,
+    *,
+    pool: Spread | None = None,
+    selected_cases: int = 1,
+    tolerance: float | None = None,
+    others: Sequence[float] = (),
+) -> Look:
+    """What the speeds of `runs` say against `baseline`, before anything is made of it; the arguments are `judge`'s."""
+    return look(
+        [metrics.tgs(run) for run in runs],
+        baseline.tgs_of_runs if isinstance(baseline, Measured) else [baseline.tgs],
+        spread=baseline.spread(pool),
+        selected=selected_cases,
+        others=others,
+        override=tolerance,
+    )
+
+
+def judge_failure(case: str, workload: Workload | None, failure: RunFailed) -> Judgement:
+    """A run that ended without its steps: invalid, with its cause. `failure.detail` is the caller's to show."""
+    reasons = [f"expected a run of all its steps, got none: {failure}"]
+    if workload is not None:
+        reasons.append(f"measure again with `{command(workload)}`")
+    return Judgement(case=case, workload=workload, verdict=Verdict.INVALID, reasons=tuple(reasons))
+
+
+def unjudged(case: str, reason: str) -> Judgement:
+    """A case that was not measured: inconclusive, with the reason."""
+    return Judgement(case=case, workload=None, verdict=Verdict.INCONCLUSIVE, reasons=(reason,))
+
+
+def runs_to_measure(
+    baseline: Published | Measured | None, *, pool: Spread | None = None, selected_cases: int = 1, at_least: int = 1
+) -> int:
+    """Runs of a case to measure now, so that its bound comes below the cap: `at_least`, by itself up to five."""
+    if baseline is None:
+        return at_least
+    return compare.runs_to_measure(
+        baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases, at_least=at_least
+    )
+
+
+def outcome(verdict: Verdict, *, require_verdict: bool = False) -> Literal["passed", "failed", "skipped"]:
+    """What a verdict does to its test. Under `require_verdict` a case that could not be judged fails."""
+    if verdict in {Verdict.REGRESSION, Verdict.INVALID}:
+        return "failed"
+    if verdict in {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE}:
+        return "failed" if require_verdict else "skipped"
+    return "passed"
+
+
+def exit_status(verdicts: Iterable[Verdict], *, require_verdict: bool = False, ordinary_failure: bool = False) -> int:
+    """The session's exit status: 1 a regression or an ordinary failing test; else 7 something invalid; else 6 something
+    unjudged under `require_verdict`; else 0. pytest owns 0 to 5, which is why the others start at 6."""
+    seen = set(verdicts)
+    if ordinary_failure or Verdict.REGRESSION in seen:
+        return 1
+    if Verdict.INVALID in seen:
+        return 7
+    if require_verdict and seen & {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE}:
+        return 6
+    return 0
+
+
+def command(workload: Workload, *options: str) -> str:
+    """The command that measures this workload again: whatever differs from the defaults is named."""
+    parts = ["pytest perf", f"-k {shlex.quote(workload.case)}", f"--perf-scale {workload.scale}"]
+    warmup, steps = default_steps(workload.scale, workload.sequence, workload.sp)
+    for option, value, default in (
+        ("--perf-trainer", workload.trainer, "native"),
+        # What shards a user's own trainer is its own affair, and no choice of ours.
+        ("--perf-engine", workload.engine, "deepspeed" if workload.trainer == "native" else workload.engine),
+        ("--perf-dtype", workload.dtype, "bf16"),
+        ("--perf-warmup", workload.warmup, warmup),
+        ("--perf-steps", workload.steps, steps),
+    ):
+        if value != default:
+            parts.append(f"{option} {shlex.quote(str(value))}")
+    if workload.attention == "varlen":
+        parts.append("--perf-varlen")
+    if workload.nodes > 1:  # a workload does not say what started it
+        parts.append("--perf-launcher LAUNCHER")
+    return " ".join([*parts, *options])
+
+
+def gather(
+    runs: Sequence[Run], baseline: Published | Measured | None, peak_tflops: float | None, seen: Look | None = None
+) -> Judgement:
+    """What was measured, and how it stands to the baseline, before anything is said of it."""
+    workload = runs[0].workload
+    convention = flops.convention(baseline.convention if baseline else flops.DEFAULT)
+    counted = [run for run, kept in zip(runs, seen.kept, strict=True) if kept] if seen else runs
+    tgs = compare.geometric_mean([metrics.tgs(run) for run in counted])
+    tflops = compare.geometric_mean([metrics.tflops(run, convention.name) for run in counted])
+    return Judgement(
+        case=workload.case,
+        workload=workload,
+        verdict=Verdict.PASS,
+        notes=_notes(runs, baseline) + tuple(_accident(run, tgs) for run in runs if run not in counted),
+        tgs=tgs,
+        tgs_of_runs=tuple(metrics.tgs(run) for run in runs),
+        set_aside=len(runs) - len(counted),
+        tflops=tflops,
+        convention=convention.name,
+        convention_version=convention.version,
+        peak_tflops=peak_tflops,
+        peak_memory_bytes=max(metrics.peak_memory(run) for run in runs),
+        startup_seconds=median(run.startup_seconds for run in runs),
+        compile_seconds=median(run.compile_seconds for run in runs),
+        data_share=max((share for share in map(metrics.data_share, runs) if share is not None), default=None),
+        baseline=baseline,
+        ratio=tgs / baseline.tgs if baseline else None,
+        tflops_ratio=tflops / _tflops_of(baseline, workload) if baseline else None,
+        tolerance=seen.tolerance.value if seen else None,
+        tolerance_source=seen.tolerance.source if seen else "",
+        version_differences=_version_differences(baseline, runs[0]) if baseline else (),
+    )
+
+
+def _ends(facts: Judgement, verdict: Verdict, *reasons: str, runs_needed: int | None = None) -> Judgement:
+    return facts.model_copy(update={"verdict": verdict, "reasons": reasons, "runs_needed": runs_needed})
+
+
+def _against(
+    facts: Judgement, workload: Workload, baseline: Published | Measured, seen: Look, needed: int | None
+) -> Judgement:
+    assert facts.tgs is not None
+    assert facts.ratio is not None
+    tgs, ratio, limit = f"TGS {facts.tgs:.1f}", facts.ratio, seen.tolerance
+    stored = f"the {baseline.origin} baseline's {baseline.tgs:.1f}"
+    below = f"{tgs} is {percent(1 - ratio)} below {stored} (tolerance {limit.source})"
+    # The two ratios agree, or the case would be invalid: TGS speaks for both.
+    slower = [below] if seen.regression else []
+    if regressions := slower + _more_memory(facts, baseline, limit):
+        more = command(workload, f"--perf-runs-per-case {max(3, 2 * len(facts.tgs_of_runs))}")
+        return _ends(facts, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
+    if seen.unclear:
+        more_runs = 2 * max(compare.MOST_RUNS, len(facts.tgs_of_runs))
+        why = _what_all_lost(seen, baseline) if seen.shared < 0 else _uneven(facts, workload, baseline, more_runs)
+        return _ends(facts, Verdict.INCONCLUSIVE, f"{below}: {why}", runs_needed=None if seen.shared < 0 else more_runs)
+    if not limit.decides:
+        return _ends(
+            facts,
+            Verdict.INCONCLUSIVE,
+            f"{tgs} is {percent(ratio)} of {stored}, too close to tell ({limit.source}): "
+            + _what_decides(workload, baseline, needed),
+            runs_needed=needed,
+        )
+    if ratio > 1 / (1 - limit.value):
+        return _ends(
+            facts,
+            Verdict.IMPROVEMENT,
+            f"{tgs} is {percent(ratio - 1)} above {stored} (tolerance {limit.source}): a stale baseline hides the next "
+            f"regression, record it with `{command(workload, '--perf-refresh')}`",
+        )
+    return facts
+
+
+def _what_all_lost(seen: Look, baseline: Published | Measured) -> str:
+    recorded = baseline.revision if isinstance(baseline, Measured) else None
+    named = recorded is not None and not recorded.endswith("+dirty")
+    against = recorded[:10] if recorded and named else "REV"
+    lost = percent(-math.expm1(seen.shared))
+    return (
+        f"most of the {seen.witnesses + 1} cases lost about {lost}: the machine did, or a change that meets every "
+        f"case, which `pytest perf --perf-against {against}` tells"
+        + ("" if named else ", REV being the revision that the baseline was recorded of")
+    )
+
+
+def _uneven(facts: Judgement, workload: Workload, baseline: Published | Measured, more_runs: int) -> str:
+    runs = len(facts.tgs_of_runs) + baseline.num_runs
+    more = command(workload, f"--perf-runs-per-case {more_runs}")
+    return f"its own {runs} runs, then and now, spread too far to call it slower, look closer with `{more}`"
+
+
+def _accident(run: Run, tgs: float) -> str:
+    value = metrics.tgs(run)
+    off = f"{percent(abs(1 - value / tgs))} {'below' if value < tgs else 'above'}"
+    return f"run {run.id} is set aside as an accident: TGS {value:.1f}, {off} the others"
+
+
+def _said(run: Run) -> tuple[str | None, ...]:
+    ended = f"ended after {run.stopped_after} of {run.workload.steps} steps: its verdict was certain"
+    return (
+        *run.health.notes,
+        metrics.warmup_note(run),
+        metrics.slow_node(run) or metrics.slow_rank_note(run),
+        ended if run.stopped_after else None,
+    )
+
+
+def _notes(runs: Sequence[Run], baseline: Published | Measured | None) -> tuple[str, ...]:
+    notes = [note for run in runs for note in _said(run) if note]
+    if any(samples.losses is None for run in runs for samples in run.ranks):
+        notes.append("losses not logged: not compared")
+    elif isinstance(baseline, Measured) and not baseline.first_losses:
+        notes.append("losses not compared: the baseline was recorded from a program that logged none")
+    if isinstance(baseline, Published):
+        notes.append("judged against a published row: measured by others, on another machine of this kind")
+    elif baseline is not None and baseline.accepted_slower:
+        notes.append(f"the baseline was recorded slower than before on purpose: {baseline.accepted_slower}")
+    return tuple(dict.fromkeys(notes))
+
+
+def _faults(
+    runs: Sequence[Run], baseline: Published | Measured | None, peak_tflops: float | None, convention: str
+) -> list[str]:
+    reference = (baseline.data, baseline.first_losses) if isinstance(baseline, Measured) else None
+    found = []
+    for run in runs:
+        said = faults(run, peak_tflops=peak_tflops, reference=reference, convention=convention)
+        if isinstance(baseline, Measured) and (fault := _machine_fault(run, baseline)):
+            said.append(fault)
+        found += [f"run {run.id}: {fault}" if len(runs) > 1 else fault for fault in dict.fromkeys(said)]
+    return found
+
+
+def _machine_fault(run: Run, baseline: Measured) -> str | None:
+    """Why the machine is not what it was when the baseline was recorded; None where it is, or where that is unknown."""
+    # The piece of work is Python's: another Python takes another time. Where the load of others cannot be told, the
+    # suite may share its cores, and this would tell that and no more.
+    if run.health.foreign_cores is None or run.software.get("python") != baseline.software.get("python"):
+        return None
+    return core_fault(metrics.yardstick(run), baseline.yardstick_seconds)
+
+
+def _formula_faults(facts: Judgement, baseline: Published | Measured, runs: Sequence[Run]) -> list[str]:
+    assert facts.ratio is not None
+    assert facts.tflops_ratio is not None
+    if abs(facts.tflops_ratio / facts.ratio - 1) <= RATIO_AGREEMENT:
+        return []
+    if isinstance(baseline, Measured) and baseline.mean_attended is not None:
+        attended = ", ".join(f"{run.mean_attended:.6g}" for run in runs if run.mean_attended)
+        return [
+            f"expected documents in which a token attends to {baseline.mean_attended:.6g} keys as in the baseline, got "
+            f"{attended}: other data are other work, give the baseline's with --perf-data"
+        ]
+    return [
+        f"expected one ratio to the baseline for TGS and TFLOPs, got {facts.ratio:.4f} and {facts.tflops_ratio:.4f}: "
+        f"the formula or the baseline's TFLOPs are wrong ({baseline.convention}, version {baseline.convention_version})"
+    ]
+
+
+def _tflops_of(baseline: Published | Measured, workload: Workload) -> float:
+    # TFLOPs of another version of the formula cannot be compared: the stored TGS gives them in today's.
+    if baseline.convention_version == flops.convention(baseline.convention).version:
+        return baseline.tflops
+    attended = baseline.mean_attended if isinstance(baseline, Measured) else None
+    return flops.tflops(baseline.tgs, workload, baseline.convention, mean_attended=attended)
+
+
+def _more_memory(facts: Judgement, baseline: Published | Measured, limit: compare.Tolerance) -> list[str]:
+    if isinstance(baseline, Published) or facts.peak_memory_bytes is None:
+        return []
+    # Memory has none of the noise of speed: a bound above the cap does not widen its tolerance.
+    allowed = limit.value if limit.decides else compare.CAP
+    memory, stored = facts.peak_memory_bytes, baseline.peak_memory_bytes
+    if memory <= stored * (1 + allowed):
+        return []
+    return [
+        f"peak memory {memory / 2**30:.2f} GiB is {percent(memory / stored - 1)} above the baseline's "
+        f"{stored / 2**30:.2f} GiB (tolerance {percent(allowed)})"
+    ]
+
+
+def _what_decides(workload: Workload, baseline: Published | Measured, needed: int | None) -> str:
+    if needed is not None:
+        return f"{needed} runs decide, `{command(workload, f'--perf-runs-per-case {needed}')}`"
+    stored = baseline.num_runs
+    return (
+        f"no number of runs decides against {stored} stored: record more with "
+        f"`{command(workload, '--perf-refresh', f'--perf-runs-per-case {2 * stored}')}`"
+    )
+
+
+def _version_differences(baseline: Published | Measured, run: Run) -> tuple[str, ...]:
+    then, now = baseline.software, run.software
+    # A table names a few versions only; what it does not name is no difference.
+    names = then.keys() & now.keys() if isinstance(baseline, Published) else then.keys() | now.keys()
+    return tuple(
+        f"{name} {then.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in sorted(names)
+        if then.get(name) != now.get(name)
+    )

@@ -1,0 +1,219 @@
+"""Fresh process groups on demand: asks run hosts for them, follows their lines, makes runs of what they wrote.
+
+Behind the fixture `distributed`. Where a launcher lets hosts last, one serves every run of one interpreter, checkout
+and kind of device, so that torch is imported once a session and not once a run.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import trainpace
+from trainpace.cases.workload import Workload
+from trainpace.store.files import FileError, check_record
+from trainpace.launch.follow import Progress, follow
+from trainpace.launch.health import NodesWindow, health_of, nodes_health
+from trainpace.launch.host_client import Side, host_command
+from trainpace.launch.launcher import Launcher, Local
+from trainpace.launch.rank_log import Lines
+from trainpace.launch.cluster import Node, counts
+from trainpace.launch.pool import Pool
+from trainpace.probe.device import GpuWindow, Machine, revision
+from trainpace.runs.run import Device, Health, Preflight, RankSamples, Run, RunFailed, RunNode
+
+_PROFILE = Path(__file__).resolve().parent.parent / "measure" / "profile.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What the ranks train on."""
+
+    sources: tuple[str, ...] = ()
+    """Local files or hub names; none: the generated corpus."""
+    tokenizer: str = "bytes"
+    seed: int = 0
+
+
+def trainer_object(trainer: str) -> str:
+    """`native` or `package.module:object` as the object that a rank imports.
+
+    Raises:
+        ValueError: where it is neither.
+    """
+    if trainer == "native":
+        return "trainpace.trainers.native:trainer"
+    module, colon, name = trainer.partition(":")
+    if not (colon and module and name):
+        raise ValueError(f"--perf-trainer must be 'native' or 'package.module:object', got {trainer!r}")
+    return trainer
+
+
+@dataclass(kw_only=True)
+class Distributed:
+    """Fresh process groups on demand; the object behind the fixture of the same name."""
+
+    machine: Machine
+    data: Data = field(default_factory=Data)
+    cache: Path
+    step_timeout: float
+    """Seconds without a line from any rank after which a run has hung."""
+    sides: dict[str, Side] = field(default_factory=lambda: {"here": Side()})
+    launcher: Launcher = field(default_factory=Local)
+    preflight: Preflight | None = None
+    """Written into every run, once it is known."""
+    pool: Pool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pool = Pool(self.launcher)
+
+    def __enter__(self) -> Self:
+        self.pool.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.__exit__()
+
+    def run(
+        self,
+        workload: Workload,
+        *,
+        side: str = "here",
+        progress: Progress = lambda *_: None,
+        borders: Sequence[float] = (),
+    ) -> Run:
+        """Train `workload` once in a fresh process group.
+
+        Args:
+            workload: what to train.
+            side: whose trainer.
+            progress: is told how far it came.
+            borders: seconds of a micro-step at which the verdict changes: the run ends as soon as it is certain on
+                which side of each it is. None: it makes all its steps.
+
+        Raises:
+            RunFailed: where the run ended without its steps (killed, hung, out of memory, an exception, a lost node):
+                every process of it is gone, `cause` names what happened, `rank` whose fault it was, `detail` its
+                traceback.
+        """
+        return self._run(workload, side, progress, profile=None, borders=borders)[0]
+
+    def profile(self, workload: Workload, *, side: str, folder: Path) -> dict[str, dict[str, float]]:
+        """Train `workload` once, then a few steps more under a profiler; traces are kept in `folder`.
+
+        Returns:
+            What perf/trainpace/rank/profile.py gives of rank 0.
+
+        Raises:
+            RunFailed: as `run`.
+        """
+        _, lines = self._run(workload, side, lambda *_: None, profile=folder)
+        found = lines[0].profile or {}
+        return {name: found.get(name, {}) for name in ("parts", "operators", "calls")}
+
+    def _run(
+        self,
+        workload: Workload,
+        side: str,
+        progress: Progress,
+        *,
+        profile: Path | None,
+        borders: Sequence[float] = (),
+    ) -> tuple[Run, list[Lines]]:
+        device = "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
+        preload = [trainer_object(workload.trainer).partition(":")[0]]
+        if workload.trainer == "native" and workload.engine == "deepspeed":
+            preload.append("deepspeed")
+        many = bool(self.launcher.nodes)
+        command = host_command(self.sides[side], preload, device, many=many)
+        placed = counts(workload.ranks, workload.nodes)
+        with self.pool.run(command, nodes=workload.nodes, ranks=workload.ranks) as begun:
+            began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+            begun.hosts.start_run(
+                id=begun.id,
+                folder=str(begun.folder),
+                trainer=trainer_object(workload.trainer),
+                workload=workload.model_dump(),
+                counts=placed,
+                device=device,
+                pin=device == "cpu",
+                data={"sources": self.data.sources, "tokenizer": self.data.tokenizer, "seed": self.data.seed},
+                cache=str(self.cache),
+                watch=[os.getpid()],
+                planted=self.sides[side].planted,
+                borders=list(borders),
+                profile=None if profile is None else {"module": str(_PROFILE), "folder": str(profile)},
+            )
+            lines = [Lines(begun.folder / f"rank-{rank}.jsonl", rank) for rank in range(workload.ranks)]
+            window: NodesWindow | GpuWindow
+            window = NodesWindow(begun.hosts) if many else GpuWindow(workload.ranks if device == "cuda" else 0)
+            first_step = follow(begun.hosts, lines, workload, window, progress=progress, step_timeout=self.step_timeout)
+            samples = [rank.samples for rank in lines if rank.samples is not None]
+            nodes = [Node(**begun.hosts.facts[number]) for number in sorted(begun.hosts.facts)]
+            if many:
+                health = nodes_health(
+                    nodes, device, [samples[sum(placed[:node])] for node in range(len(nodes))], window.close()
+                )
+            else:
+                health = health_of(self.machine, device, samples[0], window.close())
+        run = _record(
+            begun.id,
+            started,
+            workload,
+            samples,
+            device=self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
+            software=begun.hosts.software,
+            revision=revision(self.sides[side].checkout or Path(perf.__file__).resolve().parent),
+            nodes=[
+                RunNode(name=node.name, ranks=count, gpu_uuids=node.gpu_uuids, links=node.links, network=node.network)
+                for node, count in zip(nodes, placed, strict=False)
+            ],
+            preflight=self.preflight,
+            startup_seconds=first_step - began,
+            health=health,
+        )
+        return run, lines
+
+
+def _record(
+    run_id: str,
+    started: str,
+    workload: Workload,
+    samples: list[dict[str, Any]],
+    *,
+    device: Device,
+    software: dict[str, str],
+    revision: str | None,
+    nodes: Sequence[RunNode],
+    preflight: Preflight | None,
+    startup_seconds: float,
+    health: Health,
+) -> Run:
+    """Make the run of what its ranks wrote; a rank whose samples are no samples fails it."""
+    first = samples[0]
+    made = len(first["seconds"])
+    fields = {
+        "id": run_id,
+        "started": started,
+        "workload": workload,
+        "device": device,
+        "software": software,
+        "revision": revision,
+        "nodes": nodes,
+        "stopped_after": made if made < workload.steps else None,
+        "preflight": preflight,
+        "data": first["data"],
+        "mean_attended": first["mean_attended"],
+        "startup_seconds": startup_seconds,
+        "compile_seconds": max(rank["compile_seconds"] for rank in samples),
+        "ranks": [{key: rank[key] for key in RankSamples.model_fields} for rank in samples],
+        "health": health,
+    }
+    try:
+        return check_record(fields, Run, where="the samples cannot be used")
+    except FileError as error:
+        cause, _, more = str(error).partition("\n")
+        raise RunFailed(cause, detail=more) from None

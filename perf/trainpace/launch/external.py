@@ -1,0 +1,318 @@
+"""Runs described programs (perf/trainpace/trainers/external.py) on a workload, and checks what they claim by the wall clock.
+
+A program is started by a run host, as ranks are: it is watched, hangs are ended, and nothing of it is left behind.
+"""
+
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from trainpace.cases.workload import Workload
+from trainpace.store.files import FileError, check_record, write_whole
+from trainpace.launch.distributed import Data
+from trainpace.launch.folders import rank_logs
+from trainpace.launch.follow import Progress, follow
+from trainpace.launch.health import health_of
+from trainpace.launch.host_client import Side, host_command
+from trainpace.launch.launcher import Local
+from trainpace.launch.rank_log import Lines
+from trainpace.launch.pool import Pool
+from trainpace.probe.device import SOFTWARE, GpuWindow, Machine
+from trainpace.runs.run import RankSamples, Run, RunFailed
+from trainpace.trainers import external as described
+from trainpace.trainers.external import Claimed, Description, Skipped
+from trainpace.trainers.export import Exported, exported
+from trainpace.trainers.recipe import LEARNING_RATE, warmup_steps, zero3
+
+_PROGRAM = Path(__file__).resolve().parent / "program.py"
+_ASK = """
+import importlib.metadata as metadata, importlib.util, json, platform, sys
+found = {"python": platform.python_version()}
+for name in json.loads(sys.argv[2]):
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found if importlib.util.find_spec(sys.argv[1]) else None))
+"""
+CLOCK_SHARE, CLOCK_SECONDS = 0.1, 0.3
+"""How much faster a program may claim to be than its output showed: lines are buffered, and seen some time later."""
+_EXPORTED = ("model", "tokens", "parquet", "parquet_folder")
+"""Placeholders of what is written for other systems; a description without them takes tokens of its own."""
+
+
+@dataclass(kw_only=True)
+class Programs:
+    """Described programs, on demand. Used as a context: its processes and files are gone at the end."""
+
+    machine: Machine
+    data: Data
+    cache: Path
+    step_timeout: float
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Interpreters of systems that do not live in this one's environment, by name."""
+    _software: dict[str, dict[str, str] | None] = field(default_factory=dict)
+    pool: Pool = field(default_factory=lambda: Pool(Local()))
+
+    def __enter__(self) -> Self:
+        self.pool.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.__exit__()
+
+    def check(self, description: Description, workload: Workload) -> None:
+        """See whether the program can be run on `workload`.
+
+        Raises:
+            Skipped: where it is not installed, or cannot do what the workload asks for.
+        """
+        if self.versions(description) is None:
+            where = self._python(description)
+            raise Skipped(
+                f"{description.title} is not installed for {where}: `{description.install}`, then name its interpreter "
+                f"with --perf-trainer-python {description.name}=VENV/bin/python"
+            )
+        if reason := described.cannot(description, workload, device=self._device(workload)):
+            raise Skipped(f"{description.title} cannot train {workload.case} as it is: {reason}")
+
+    def run(
+        self, workload: Workload, description: Description, *, progress: Progress = lambda *_: None
+    ) -> tuple[Run, str]:
+        """Train `workload` once with the program; the run, and the command that was run.
+
+        Raises:
+            Skipped: as `check`.
+            RunFailed: where the program ended without its steps, or what it wrote cannot be read.
+            FileError: for a description that cannot be used.
+        """
+        self.check(description, workload)
+        device = self._device(workload)
+        given = None
+        if described.uses(description, *_EXPORTED):
+            progress(0, "writing the workload")
+            given = exported(workload, self.data, self.cache)
+        kept = self.cache / "systems" / description.name
+        kept.mkdir(parents=True, exist_ok=True)
+        where, micro = f"the description of {description.name}", description.reading.record == "micro_step"
+        command = host_command(Side(python=sys.executable), [], device, loop=_PROGRAM)
+        with self.pool.run(command, ranks=1) as begun:
+            values = placeholders(
+                workload,
+                given,
+                folder=description.folder,
+                work=begun.folder,
+                cache=kept,
+                python=self._python(description),
+                device=device,
+                cores=self.machine.cpu.count,
+            )
+            try:
+                program = self._written(description, workload, values, begun.folder)
+                began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+                begun.hosts.start_run(
+                    id=begun.id,
+                    folder=str(begun.folder),
+                    workload={"ranks": 1},
+                    pin=False,
+                    watch=[os.getpid()],
+                    program=program,
+                )
+                lines = Lines(begun.folder / "rank-0.jsonl", 0)
+                window = GpuWindow(workload.ranks if device == "cuda" else 0)
+                first_step = follow(
+                    begun.hosts, [lines], workload, window, progress=progress, step_timeout=self.step_timeout
+                )
+                seen = lines.samples or {}
+                log = described.newest(described.filled(description.reading.path, values, where=where))
+                claimed = described.read_claims(description.reading, log, ranks=workload.ranks)
+                if micro:
+                    claimed = claimed.grouped(workload.accumulation)
+                samples = samples_of(
+                    claimed, workload, place=seen["place"], peak_memory_bytes=seen["peak_memory_bytes"]
+                )
+                health = health_of(self.machine, device, seen, window.close())
+                faults = claim_faults(
+                    claimed,
+                    workload,
+                    wall=seen["wall_seconds"],
+                    seen=seen["seen_seconds"][:: workload.accumulation] if micro else seen["seen_seconds"],
+                )
+            except FileError as error:
+                raise RunFailed(
+                    f"what {description.title} wrote cannot be used: {error}", detail=rank_logs(begun.folder)
+                ) from None
+        fields = {
+            "id": begun.id,
+            "started": started,
+            "workload": workload,
+            "source": "reported",
+            "device": self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
+            "software": self.versions(description),
+            "data": given.identity if given else None,
+            "startup_seconds": first_step - began,
+            "ranks": [samples],
+            "health": health.model_copy(update={"faults": (*health.faults, *faults)}),
+        }
+        try:
+            run = check_record(fields, Run, where="the samples cannot be used")
+        except FileError as error:
+            raise RunFailed(str(error)) from None
+        told = [f"{name}={shlex.quote(text)}" for name, text in program["environment"].items() if name != "PATH"]
+        return run, " ".join([*told, shlex.join(program["command"])])
+
+    @staticmethod
+    def _written(
+        description: Description, workload: Workload, values: Mapping[str, str], folder: Path
+    ) -> dict[str, Any]:
+        """Write the description's files into the run's folder; what is to be run there, and how it is watched."""
+        where = f"the description of {description.name}"
+        for name, text in description.files.items():
+            write_whole(folder / name, described.filled(text, values, where=f"{where}, {name}"))
+        # Their optimizers are made from what the program asks for, and need not be one that DeepSpeed knows.
+        engine = {
+            **zero3(accumulation=workload.accumulation, dtype=workload.dtype, thresholds=workload.thresholds),
+            "zero_allow_untested_optimizer": True,
+        }
+        write_whole(folder / "zero3.json", json.dumps(engine, indent=1))
+        # As in its activated environment: programs start others by their bare names.
+        path = os.pathsep.join([values["bin"], os.environ.get("PATH", os.defpath)])
+        chosen = {name: described.filled(text, values, where=where) for name, text in description.environment.items()}
+        return {
+            "command": [described.filled(part, values, where=where) for part in description.command],
+            "environment": {"PATH": path, **chosen},
+            "progress": description.progress,
+            "accumulation": 1 if description.reading.record == "micro_step" else workload.accumulation,
+            "warmup": workload.warmup,
+        }
+
+    def _device(self, workload: Workload) -> str:
+        return "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
+
+    def _python(self, description: Description) -> str:
+        return self.pythons.get(description.name, sys.executable)
+
+    def versions(self, description: Description) -> dict[str, str] | None:
+        """Versions in the program's interpreter; None where the program is not there."""
+        if description.name not in self._software:
+            names = json.dumps(sorted({*SOFTWARE, *description.software}))
+            command = [self._python(description), "-c", _ASK, description.module, names]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+                self._software[description.name] = json.loads(done.stdout)
+            except (OSError, subprocess.CalledProcessError, ValueError):
+                self._software[description.name] = None
+        return self._software[description.name]
+
+
+def placeholders(
+    workload: Workload,
+    given: Exported | None,
+    *,
+    folder: Path,
+    work: Path,
+    cache: Path,
+    python: str,
+    device: str,
+    cores: int,
+) -> dict[str, str]:
+    """What a description's placeholders stand for."""
+    micro_steps = workload.warmup + workload.steps
+    steps = math.ceil(micro_steps / workload.accumulation)
+
+    def said(truth: bool) -> str:
+        return "true" if truth else "false"
+
+    places = dict(zip(_EXPORTED, ("model", "tokens", "parquet/train.parquet", "parquet"), strict=True))
+    return {
+        "python": python,
+        "bin": str(Path(python).parent),
+        "described": str(folder),
+        "work": str(work),
+        "cache": str(cache),
+        **({name: str(given.folder / place) for name, place in places.items()} if given else {}),
+        "zero3": str(work / "zero3.json"),
+        "case": workload.case,
+        "model_name": workload.model,
+        "sequence": str(workload.sequence),
+        "ranks": str(workload.ranks),
+        "sp": str(workload.sp),
+        "accumulation": str(workload.accumulation),
+        "optimizer_steps": str(steps),
+        "micro_steps": str(steps * workload.accumulation),
+        "learning_rate": repr(LEARNING_RATE),
+        "warmup_steps": str(warmup_steps(steps)),
+        "bf16": said(workload.dtype == "bf16"),
+        "use_cpu": said(device == "cpu"),
+        "device": device,
+        "backend": "nccl" if device == "cuda" else "gloo",
+        "threads": str(max(1, cores // workload.ranks)),
+    }
+
+
+def samples_of(claimed: Claimed, workload: Workload, *, place: str, peak_memory_bytes: int) -> RankSamples:
+    """What a program claims, in this suite's steps: an optimizer step's time, its optimizer included, is shared by its
+    micro-steps.
+
+    Raises:
+        RunFailed: where it logged other steps than were asked for.
+    """
+    wanted = math.ceil((workload.warmup + workload.steps) / workload.accumulation)
+    if len(claimed.seconds) != wanted:
+        raise RunFailed(f"expected a record of each of {wanted} optimizer steps, got {len(claimed.seconds)}")
+    count = workload.warmup + workload.steps
+
+    def spread(values: Sequence[float], share: int) -> list[float]:
+        return [value / share for value in values for _ in range(workload.accumulation)][:count]
+
+    seconds = spread(claimed.seconds, workload.accumulation)
+    return RankSamples(
+        rank=0,
+        place=place,
+        warmup_seconds=seconds[: workload.warmup],
+        seconds=seconds[workload.warmup :],
+        data_seconds=None,
+        optimizer_seconds=[],
+        losses=None if claimed.losses is None else spread(claimed.losses, 1),
+        peak_memory_bytes=max(1, peak_memory_bytes),
+    )
+
+
+def claim_faults(claimed: Claimed, workload: Workload, *, wall: float, seen: Sequence[float]) -> list[str]:
+    """Why what a program claims cannot be true: another number of tokens, or a speed that the wall clock denies.
+
+    All its tokens over the whole life of the process are the least that it can have reached; the tokens of the steps
+    that its output showed one after the other, over that time, the most.
+
+    Args:
+        claimed: seconds and tokens of each optimizer step.
+        workload: what it was asked to train.
+        wall: seconds that the process lived.
+        seen: seconds after its start at which its output showed each step.
+    """
+    tokens = workload.rank_tokens * workload.accumulation
+    for step, got in enumerate(claimed.tokens or ()):
+        if abs(got - tokens) > 0.01 * tokens:
+            return [f"expected {tokens} tokens a rank in optimizer step {step}, got {got:g}: another job was trained"]
+    least = tokens * len(claimed.seconds) / wall
+    later = claimed.seconds[1:]
+    most = math.inf
+    shown = seen[-1] - seen[0] if len(seen) > 1 else 0.0
+    if later and shown > CLOCK_SECONDS:
+        most = tokens * (len(seen) - 1) / max(shown * (1 - CLOCK_SHARE) - CLOCK_SECONDS, 1e-9)
+    reached = tokens * len(later) / sum(later) if later else tokens / claimed.seconds[0]
+    if least <= reached <= most:
+        return []
+    return [
+        f"claims {reached:.1f} tokens per GPU per second, and the wall clock allows {least:.1f} (all tokens over "
+        f"{wall:.1f} s of the process) to {most:.1f} (between its first and its last step's line)"
+    ]

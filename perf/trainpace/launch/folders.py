@@ -1,0 +1,68 @@
+"""Where runs write while they go on, and what is read there when one fails."""
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from trainpace.store.files import writing
+from trainpace.runs.run import RunFailed
+
+_FULL_BYTES = 1 << 12
+"""Less free space than this is none: a line of a rank does not fit."""
+
+
+def work_folder(parent: Path | None = None) -> Path:
+    """A new folder for what runs write; perf/trainpace/launch/orphans.py removes it where its suite cannot.
+
+    Args:
+        parent: a folder that several machines see; None: this machine's temporary files.
+
+    Raises:
+        FileError: where there is no room for it.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        # The machine's name: elsewhere the same number is another process.
+        return Path(tempfile.mkdtemp(prefix=f"trainpace-{os.getpid()}-{socket.gethostname()}-", dir=parent))
+
+
+def run_folder(parent: Path, run_id: str, ranks: int) -> Path:
+    """A new folder for one run of `ranks` ranks.
+
+    The files that one machine writes and another waits for are there from the beginning: over NFS a name that was not
+    there stays so for up to half a minute, while a file that is there is looked at anew whenever it is opened.
+
+    Raises:
+        RunFailed: where there is no room for it.
+    """
+    folder = parent / run_id
+    try:
+        folder.mkdir()
+        for name in ("rendezvous", *(f"rank-{rank}.jsonl" for rank in range(ranks))):
+            (folder / name).touch()
+    except OSError as error:
+        raise RunFailed(f"{folder}: cannot be made: {error.strerror}") from None
+    return folder
+
+
+def explained(error: RunFailed, folder: Path) -> RunFailed:
+    """`error` with what the ranks printed, and with what they could not even write."""
+    cause, disk = error.cause, folder.parent.parent
+    if shutil.disk_usage(disk).free < _FULL_BYTES:
+        cause += f"; no space is left under {disk}"
+    return RunFailed(cause, rank=error.rank, detail=error.detail or rank_logs(folder))
+
+
+def rank_logs(folder: Path) -> str:
+    """The ends of what the ranks of a run printed."""
+    return "\n".join(
+        f"--- {path.name}\n{tail(path)}" for path in sorted(folder.glob("rank-*.log")) if path.stat().st_size
+    )
+
+
+def tail(path: Path, lines: int = 30) -> str:
+    """The last lines of a file; none where it is not there."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""

@@ -1,0 +1,102 @@
+"""Follows the ranks of a run by the lines that they append, and says how it ended."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from trainpace.cases.workload import Workload
+from trainpace.launch.host_client import POLL_SECONDS, Exit, Hosts, describe_exit
+from trainpace.launch.rank_log import Lines
+from trainpace.runs.run import RunFailed
+
+LATE_SECONDS = 5.0
+"""How much later than a rank's end a shared file system may show its last lines."""
+# A rank that loses another one fails with these: whoever did not was first, whatever the nodes' clocks say.
+_CONSEQUENCES = ("connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited")
+
+Progress = Callable[[int, str], None]
+"""Called with the number of steps done and what is being done."""
+
+
+class Window(Protocol):
+    """What watches a device while it is measured."""
+
+    def open(self) -> None:
+        """The measured window begins now; once more, and it begins anew."""
+
+
+def follow(
+    hosts: Hosts,
+    lines: list[Lines],
+    workload: Workload,
+    window: Window,
+    *,
+    progress: Progress,
+    step_timeout: float,
+) -> float:
+    """Follow the ranks' lines until all have ended. Returns when the first step was done, monotonic seconds.
+
+    Raises:
+        RunFailed: where a rank failed, all hang, or a host or node is lost.
+    """
+    first_step, last_line = 0.0, time.monotonic()
+    while True:
+        exits = hosts.exits(POLL_SECONDS)
+        if sum(rank.read() for rank in lines):
+            last_line = time.monotonic()
+            step = min(rank.steps for rank in lines)
+            if step and not first_step:
+                first_step = last_line
+            if step <= workload.warmup:
+                window.open()  # again with every step of the warm-up: the last one opens the measured window
+            progress(step, lines[0].note)
+        if exits is not None:
+            _read_to_the_end(lines, wait=not any(each.code for each in exits))
+            _check_exits(exits, lines)
+            return first_step or time.monotonic()
+        if time.monotonic() - last_line > step_timeout:
+            least = min(rank.progress for rank in lines)
+            behind = [rank for rank in lines if rank.progress == least]
+            raise RunFailed(
+                f"hung: no step from any rank for {step_timeout:.0f} s; the run stands at {behind[0].where()} "
+                f"of {workload.warmup + workload.steps} steps (--perf-step-timeout sets the limit)",
+                # Ranks at one step wait for each other: which of them is at fault cannot be told.
+                rank=behind[0].rank if len(behind) == 1 else None,
+            )
+
+
+def _read_to_the_end(lines: list[Lines], *, wait: bool) -> None:
+    """Read what ranks that have ended wrote; where all ended well, `wait` for what a file system shows later."""
+    deadline = time.monotonic() + LATE_SECONDS
+    while True:
+        for rank in lines:
+            rank.read()
+        late = any(rank.samples is None and rank.error is None for rank in lines)
+        if not (wait and late and time.monotonic() < deadline):
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _check_exits(exits: Sequence[Exit], lines: list[Lines]) -> None:
+    """Raise RunFailed for the rank whose fault it was: what dies of the clean-up is nobody's."""
+    failed = [each for each in exits if each.code != 0 and not each.killed]
+    by_signal = [each for each in failed if each.code < 0]
+    if by_signal:
+        culprit = by_signal[0]
+        raise RunFailed(f"{describe_exit(culprit.code)} at {lines[culprit.rank].where()}", rank=culprit.rank)
+    errors = sorted((_is_consequence(rank.error), rank.error["time"], rank.rank) for rank in lines if rank.error)
+    if errors:
+        rank = lines[errors[0][2]]
+        assert rank.error
+        kind, message = rank.error["type"], rank.error["message"].strip().partition("\n")[0]
+        cause = f"out of memory: {message}" if "OutOfMemory" in kind or kind == "MemoryError" else f"{kind}: {message}"
+        raise RunFailed(f"{cause} (at {rank.where()})", rank=rank.rank, detail=rank.error["traceback"])
+    if failed:
+        raise RunFailed(f"{describe_exit(failed[0].code)} at {lines[failed[0].rank].where()}", rank=failed[0].rank)
+    for rank in lines:
+        if rank.samples is None:
+            raise RunFailed(f"ended without its samples at {rank.where()}", rank=rank.rank)
+
+
+def _is_consequence(error: dict[str, Any]) -> bool:
+    return any(words in error["message"].lower() for words in _CONSEQUENCES)

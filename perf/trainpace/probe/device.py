@@ -1,0 +1,438 @@
+"""What is measured on, and whether it can be trusted: identity and health of GPUs and CPUs. Needs no torch.
+
+The reader of NVML hands plain numbers to small pure functions, which alone decide what makes a run invalid.
+"""
+
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pynvml  # type: ignore[import-untyped]
+
+from trainpace.runs.datasheets import DATASHEETS
+from trainpace.runs.run import Device, Health
+
+SOFTWARE = (
+    "python",
+    "torch",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "deepspeed",
+    "accelerate",
+    "flash-attn",
+    "liger-kernel",
+    "triton",
+    "nvidia-nccl-cu12",
+    "nvidia-nccl-cu13",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "numpy",
+)
+"""Distributions (and `python`) whose versions decide speed. The run host looks them up in the measured interpreter."""
+
+Findings = tuple[tuple[str, ...], tuple[str, ...]]
+"""(faults, notes): sentences that make a run invalid, and sentences that only deserve to be read."""
+
+
+# Identity
+
+# What a driver calls a card -> what people call it, where the two differ in more than punctuation.
+GPU_ALIASES = {
+    "a100-sxm-80gb": "a100-sxm4-80gb",
+    "a100-80gb-pcie": "a100-pcie-80gb",
+    "h100-80gb-hbm3": "h100-sxm5-80gb",
+    "h100-pcie": "h100-pcie-80gb",
+    "h100-nvl": "h100-nvl-94gb",
+    "h200": "h200-sxm5-141gb",
+    "h200-nvl": "h200-nvl-141gb",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine at hand, as far as this process may use it."""
+
+    gpus: Device | None
+    """All of one kind; None without a driver or with none visible."""
+    cpu: Device
+    """`count` is the cores that affinity and cgroup allow, `memory_bytes` what the cgroup allows."""
+    gpu_free_bytes: int | None = None
+    """Of the GPU that has least."""
+    free_bytes: int
+    """Memory that new processes can take without swapping."""
+    nodes: int = 1
+    """Machines that this stands for; `gpus.count` is over all of them, and `cpu` is one's."""
+    network: str = ""
+    """What joins the nodes: `infiniband`, `roce` or `ethernet`; nothing where there is one."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about the choice of devices."""
+
+    @property
+    def node_gpus(self) -> int:
+        """GPUs of one node."""
+        return self.gpus.count // self.nodes if self.gpus else 0
+
+    @property
+    def device(self) -> Device:
+        """The one that the largest scale runs on: the GPUs where there are any."""
+        return self.gpus or self.cpu
+
+
+def present() -> Machine:
+    """Look at the machine: GPUs through NVML (those that CUDA_VISIBLE_DEVICES leaves), the rest through the kernel."""
+    memory = psutil.virtual_memory()
+    total = min(memory.total, cgroup_memory_bytes() or memory.total)
+    model, cores = cpu_model(), usable_cores()
+    cpu = Device(slug=cpu_slug(model, cores), name=model, kind="cpu", count=cores, memory_bytes=total)
+    with _nvml() as available:
+        gpus, free, notes = _gpus(_visible_handles()) if available else (None, None, ())
+    return Machine(gpus=gpus, cpu=cpu, gpu_free_bytes=free, free_bytes=min(memory.available, total), notes=notes)
+
+
+def gpu_uuids() -> tuple[str, ...]:
+    """Of the visible GPUs, in CUDA's order."""
+    with _nvml() as available:
+        return tuple(str(pynvml.nvmlDeviceGetUUID(handle)) for handle in _visible_handles()) if available else ()
+
+
+def gpu_links() -> str:
+    """What joins the visible GPUs: `nvlink` where the first has a link that is up, else `pcie`; nothing for one."""
+    with _nvml() as available:
+        handles = _visible_handles() if available else []
+        if len(handles) < 2:
+            return ""
+        links = range(pynvml.NVML_NVLINK_MAX_LINKS)
+        up = [_asked(lambda link=link: pynvml.nvmlDeviceGetNvLinkState(handles[0], link)) for link in links]
+        return "nvlink" if pynvml.NVML_FEATURE_ENABLED in up else "pcie"
+
+
+def gpu_slug(name: str) -> str:
+    """`NVIDIA A100-SXM4-80GB` -> `a100-sxm4-80gb`; a name that no alias knows keeps its own words."""
+    slug = _slug(re.sub(r"\b(nvidia|tesla)\b", " ", name, flags=re.IGNORECASE))
+    return GPU_ALIASES.get(slug, slug)
+
+
+def cpu_slug(model: str, cores: int) -> str:
+    """`Intel(R) Xeon(R) Gold 6348 CPU @ 2.60GHz`, 2 cores -> `cpu-intel-xeon-gold-6348-2c`."""
+    text = re.sub(r"@.*|\((r|tm)\)|\b\d+-core\b|\b(cpu|processor)\b", " ", model, flags=re.IGNORECASE)
+    return f"cpu-{_slug(text)}-{cores}c"
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The model as the kernel names it; the architecture (`aarch64`) where it names none."""
+    with suppress(OSError):
+        if named := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE):
+            return named[1].strip()
+    return platform.machine()
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may keep busy: its affinity, and whole cores of the tightest cgroup quota over it."""
+    quotas = [float("inf")]
+    for text in _cgroup_texts(root, "cpu", "cpu.max"):  # v2: "200000 100000", or "max 100000"
+        limit, period = text.split()
+        quotas += [] if limit == "max" else [int(limit) / int(period)]
+    periods = _cgroup_texts(root, "cpu", "cpu.cfs_period_us")  # v1
+    for limit, period in zip(_cgroup_texts(root, "cpu", "cpu.cfs_quota_us"), periods, strict=False):
+        quotas += [int(limit) / int(period)] if int(limit) > 0 else []
+    return max(1, int(min(len(os.sched_getaffinity(0)), *quotas)))
+
+
+def cgroup_memory_bytes(root: Path = Path("/")) -> int | None:
+    """The tightest memory limit of the cgroups over this process; None without one."""
+    texts = _cgroup_texts(root, "memory", "memory.max") + _cgroup_texts(root, "memory", "memory.limit_in_bytes")
+    limits = [int(text) for text in texts if text != "max"]
+    return min(limits) if limits else None
+
+
+def revision(folder: Path) -> str | None:
+    """The commit of the checkout that holds `folder`, and `+dirty` where tracked files differ; None outside one.
+
+    Baselines are no difference: a refresh changes them from case to case, and trains with none of them.
+    """
+    git = shutil.which("git")
+    if git is None:
+        return None
+    # Within a git hook the environment names the hook's repository, whichever folder is asked about.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def said(*arguments: str) -> str | None:
+        command = [git, "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = said("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = said(
+        "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude,glob)**/baselines/*.json"
+    )
+    return commit + ("+dirty" if changed else "")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _cgroup_texts(root: Path, controller: str, name: str) -> list[str]:
+    """Contents of the file `name` in this process's cgroup and in those above it, v2 and v1, innermost first."""
+    texts = []
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if number != "0" and controller not in controllers.split(","):
+                continue
+            mount = root / "sys/fs/cgroup" / controllers
+            inner = mount / path.lstrip("/")
+            for folder in (inner, *(above for above in inner.parents if above.is_relative_to(mount))):
+                with suppress(OSError):
+                    texts.append((folder / name).read_text().strip())
+    return texts
+
+
+@contextmanager
+def _nvml() -> Iterator[bool]:
+    """NVML, ready to be asked; False where no driver is installed."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _visible_handles() -> list[Any]:
+    """NVML's handles of the GPUs that CUDA would show this process, in its order."""
+    every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if setting is None:
+        return every
+    uuids = {str(pynvml.nvmlDeviceGetUUID(handle)): handle for handle in every}
+    handles = []
+    for entry in (part.strip() for part in setting.split(",")):
+        if entry.isdecimal() and int(entry) < len(every):
+            handles.append(every[int(entry)])
+        elif entry.startswith("MIG-"):
+            handles.append(pynvml.nvmlDeviceGetHandleByUUID(entry))
+        elif entry.startswith("GPU-") and (found := [uuids[uuid] for uuid in uuids if uuid.startswith(entry)]):
+            handles.append(found[0])
+        else:  # as CUDA does: an entry that is none hides itself and all that follow
+            break
+    return handles
+
+
+def _gpus(handles: Sequence[Any]) -> tuple[Device | None, int | None, tuple[str, ...]]:
+    """The GPUs up to the first of another kind, the least free memory among them, and what to say about the choice.
+
+    Ranks take devices 0, 1, .. in order, so a GPU behind one of another kind could not be used by itself.
+    """
+    if not handles:
+        return None, None, ()
+    names = [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    equal = len(list(takewhile(lambda name: name == names[0], names)))
+    memory = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles[:equal]]
+    device = Device(
+        slug=gpu_slug(names[0]),
+        name=names[0],
+        kind="cuda",
+        count=len(memory),
+        memory_bytes=min(int(info.total) for info in memory),
+        power_limit_watts=_asked(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handles[0]) / 1000),
+    )
+    notes = []
+    if equal < len(names):
+        left = ", ".join(names[equal:])
+        notes.append(f"the GPUs are not equal: using {equal} x {names[0]}, leaving {left}; see CUDA_VISIBLE_DEVICES")
+    if device.slug not in DATASHEETS:
+        notes.append(f"no datasheet for {device.name} ({device.slug}): % of peak and impossible TFLOPs cannot be told")
+    return device, min(int(info.free) for info in memory), tuple(notes)
+
+
+def _asked(question: Any) -> Any:
+    """The answer of NVML, or None where this card or driver does not know it."""
+    try:
+        return question()
+    except pynvml.NVMLError:
+        return None
+
+
+# Health
+
+YARDSTICK_LIMIT = 0.10
+"""How much longer or shorter the fixed piece of work may take on the same machine."""
+FOREIGN_CORES_LIMIT = 0.05
+"""Cores kept busy by others above which a CPU run is disturbed: it finds loads of 0.3 cores (27 of 27)."""
+
+SLOWED_SHARE_LIMIT = 0.01
+"""Share of the window that a GPU may be slowed: less cannot move a median by more than the least tolerance, 1 %."""
+
+# NVML's cumulative counters, ns: they see what samples of the event reasons miss between two looks.
+_SLOWED_FIELDS = {
+    "software power cap": (pynvml.NVML_FI_DEV_PERF_POLICY_POWER,),
+    "thermal slowdown": (
+        pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
+        pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN,
+        pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN,
+    ),
+    "power brake": (pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN,),
+    # Not the reliability policy: its voltage limit is what stops a healthy card's boost.
+    "hardware slowdown": (pynvml.NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT,),
+}
+_REASON_BITS = {
+    "software power cap": pynvml.nvmlClocksThrottleReasonSwPowerCap,
+    "thermal slowdown": (
+        pynvml.nvmlClocksThrottleReasonSwThermalSlowdown | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
+    ),
+    "power brake": pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
+    "hardware slowdown": pynvml.nvmlClocksThrottleReasonHwSlowdown,
+}
+NORMAL = "software power cap"
+"""The one reason for lower clocks that training under load shows on a healthy card."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuState:
+    """What NVML says of one GPU at one moment; None where the card does not say it."""
+
+    name: str
+    """`GPU 0`, as CUDA numbers it here."""
+    slowed_ns: dict[str, int] = field(default_factory=dict)
+    """How long the clock was held down since the driver was loaded, by reason; without what the card does not count."""
+    reasons: int = 0
+    """Clock event reasons at this moment, NVML's bits."""
+    ecc_errors: int | None = None
+    """Uncorrected, since the driver was loaded."""
+    foreign: tuple[int, ...] = ()
+    """Processes on the GPU that are not this session's."""
+    clock_mhz: int | None = None
+    celsius: int | None = None
+    watts: float | None = None
+
+    @property
+    def figures(self) -> str:
+        """What the sensors read, for a sentence: `1410 MHz, 62 C, 398 W`."""
+        known = ((self.clock_mhz, "MHz"), (self.celsius, "C"), (self.watts, "W"))
+        return ", ".join(f"{value:.0f} {unit}" for value, unit in known if value is not None) or "no sensors"
+
+
+def gpu_faults(before: Sequence[GpuState], after: Sequence[GpuState], seconds: float) -> Findings:
+    """Judge the GPUs of one window from what was read at its two ends, `seconds` apart, in one order."""
+    faults: list[str] = []
+    notes: list[str] = []
+    for first, last in zip(before, after, strict=True):
+        for reason, bit in _REASON_BITS.items():
+            said = notes if reason == NORMAL else faults
+            if reason in first.slowed_ns and reason in last.slowed_ns:
+                share = (last.slowed_ns[reason] - first.slowed_ns[reason]) / 1e9 / seconds
+                if share > SLOWED_SHARE_LIMIT:
+                    share = min(share, 1)
+                    said.append(f"{last.name}: {reason} during {share:.0%} of the window ({last.figures} at its end)")
+            elif last.reasons & bit:
+                said.append(f"{last.name}: {reason} at the window's end ({last.figures})")
+        if first.ecc_errors is not None and last.ecc_errors is not None and last.ecc_errors > first.ecc_errors:
+            faults.append(f"{last.name}: {last.ecc_errors - first.ecc_errors} new uncorrected ECC errors")
+        if strangers := sorted({*first.foreign, *last.foreign}):
+            faults.append(f"{last.name}: used by other processes too (pid {', '.join(map(str, strangers))})")
+    return tuple(faults), tuple(notes)
+
+
+def cpu_faults(foreign_cores: float | None) -> Findings:
+    """Judge the load by other processes over a window, in cores; None where it cannot be told."""
+    if foreign_cores is None:
+        return (), ("whether other processes disturbed the run cannot be told on this machine",)
+    if foreign_cores > FOREIGN_CORES_LIMIT:
+        return (f"other processes kept {foreign_cores:.2f} cores busy (limit {FOREIGN_CORES_LIMIT})",), ()
+    return (), ()
+
+
+def core_fault(yardstick: float | None, reference: float | None) -> str | None:
+    """Why a CPU was not what it was: the suite's fixed piece of work took another time than in `reference`.
+
+    No counter of a guest shows that somebody else's work shares its cores from outside. Both in seconds; None where one
+    is not known. Measured on a shared host: 1 to 4 % between runs that nothing disturbed, 10 to 80 % where steps took 5
+    to 55 % longer.
+    """
+    if yardstick is None or reference is None or abs(math.log(yardstick / reference)) <= math.log1p(YARDSTICK_LIMIT):
+        return None
+    return (
+        f"the machine's cores are not what they were: a fixed piece of work took {1e3 * yardstick:.2f} ms, "
+        f"{1e3 * reference:.2f} ms before (limit {YARDSTICK_LIMIT:.0%}): somebody else's work shares or shared them"
+    )
+
+
+class GpuWindow:
+    """Watches the first `count` visible GPUs from `open()` to `close()`; without a driver it sees and says nothing.
+
+    Open it before the ranks start or while they run, and close it while the run host still lives: whose
+    processes are on a GPU is told by their descent from this one.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._started = 0.0
+        self._before: tuple[GpuState, ...] = ()
+
+    def open(self) -> None:
+        """Start the window now; once more, and it starts anew."""
+        self._started = time.monotonic()
+        self._before = _gpu_states(self.count)
+
+    def close(self) -> Health:
+        """End the window and judge it."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        faults, notes = gpu_faults(self._before, _gpu_states(len(self._before)), seconds)
+        return Health(faults=faults, notes=notes)
+
+
+def _gpu_states(count: int) -> tuple[GpuState, ...]:
+    with _nvml() as available:
+        if not available or not count:
+            return ()
+        own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        return tuple(_gpu_state(f"GPU {index}", handle, own) for index, handle in enumerate(_visible_handles()[:count]))
+
+
+def _gpu_state(name: str, handle: Any, own: set[int]) -> GpuState:
+    processes = _asked(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    watts = _asked(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
+    return GpuState(
+        name=name,
+        slowed_ns=_slowed_ns(handle),
+        reasons=_asked(lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)) or 0,
+        ecc_errors=_asked(
+            lambda: pynvml.nvmlDeviceGetTotalEccErrors(
+                handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
+            )
+        ),
+        foreign=tuple(process.pid for process in processes if process.pid not in own),
+        clock_mhz=_asked(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+        celsius=_asked(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+        watts=None if watts is None else watts / 1000,
+    )
+
+
+def _slowed_ns(handle: Any) -> dict[str, int]:
+    ids = [number for numbers in _SLOWED_FIELDS.values() for number in numbers]
+    values = _asked(lambda: pynvml.nvmlDeviceGetFieldValues(handle, ids)) or ()
+    known = {value.fieldId: int(value.value.ullVal) for value in values if value.nvmlReturn == pynvml.NVML_SUCCESS}
+    # Counters of one reason overlap (the thermal policy counts what either slowdown did): the largest, not the sum.
+    return {
+        reason: max(known[number] for number in numbers if number in known)
+        for reason, numbers in _SLOWED_FIELDS.items()
+        if any(number in known for number in numbers)
+    }

@@ -1,0 +1,45 @@
+"""A trainer that trains nothing: its steps time a fixed product and the two collectives between nodes, in turn.
+
+It runs where trainers do (perf/trainpace/launch/preflight.py asks for it), so that what is measured goes the way that a run goes:
+the same launcher, the same processes, the same interfaces.
+"""
+
+import torch
+from torch import distributed
+
+KINDS = ("compute", "all_reduce", "all_to_all")
+"""What a step times: step k does KINDS[k % 3]."""
+
+
+class Bandwidth:
+    """`workload.sequence` elements of float32 on every rank."""
+
+    def setup(self, context):  # type: ignore[no-untyped-def]
+        """Join the process group, make the buffers."""
+        cuda = context.device == "cuda"
+        distributed.init_process_group("nccl" if cuda else "gloo")
+        workload = context.workload
+        self._buffer = torch.ones(workload.sequence, device=context.device)
+        self._received = torch.empty_like(self._buffer)
+        self._factor = torch.ones(workload.shape.hidden, workload.shape.hidden, device=context.device).bfloat16()
+        self._product = torch.empty_like(self._factor)
+        self._repeat = 20 if cuda else 1
+
+    def load(self, step: int) -> str:
+        """What the step does."""
+        return KINDS[step % len(KINDS)]
+
+    def forward_backward(self, kind: str) -> float:
+        """Do it."""
+        if kind == "all_reduce":
+            distributed.all_reduce(self._buffer, op=distributed.ReduceOp.MAX)  # ones stay ones
+        elif kind == "all_to_all":
+            distributed.all_to_all_single(self._received, self._buffer)
+        else:
+            for _ in range(self._repeat):
+                torch.mm(self._factor, self._factor, out=self._product)
+        return 0.0
+
+    def optimizer_step(self) -> None:
+        """Nothing is trained; but ranks stay together."""
+        distributed.barrier()

@@ -1,0 +1,262 @@
+"""Bar charts of TGS by sequence length, grouped by system: one chart a model, as in the published source.
+
+Needs matplotlib (`pip install "trainpace[charts]"`), which is imported only where a chart is drawn. The same bars give
+the same bytes: an SVG that is committed changes only with what it shows.
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trainpace.store.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
+
+Kind = Literal["measured", "published", "predicted"]
+
+INSTALL = 'no charts without matplotlib: `pip install "trainpace[charts]"` and run again'
+
+# Of Okabe and Ito, which colour-blind people tell apart. Bluish green comes late: it prints in the grey of the blue.
+COLOURS = ("#0072b2", "#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#999999")
+HATCHES = ("//", "--", "xx", "\\\\", "||", "++", "/-")
+"""Of the second system onwards; the first has none. Lines alone: a pattern of dots makes an SVG ten times as large."""
+OUTLINES: Mapping[Kind, Literal["thin", "thick", "dashed"]] = {
+    "measured": "thin",
+    "published": "thick",
+    "predicted": "dashed",
+}
+TINT = 0.35
+"""Share of the system's colour in a published bar; the rest is white."""
+
+HEIGHT = 3.3
+"""Inches, of the whole figure; a README shows about a hundred points an inch."""
+WIDEST = 8.8
+NARROWEST = 6.0
+FEWEST = 7
+"""Places for bars, gaps among them, that a chart has at least."""
+FONT = 8.0
+"""Points."""
+LONGEST = 40
+"""Characters of a name in the legend."""
+CHARACTER = 0.56
+"""Width of a character / its size, roughly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar: a system at a sequence length."""
+
+    system: str
+    length: str
+    """What stands below the group, `8k`; a second line may say more. Groups stand in the order of their first bars."""
+    kind: Kind
+    value: float | None = None
+    """TGS."""
+    low: float | None = None
+    """Of the interval; None where there is none."""
+    high: float | None = None
+    absent: str = ""
+    """What stands in place of a bar, `OOM`."""
+
+    def __post_init__(self) -> None:
+        if (self.value is None) != bool(self.absent):
+            raise ValueError(f"expected either value or absent, got value={self.value}, absent={self.absent!r}")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"expected low and high or neither, got low={self.low}, high={self.high}")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a series looks. Without colour, hatch tells the system and fill and outline tell the kind."""
+
+    hatch: str
+    fill: str
+    outline: Literal["thin", "thick", "dashed"]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart, and the same in words for those who do not see it."""
+
+    svg: str
+    png: bytes
+    words: str
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write `name`.svg and `name`.png into `folder`."""
+        write_whole(folder / f"{name}.svg", self.svg)
+        write_whole(folder / f"{name}.png", self.png)
+
+
+def group(length: str, detail: str) -> str:
+    """A Bar's `length`: the name of a case's, as the published table writes it, and a line of what else it is."""
+    return f"{length.replace('m', 'M')}\n{detail}"
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there."""
+    try:
+        import matplotlib  # noqa: F401 - only whether it can be
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def style(system: int, kind: Kind) -> Style:
+    """The look of a system, by its number in the chart, and of a kind."""
+    repeats, which = divmod(system - 1, len(HATCHES))
+    colour = COLOURS[system % len(COLOURS)]
+    return Style(
+        # What comes round again is denser.
+        hatch=HATCHES[which] * (1 + repeats) if system else "",
+        fill={"measured": colour, "published": _tint(colour), "predicted": "#ffffff"}[kind],
+        outline=OUTLINES[kind],
+    )
+
+
+def words(title: str, bars: Sequence[Bar]) -> str:
+    """The chart as text: `Llama2-7B, TGS. 8k: XTuner (published) 3028; ..`."""
+    groups = []
+    for length in dict.fromkeys(bar.length for bar in bars):
+        said = [f"{bar.system} ({bar.kind}) {_figure(bar)}{_interval(bar)}" for bar in bars if bar.length == length]
+        groups.append(f"{length.replace(chr(10), ', ')}: {'; '.join(said)}.")
+    return " ".join([f"{title}, TGS.", *groups])
+
+
+def draw(title: str, bars: Sequence[Bar], *, notes: Iterable[str] = ()) -> Chart:
+    """Draw `bars` under `title`, with `notes` below.
+
+    Raises:
+        ModuleNotFoundError: without matplotlib.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
+
+    settings = {"svg.hashsalt": "trainpace", "svg.fonttype": "none", "hatch.linewidth": 0.7}
+    # A name with two dollars is no formula.
+    settings |= {"text.parse_math": False, "font.size": FONT, "font.sans-serif": ["DejaVu Sans"]}
+    # From matplotlib's own settings and not the user's, or the same bars would not give the same bytes.
+    with context(["default", settings]):
+        lengths = list(dict.fromkeys(bar.length for bar in bars))
+        series = list(dict.fromkeys((bar.system, bar.kind) for bar in bars))
+        slots = max(FEWEST, len(lengths) * (len(series) + 1))
+        figure = Figure(figsize=(min(WIDEST, max(NARROWEST, 1 + 0.42 * slots)), HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        figure.suptitle(title, x=0.01, ha="left", fontsize=FONT + 3, fontweight="bold")
+        drawn = _bars(axes, bars, lengths, series, points=72 * (figure.get_figwidth() - 0.8) / slots)
+        axes.set_ylabel("tokens per GPU per second (TGS)")
+        entry = FONT * (6 + CHARACTER * max((len(_label(*each)) for each in series), default=0))
+        # Named here: matplotlib leaves out what it is told beside a bar, where that begins with an underscore.
+        axes.legend(
+            drawn,
+            [_label(*each) for each in series],
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            ncols=max(1, int(72 * (figure.get_figwidth() - 0.8) / entry)),
+            frameon=False,
+            handlelength=2.4,
+            handleheight=1.2,
+        )
+        if text := "\n".join(notes):
+            axes.set_xlabel(text, loc="left", fontsize=FONT - 1, labelpad=6)
+        said = words(title, bars)
+        svg, png = io.StringIO(), io.BytesIO()
+        # Without date and version, which change when the chart does not.
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": said})
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None, "Title": title})
+    # matplotlib leaves blanks at the ends of lines, which a repository's checks refuse.
+    text = "".join(f"{line.rstrip()}\n" for line in svg.getvalue().splitlines())
+    return Chart(text, png.getvalue(), said)
+
+
+def _bars(
+    axes: "Axes", bars: Sequence[Bar], lengths: Sequence[str], series: Sequence[tuple[str, Kind]], *, points: float
+) -> list["BarContainer"]:
+    """Draw the bars and what belongs to each, a container a series; `points` is the width of a bar."""
+    drawn = []
+    systems = list(dict.fromkeys(system for system, _ in series))
+    # As many groups as lengths, a bar's width between two groups.
+    place = {length: number * (len(series) + 1) for number, length in enumerate(lengths)}
+    upright = any(CHARACTER * FONT * len(_figure(bar)) > points for bar in bars)
+    for number, (system, kind) in enumerate(series):
+        look = style(systems.index(system), kind)
+        mine = [bar for bar in bars if (bar.system, bar.kind) == (system, kind)]
+        container = axes.bar(
+            [place[bar.length] + number for bar in mine],
+            [bar.value or 0 for bar in mine],
+            width=0.88,
+            color=look.fill,
+            hatch=look.hatch,
+            edgecolor="black",
+            linestyle=(0, (3, 2)) if look.outline == "dashed" else "solid",
+            linewidth=1.9 if look.outline == "thick" else 0.9,
+            zorder=2,
+        )
+        drawn.append(container)
+        for bar in mine:
+            x, top = place[bar.length] + number, bar.high or bar.value or 0
+            if bar.value is not None and bar.low is not None and bar.high is not None:
+                away = [[bar.value - bar.low], [bar.high - bar.value]]
+                # White below black, to be seen on every hatch.
+                for colour, width in (("white", 3.2), ("black", 1.2)):
+                    axes.errorbar(
+                        x,
+                        bar.value,
+                        yerr=away,
+                        fmt="none",
+                        ecolor=colour,
+                        capsize=3,
+                        capthick=width,
+                        linewidth=width,
+                        zorder=3,
+                    )
+            axes.annotate(
+                _figure(bar),
+                (x, top),
+                xytext=(0, 3),
+                textcoords="offset points",
+                rotation=90 if upright else 0,
+                ha="center",
+                va="bottom",
+                fontsize=FONT - 0.5,
+                fontweight="bold" if bar.absent else "normal",
+            )
+    highest = max((bar.high or bar.value or 0 for bar in bars), default=0) or 1
+    axes.set_ylim(0, highest * (1.25 if upright else 1.15))
+    # Few bars stand in the middle, no wider than many.
+    end = len(lengths) * (len(series) + 1) - 1
+    room = max(0, FEWEST - 1 - end) / 2
+    axes.set_xlim(-1 - room, end + room)
+    axes.set_xticks([place[length] + (len(series) - 1) / 2 for length in lengths], lengths)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6, zorder=0)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn
+
+
+def _label(system: str, kind: Kind) -> str:
+    # Of a long name, a module's path say, the end tells most.
+    short = system if len(system) <= LONGEST else f"..{system[2 - LONGEST :]}"
+    return f"{short}, {kind}"
+
+
+def _figure(bar: Bar) -> str:
+    if bar.value is None:
+        return bar.absent
+    # As many digits as a label has room for: 12345, 948.6, 21.8, 0.123.
+    return f"{bar.value:{'.0f' if bar.value >= 1000 else '.1f' if bar.value >= 10 else '.3g'}}"
+
+
+def _interval(bar: Bar) -> str:
+    return "" if bar.low is None or bar.high is None else f" ({bar.low:.4g} .. {bar.high:.4g})"
+
+
+def _tint(colour: str) -> str:
+    """`colour` mixed with white."""
+    parts = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    return "#" + "".join(f"{round(255 - TINT * (255 - part)):02x}" for part in parts)

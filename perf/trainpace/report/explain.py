@@ -1,0 +1,82 @@
+"""Why head is slower than base: where a step's time went on both sides, as a difference, largest first."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from trainpace.runs.cost import Cost
+from trainpace.judge.cost import changed_counters
+from trainpace.runs.run import Run
+from trainpace.runs.metrics import peak_memory
+
+Profile = Mapping[str, Mapping[str, float]]
+"""What perf/trainpace/rank/profile.py gives: seconds of a micro-step by part and by operator, and calls by operator."""
+
+NUM_OPERATORS = 8
+"""Operators shown: the largest differences."""
+LEAST_SHARE = 0.01
+"""Of the base's step: a smaller difference is noise, and not shown."""
+
+
+def explain(base: Profile, head: Profile) -> list[str]:
+    """Sentences and rows: what slowed, by part of the step and by operator; more work, or the same work slower.
+
+    Times are those under a profiler: they say where, not how much.
+    """
+    whole = sum(base["parts"].values())
+    if not whole:
+        return ["nothing to explain: the base's profile is empty"]
+    lines = [f"under a profiler a step took {_ms(whole)} on base and {_ms(sum(head['parts'].values()))} on head"]
+    lines += [f"  {row}" for row in _rows(base["parts"], head["parts"], whole)]
+    slower = _shown(base["operators"], head["operators"], whole)[:NUM_OPERATORS]
+    if slower:
+        rows = _rows(base["operators"], head["operators"], whole)[:NUM_OPERATORS]
+        lines += ["by operator, without what it calls:", *(f"  {row}" for row in rows)]
+    more = [
+        f"{name} {base['calls'].get(name, 0):.0f} -> {head['calls'][name]:.0f}"
+        for name in slower
+        if head["operators"].get(name, 0) > base["operators"].get(name, 0)
+        and head["calls"].get(name, 0) > base["calls"].get(name, 0)
+    ]
+    if more:
+        lines.append(f"head does more work, calls a step: {', '.join(more)}")
+    else:
+        lines.append("what slowed is called no more often than before: the same work, slower")
+    return lines
+
+
+def beside(base: Sequence[Run], head: Sequence[Run]) -> list[str]:
+    """What else is compared: start-up and compiling (medians, seconds), peak memory (largest, GiB)."""
+    figures = (
+        ("start-up", "s", [[run.startup_seconds for run in runs] for runs in (base, head)], median),
+        ("compiling", "s", [[run.compile_seconds for run in runs] for runs in (base, head)], median),
+        ("peak memory", "GiB", [[peak_memory(run) / 2**30 for run in runs] for runs in (base, head)], max),
+    )
+    shown = [(name, unit, of(values[0]), of(values[1])) for name, unit, values, of in figures]
+    return [f"{name}: {old:.2f} -> {new:.2f} {unit}" for name, unit, old, new in shown if old or new]
+
+
+def count_differences(base: Cost, head: Cost) -> list[str]:
+    """What a full-size step of head must do and the base's need not, counted: whether head does more work."""
+    changed = changed_counters(base.counters, head.counters)
+    if not changed:
+        return ["counted at full size: both sides do the same work"]
+    return ["counted at full size, base -> head:", *(f"  {each}" for each in changed)]
+
+
+def _rows(base: Mapping[str, float], head: Mapping[str, float], whole: float) -> list[str]:
+    differences = {name: head.get(name, 0.0) - base.get(name, 0.0) for name in base.keys() | head.keys()}
+    return [
+        f"{name}: {_ms(base.get(name, 0))} -> {_ms(head.get(name, 0))} ({differences[name] / whole:+.1%} of the step)"
+        for name in _shown(base, head, whole)
+    ]
+
+
+def _shown(base: Mapping[str, float], head: Mapping[str, float], whole: float) -> list[str]:
+    """Names whose difference is worth showing, what slowed most first."""
+    differences = {name: head.get(name, 0.0) - base.get(name, 0.0) for name in base.keys() | head.keys()}
+    shown = [name for name in differences if abs(differences[name]) >= LEAST_SHARE * whole]
+    return sorted(shown, key=lambda name: (-differences[name], name))
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"

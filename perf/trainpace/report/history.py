@@ -1,0 +1,289 @@
+"""The history of recorded runs: a line a case, whether it lost speed, and a page of charts.
+
+python -m trainpace history runs --check --report out/
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainpace.store.files import FileError, write_whole
+from trainpace.stats.tolerance import percent
+from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Trend, trend
+from trainpace.judge.verdict import Verdict
+from trainpace.store.history_index import Kind, Point, read_points, sessions
+from trainpace.report import html
+
+PAGE = "history.html"
+MIB = 1 << 20
+SIGNS = {Verdict.REGRESSION: "▼ ", Verdict.PASS: "✓ ", Verdict.INCONCLUSIVE: "? "}
+
+
+@dataclass(frozen=True)
+class Series:
+    """The runs of one workload on one device, and what their trend is."""
+
+    kind: Kind
+    points: Sequence[Point]
+    """Those that can be trusted, oldest first."""
+    left_out: int
+    """Invalid runs."""
+    trend: Trend | None
+    """None without a valid run."""
+    ended: bool
+    """Runs of the same case on the same device are recorded with another workload since: shown, not checked."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the last level against the best one."""
+        return self.trend.verdict if self.trend else Verdict.INCONCLUSIVE
+
+
+def history(folder: Path, *, check: bool = False, report: Path | None = None, since: Sequence[str] = ()) -> int:
+    """Print a line a case, write the page into `report`; the exit status.
+
+    Returns:
+        1 where `check` is asked for and a case lost speed; 4 where a file or an option cannot be used; else 0.
+    """
+    try:
+        judged = judge(read_points(folder), since=since)
+        if report:
+            report.mkdir(parents=True, exist_ok=True)
+            write_whole(report / PAGE, page(judged))
+    except (FileError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 4
+    sys.stdout.write("".join(f"{text}\n" for text in lines(judged)))
+    lost = any(series.verdict is Verdict.REGRESSION and not series.ended for series in judged)
+    return int(check and lost)
+
+
+def judge(series: dict[Kind, list[Point]], *, since: Sequence[str] = ()) -> list[Series]:
+    """The trend of every series; together they have the error trend.ERROR.
+
+    Args:
+        series: as read_points gives them.
+        since: where the history to judge begins, `WHEN` or `CASE=WHEN`: a date, or the start of a revision.
+
+    Raises:
+        FileError: for a `since` that no run has.
+    """
+    series = _cut(series, since)
+    newest: dict[tuple[str, ...], int] = {}
+    for kind, points in series.items():
+        same = (kind.case, kind.scale, kind.trainer, kind.device)
+        newest[same] = max(newest.get(same, 0), points[-1].started)
+    valid = {kind: [point for point in points if point.fault is None] for kind, points in series.items()}
+    error = ERROR / max(1, sum(len(points) >= 2 * LEAST for points in valid.values()))
+    return [
+        Series(
+            kind,
+            points,
+            len(series[kind]) - len(points),
+            trend([point.tgs for point in points], error=error, sessions=sessions(points)) if points else None,
+            ended=series[kind][-1].started < newest[kind.case, kind.scale, kind.trainer, kind.device],
+        )
+        for kind, points in valid.items()
+    ]
+
+
+def _cut(series: dict[Kind, list[Point]], since: Sequence[str]) -> dict[Kind, list[Point]]:
+    for each in since:
+        case, _, when = each.rpartition("=")
+        cut = {
+            kind: points[first:]
+            for kind, points in series.items()
+            if (not case or kind.case == case) and (first := _first(points, when)) is not None
+        }
+        if not cut:
+            raise FileError(
+                f"--since {each}: no run{f' of {case}' if case else ''} is of that revision or after that day"
+            )
+        series = {**series, **cut}
+    return series
+
+
+def _first(points: Sequence[Point], when: str) -> int | None:
+    """The first run of the revision, or on or after the day; None where there is none."""
+    try:
+        day = datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        found = [(point.revision or "").startswith(when) for point in points]
+    else:
+        found = [point.started >= day for point in points]
+    return found.index(True) if True in found else None
+
+
+# In words
+
+
+def lines(judged: Sequence[Series]) -> list[str]:
+    """A line a case, then the count with what is lost named."""
+    texts = [f"{_word(series)}: {series.kind}: {sentence(series)}" for series in judged]
+    counts = Counter(_word(series) for series in judged)
+    lost = ", ".join(series.kind.case for series in judged if _word(series) == Verdict.REGRESSION)
+    parts = [f"{counts[word]} {word}" + (f" ({lost})" if word == Verdict.REGRESSION else "") for word in sorted(counts)]
+    return [*texts, f"{len(judged)} case{'' if len(judged) == 1 else 's'}: {', '.join(parts)}"]
+
+
+def _word(series: Series) -> str:
+    return "ended" if series.ended else str(series.verdict)
+
+
+def sentence(series: Series, *, moved: bool = True) -> str:
+    """What the trend of one series says, with its figures, and with its last three changes where `moved`."""
+    found, points = series.trend, series.points
+    out = f"; {series.left_out} invalid left out" if series.left_out else ""
+    if found is None or found.finds is None:
+        return f"{len(points)} of the {2 * LEAST} runs that a trend needs{out}"
+    now = found.segments[-1]
+    text = f"{now.level:.5g} TGS in the last {now.runs} runs"
+    if found.lost:
+        best, last = found.reference, points[found.reference.stop - 1]
+        text += f", {percent(found.loss)} below {best.level:.5g} in {best.runs} runs up to {_named(last)}"
+    elif found.loss:
+        text += f", {percent(found.loss)} below its best, which may be chance"
+    else:
+        text += ", its best level"
+    if found.changes and moved:
+        text += f"; moved {'; '.join(moves(series, found.changes[-3:]))}"
+    if not found.lost:
+        text += f"; finds a loss of {percent(found.finds)} in {SOON} runs"
+        if found.verdict is Verdict.INCONCLUSIVE:
+            text += ", too little to pass: record more runs"
+    return text + out
+
+
+def moves(series: Series, changes: Sequence[Change]) -> list[str]:
+    """Each change: by how much, at which revision, and what else it may have been."""
+    return [f"{_signed(change.ratio - 1)} at {_cause(series.points, change)}" for change in changes]
+
+
+def _cause(points: Sequence[Point], change: Change) -> str:
+    """The revision, or that there was no new one, and the versions that changed with it."""
+    # A change between two runs of one revision may well lie at the next one: only where none is near is it not code.
+    likely = range(change.first, change.last + 1)
+    new = [at for at in likely if points[at].revision != points[at - 1].revision]
+    at = min(new, key=lambda each: abs(each - change.at), default=change.at)
+    before, after = points[at - 1], points[at]
+    if after.revision is None:
+        text = f"run {at + 1} ({_day(after)}), of no recorded revision"
+    elif not new:
+        text = f"{_named(after)}, the same revision as before: the machine or its software"
+    else:
+        text = _named(after)
+        if len(new) > 1:
+            first, last = (_short(points[each].revision) for each in (new[0], new[-1]))
+            text += f", or another of the {len(new)} new revisions {first}..{last}"
+    old, now = dict(before.software), dict(after.software)
+    versions = [
+        f"{name} {old.get(name, '-')} -> {now.get(name, '-')}"
+        for name in sorted({*old, *now})
+        if old.get(name) != now.get(name)
+    ]
+    return "; ".join([text, *versions])
+
+
+def _named(point: Point) -> str:
+    return f"{_short(point.revision)} ({_day(point)})" if point.revision else _day(point)
+
+
+def _short(revision: str | None) -> str:
+    commit, plus, dirty = (revision or "?").partition("+")
+    return commit[:10] + plus + dirty
+
+
+def _day(point: Point) -> str:
+    return f"{datetime.fromtimestamp(point.started, UTC):%Y-%m-%d}"
+
+
+def _signed(share: float) -> str:
+    return f"{'+' if share > 0 else '-'}{percent(abs(share))}"
+
+
+# As a page
+
+COLUMNS = (
+    "verdict",
+    "case",
+    "scale",
+    "trainer",
+    "device",
+    "runs",
+    "last run",
+    "TGS now",
+    "TGS best",
+    "loss",
+    "last moved",
+)
+
+
+def page(judged: Sequence[Series]) -> str:
+    """The page: what is lost first, then every case in a table and as a chart."""
+    order = [Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.PASS]
+    drawn = sorted(judged, key=lambda series: (series.ended, order.index(series.verdict)))
+    names = {id(series): f"case-{number}" for number, series in enumerate(drawn) if series.trend}
+    charts = [_chart(series, names[id(series)]) for series in drawn if series.trend]
+    return html.page(
+        "History of training speed",
+        html.paragraph(lines(judged)[-1]),
+        html.table(COLUMNS, [_row(series, names.get(id(series))) for series in drawn]),
+        html.paragraph(
+            "A dot is a run, a line a level, the dotted line the best level. A triangle down marks where a case got "
+            "slower, one up where it got faster; the grey band holds the change at a confidence of 95 %. Move over a "
+            "chart or use the arrow keys for one run; drag to enlarge, double-click or Escape to see all."
+        ),
+        *charts,
+    )
+
+
+def _row(series: Series, name: str | None) -> list[html.Cell]:
+    kind, found = series.kind, series.trend
+    row = [
+        html.Cell(("" if series.ended else SIGNS[series.verdict]) + _word(series), kind=_word(series)),
+        html.Cell(kind.case, link=name),
+        html.Cell(kind.scale),
+        html.Cell(kind.trainer),
+        html.Cell(kind.device),
+        html.Cell(str(len(series.points)), len(series.points)),
+    ]
+    if found is None:
+        return [*row, *[html.Cell("-")] * 5]
+    now, best = found.segments[-1].level, found.reference.level
+    last = series.points[-1]
+    moved = moves(series, found.changes[-1:])
+    return [
+        *row,
+        html.Cell(_day(last), last.started),
+        html.Cell(f"{now:.5g}", now),
+        html.Cell(f"{best:.5g}", best),
+        html.Cell(percent(found.loss), found.loss),
+        html.Cell(moved[0] if moved else "-"),
+    ]
+
+
+def _chart(series: Series, name: str) -> html.Fragment:
+    found, points = series.trend, series.points
+    assert found
+    revisions = {revision: number for number, revision in enumerate(dict.fromkeys(each.revision for each in points))}
+    data: dict[str, Any] = {
+        "t": [point.started for point in points],
+        "v": [_five(point.tgs) for point in points],
+        "m": [round(point.peak_memory_bytes / MIB) for point in points],
+        "r": [revisions[point.revision] for point in points],
+        "revisions": list(revisions),
+        "levels": [[each.start, each.stop, _five(each.level)] for each in found.segments],
+        "moves": [[each.at, each.first, each.last, round(each.ratio, 4)] for each in found.changes],
+        "best": _five(found.reference.level),
+    }
+    notes = [sentence(series, moved=False), *(f"moved {text}" for text in moves(series, found.changes))]
+    return html.chart(name, "trend", data, title=f"{series.kind}, workload {series.kind.hash}", notes=notes)
+
+
+def _five(value: float) -> float:
+    """To five digits, as short as it can be written."""
+    return float(f"{value:.5g}")

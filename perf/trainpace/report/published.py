@@ -1,0 +1,244 @@
+"""The published table: every row with its formula checked, and its three charts drawn again.
+
+python -m trainpace published --report out/
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainpace.cases import PUBLISHED, Case
+from trainpace.store.files import FileError, write_whole
+from trainpace.judge.baseline import Published, load_file, published_folder
+from trainpace.stats.tolerance import percent
+from trainpace.runs.flops import DEFAULT, flops_per_token
+from trainpace.report import charts
+from trainpace.report import html
+from trainpace.report.charts import Bar, Chart
+from trainpace.report.markdown import plain, sentence
+from trainpace.report.predict import PUBLISHED_ON, predicted_published
+from trainpace.report.terminal import PLAIN_WIDTH, as_text
+
+NAME = "published"
+"""Of every file of the report."""
+SYSTEM = "XTuner"
+"""Whose table it is."""
+AGREES = 0.002
+"""Relative. Figures are printed with four digits, which leaves up to 0.12 %; the row that disagrees is 0.66 % off."""
+NARROW = 96
+"""Columns below which a terminal has no place for LEFT_OUT, which the other columns and the charts say as well."""
+LEFT_OUT = {"GPUs", "by formula"}
+ELSEWHERE = (
+    "the source compares with LLaMA-Factory (commit 8e04794), whose figures it gives as pictures alone: none is read "
+    "off them, and no bar of it stands here"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table, and what we make of it."""
+
+    case: Case
+    published: Published
+    recomputed: float
+    """TFLOPs by the formula, from the row's own TGS."""
+    predicted: float | None
+    """TGS from counts and the other rows; None where the counts are missing."""
+
+    @property
+    def off(self) -> float:
+        """Recomputed / printed TFLOPs - 1."""
+        return self.recomputed / self.published.printed_tflops - 1
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the formula gives what is printed."""
+        return abs(self.off) <= AGREES
+
+    @property
+    def predicted_off(self) -> float | None:
+        """Predicted / published TGS - 1."""
+        return None if self.predicted is None else self.predicted / self.published.tgs - 1
+
+
+def rows() -> list[Row]:
+    """The table as it travels with the package, in its own order.
+
+    Raises:
+        FileError: where the baselines cannot be used, or lack a row.
+    """
+    path = published_folder() / f"{PUBLISHED_ON}.json"
+    by_case = {each.case: each for each in load_file(path).baselines.values() if isinstance(each, Published)}
+    if missing := [case.id for case in PUBLISHED if case.id not in by_case]:
+        raise FileError(f"{path}: expected every published row, got none of {', '.join(missing)}")
+    try:
+        predicted = predicted_published()
+    except FileError:
+        predicted = {}
+    return [
+        Row(
+            case,
+            by_case[case.id],
+            by_case[case.id].tgs * flops_per_token(case.model.shape, case.sequence) / 1e12,
+            predicted.get(case.id),
+        )
+        for case in PUBLISHED
+    ]
+
+
+def write(found: Sequence[Row], folder: Path) -> None:
+    """Write published.md, published.html and a chart a model into `folder`; without matplotlib no charts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = draw(found)
+    for name, chart in drawn.items():
+        chart.write(folder, name)
+    write_whole(folder / f"{NAME}.md", markdown(found, drawn))
+    write_whole(folder / f"{NAME}.html", page(found, drawn))
+
+
+def draw(found: Sequence[Row]) -> dict[str, Chart]:
+    """A chart a model, by the name of its files."""
+    if not charts.can_draw():
+        return {}
+    drawn = {}
+    for model in {row.case.model.name: row.case.model for row in found}.values():
+        notes = ["NVIDIA A100-SXM4-80GB, full fine-tuning under ZeRO-3; one iteration each, so no intervals"]
+        mine = [row for row in found if row.case.model == model]
+        if any(row.predicted for row in mine):
+            notes.append(_how_predicted(found))
+        drawn[f"{NAME}-{model.name}"] = charts.draw(model.title, bars(mine), notes=notes)
+    return drawn
+
+
+def bars(found: Sequence[Row]) -> list[Bar]:
+    """What is published, and beside it what is predicted."""
+    drawn = []
+    for row in found:
+        group = charts.group(row.case.length, f"sp {row.case.sp}, {row.case.gpus} GPUs")
+        drawn.append(Bar(system=SYSTEM, length=group, kind="published", value=row.published.tgs))
+        if row.predicted:
+            drawn.append(Bar(system=SYSTEM, length=group, kind="predicted", value=row.predicted))
+    return drawn
+
+
+# The table
+
+Column = tuple[str, Callable[[Row], str], Callable[[Row], float | None]]
+COLUMNS: tuple[Column, ...] = (
+    ("GPUs", lambda row: str(row.case.gpus), lambda row: row.case.gpus),
+    ("TGS", lambda row: f"{row.published.tgs:.1f}", lambda row: row.published.tgs),
+    ("TFLOPs printed", lambda row: f"{row.published.printed_tflops:.1f}", lambda row: row.published.printed_tflops),
+    ("by formula", lambda row: f"{row.recomputed:.1f}", lambda row: row.recomputed),
+    ("off by", lambda row: _signed(row.off, 2), lambda row: row.off),
+    ("TGS predicted", lambda row: f"{row.predicted:.1f}" if row.predicted else "-", lambda row: row.predicted),
+    (
+        "predicted off by",
+        lambda row: "-" if row.predicted_off is None else _signed(row.predicted_off, 1),
+        lambda row: row.predicted_off,
+    ),
+)
+"""Name, text and value of a cell."""
+
+
+def render(found: Sequence[Row], *, width: int = PLAIN_WIDTH) -> str:
+    """The table and what must be said of it, as text."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    drawn.add_column("case", no_wrap=True)
+    shown = COLUMNS if width >= NARROW else [column for column in COLUMNS if column[0] not in LEFT_OUT]
+    for name, _, _ in shown:
+        drawn.add_column(name.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    drawn.add_column("agrees", no_wrap=True)
+    for row in found:
+        drawn.add_row(row.case.id, *(text(row) for _, text, _ in shown), _agrees(row))
+    return as_text(drawn, [(line, "") for line in ["", *footnotes(found), summary(found)]], width, colour=False)
+
+
+def summary(found: Sequence[Row]) -> str:
+    """`14 rows: 13 agree with the formula within 0.12 %, 1 disagrees (llama2_7b-32k-sp1)`."""
+    agreeing = [row for row in found if row.agrees]
+    wrong = [row.case.id for row in found if not row.agrees]
+    text = f"{len(found)} rows: {len(agreeing)} agree with the formula"
+    if agreeing:
+        text += f" within {100 * max(abs(row.off) for row in agreeing):.2f} %"
+    return text + (f", {len(wrong)} disagree{'s' if len(wrong) == 1 else ''} ({', '.join(wrong)})" if wrong else "")
+
+
+def footnotes(found: Sequence[Row]) -> list[str]:
+    """Where the figures come from, which of them is wrong, and what is missing."""
+    lines = [
+        f"{row.case.id}: {row.published.tgs} TGS gives {row.recomputed:.1f} TFLOPs by the formula, the table prints "
+        f"{row.published.printed_tflops}, so its two figures do not belong together"
+        for row in found
+        if not row.agrees
+    ]
+    lines.append(
+        f"formula: the convention {DEFAULT}, activation recompute counted, causal attention as half, shared key/value "
+        "heads taken for whole ones (docs/measuring.md)"
+    )
+    if any(row.predicted for row in found):
+        off = [abs(row.predicted_off) for row in found if row.predicted_off is not None]
+        lines.append(f"{_how_predicted(found)}; off by {percent(sum(off) / len(off))} on average (docs/cost.md)")
+    else:
+        lines.append("no predictions without the counted costs: `pytest perf -k test_cost --perf-refresh` counts them")
+    lines.append(ELSEWHERE)
+    lines += dict.fromkeys(
+        f"{row.published.source}; on {row.published.hardware}; "
+        f"{', '.join(f'{name} {version}' for name, version in row.published.software.items())}"
+        for row in found
+    )
+    return lines
+
+
+def markdown(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
+    """published.md."""
+    lines = [f"## {plain(summary(found))}", ""]
+    lines += [f"![{plain(chart.words)}]({name}.svg)\n" for name, chart in drawn.items()]
+    lines += [
+        f"| case | {' | '.join(name for name, _, _ in COLUMNS)} | agrees |",
+        f"| --- | {' | '.join('--:' for _ in COLUMNS)} | --- |",
+        *(
+            f"| {' | '.join([plain(row.case.id), *(text(row) for _, text, _ in COLUMNS), _agrees(row)])} |"
+            for row in found
+        ),
+        "",
+        *(f"- {sentence(text)}" for text in [*footnotes(found), *_undrawn(drawn)]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def page(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
+    """published.html."""
+    table = [
+        [
+            html.Cell(row.case.id, link=name if (name := f"{NAME}-{row.case.model.name}") in drawn else None),
+            *(html.Cell(text(row), value(row) or 0.0) for _, text, value in COLUMNS),
+            html.Cell(_agrees(row), kind="pass" if row.agrees else "regression"),
+        ]
+        for row in found
+    ]
+    return html.page(
+        "The published speed table",
+        html.paragraph(summary(found)),
+        *(html.picture(name, chart.svg, words=chart.words) for name, chart in drawn.items()),
+        html.table(["case", *(name for name, _, _ in COLUMNS), "agrees"], table),
+        html.items([*footnotes(found), *_undrawn(drawn)]),
+    )
+
+
+def _agrees(row: Row) -> str:
+    return "yes" if row.agrees else "no"
+
+
+def _how_predicted(found: Sequence[Row]) -> str:
+    return f"predicted: from counted costs and the other {len(found) - 1} rows; no measurement"
+
+
+def _undrawn(drawn: dict[str, Chart]) -> list[str]:
+    return [] if drawn else [charts.INSTALL]
+
+
+def _signed(share: float, digits: int) -> str:
+    return f"{100 * share:+.{digits}f} %"

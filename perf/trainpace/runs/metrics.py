@@ -1,0 +1,130 @@
+"""The value of a run: its samples in, a few numbers out. The run is the unit of statistics, never the step.
+
+Sizes: a run has R ranks and N measured steps; a thousand of each are judged within half a second.
+"""
+
+from typing import TYPE_CHECKING
+
+from trainpace.runs import flops
+from trainpace.runs.run import Run
+
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
+
+WARMUP_EXCESS = 0.10
+"""First measured steps this much slower than the later ones say that the warm-up was too short."""
+
+
+SLOW_RANK = 0.05
+"""Share above the median rank from which a slow rank is named."""
+
+
+def tgs(run: Run) -> float:
+    """Tokens per GPU per second: (S / sp) / (median step + median optimizer seconds / accumulation), slowest rank.
+
+    The medians leave out the step that a page fault or a log flush hit; the optimizer counts with the share that
+    accumulation gives it. On steady steps that is what whole_window_tgs gives.
+    """
+    return run.workload.rank_tokens / float(_step_seconds(run).max())
+
+
+def whole_window_tgs(run: Run) -> float:
+    """TGS as a stopwatch gives it: all measured tokens of a rank / all its measured seconds, slowest rank."""
+    seconds = max(sum(samples.seconds) + sum(samples.optimizer_seconds) for samples in run.ranks)
+    return run.workload.rank_tokens * run.steps / seconds
+
+
+def tflops(run: Run, convention: str = flops.DEFAULT) -> float:
+    """TFLOP/s of one GPU in a named convention, at the run's TGS."""
+    return flops.tflops(tgs(run), run.workload, convention, mean_attended=run.mean_attended)
+
+
+def peak_memory(run: Run) -> int:
+    """Bytes: the largest peak over the ranks (allocated on a GPU, resident on a CPU)."""
+    return max(samples.peak_memory_bytes for samples in run.ranks)
+
+
+def yardstick(run: Run) -> float | None:
+    """Seconds of the suite's fixed piece of work on the slowest rank's core; None where it was not measured."""
+    found = [samples.yardstick_seconds for samples in run.ranks]
+    return None if None in found else max(filter(None, found))
+
+
+def data_share(run: Run) -> float | None:
+    """The part of the steps' time that loading took, 0 to 1, of the rank where it is largest; None where a program does
+    not say."""
+    shares = [sum(each.data_seconds) / sum(each.seconds) for each in run.ranks if each.data_seconds is not None]
+    return max(shares, default=None)
+
+
+def slow_rank_note(run: Run) -> str | None:
+    """Name the rank, and where it ran, whose steps take SLOW_RANK longer than the median rank's; None where none does.
+
+    Ranks that meet in collectives wait for each other within a step: what shows is what a rank does outside of them.
+    """
+    import numpy as np
+
+    seconds = _step_seconds(run)
+    slowest = int(seconds.argmax())
+    excess = float(seconds[slowest] / np.median(seconds)) - 1
+    if excess <= SLOW_RANK:
+        return None
+    return f"rank {slowest} on {run.ranks[slowest].place} took {excess:.0%} longer than the median rank"
+
+
+def slow_node(run: Run) -> str | None:
+    """Name the node all of whose ranks take SLOW_RANK longer than the median rank of the others; None where none does.
+
+    As with ranks: what shows is what a node does outside of collectives.
+    """
+    import numpy as np
+
+    seconds, first = _step_seconds(run), 0
+    for node in run.nodes if len(run.nodes) > 1 else ():
+        own = np.arange(first, first + node.ranks)
+        first += node.ranks
+        others = float(np.median(np.delete(seconds, own)))
+        excess = float(seconds[own].min()) / others - 1
+        if excess > SLOW_RANK:
+            return f"node {node.name} is slow: all its ranks took {excess:.0%} longer than the median of the others"
+    return None
+
+
+def warmup_note(run: Run) -> str | None:
+    """Say that the warm-up was too short, by how much and what to run; None where it was long enough.
+
+    The median of the first eighth of the measured steps (slowest rank of each step) is compared with that of their
+    second half. Slower counts above WARMUP_EXCESS and above three standard errors of a median of that many steps
+    (1.2533 sigma / sqrt(n); sigma = 1.4826 x the median absolute deviation, so that single outliers do not hide it).
+    """
+    import numpy as np
+
+    steps = np.array([samples.seconds for samples in run.ranks]).max(axis=0)
+    if len(steps) < 2:
+        return None
+    first, later = steps[: max(1, len(steps) // 8)], steps[len(steps) // 2 :]
+    typical = float(np.median(later))
+    sigma = 1.4826 * float(np.median(np.abs(later - typical))) / typical
+    excess = float(np.median(first)) / typical - 1
+    if excess <= max(WARMUP_EXCESS, 3 * 1.2533 * sigma / len(first) ** 0.5):
+        return None
+    return (
+        f"warm-up too short: the first {len(first)} measured steps took {excess:.0%} longer than the later ones; "
+        f"measure again with --perf-warmup {2 * run.workload.warmup + len(first)}"
+    )
+
+
+def _step_seconds(run: Run) -> "NDArray[float64]":
+    """Seconds of one micro-step with its share of the optimizer, per rank: shape (R,)."""
+    import numpy as np
+
+    step = np.median(np.array([samples.seconds for samples in run.ranks]), axis=1)
+    # A program that reports itself tells the two not apart.
+    optimizers = [samples.optimizer_seconds or [0.0] for samples in run.ranks]
+    if len({len(each) for each in optimizers}) == 1:  # as they are, unless somebody else wrote the file
+        optimizer = np.median(np.array(optimizers), axis=1)
+    else:
+        optimizer = np.array([np.median(each) for each in optimizers])
+    seconds: NDArray[float64] = step + optimizer / run.workload.accumulation
+    return seconds

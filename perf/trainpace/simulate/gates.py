@@ -1,0 +1,168 @@
+"""The gates that are compared: ours, and what others do. Log TGS of many sessions in, verdicts out.
+
+A gate gets `log_tgs` of the session that is judged, and `stored`, another session of unchanged code on the same
+machine: shapes (sessions, cases, rounds, 2), base and head; the stored gate one side, in the order of its own. It
+gives an Outcome.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from trainpace.stats import tolerance as compare
+from trainpace.stats import sequential
+from trainpace.stats.retest import accidents, look
+from trainpace.stats.sequential import Settings
+from trainpace.simulate.noise import STEPS, Booleans, Floats, Integers, steps
+
+AT_EQUAL_COST = "4 pairs"
+OURS, OURS_RAISED, STORED = "ours, pairs", "ours, pairs, D raised", "ours, stored baseline"
+OPEN, PASSED, SLOWER, FASTER = range(4)
+OTHERS_TOLERANCE = 0.05
+STORED_RUNS = 5
+"""Runs that a baseline is refreshed with."""
+EQUAL_PAIRS = 4
+"""Pairs that the others get where they may spend what ours does, and more."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of many sessions: arrays of shape (sessions, cases)."""
+
+    verdict: Integers
+    """OPEN (inconclusive), PASSED, SLOWER or FASTER."""
+    runs: Floats
+    """Runs spent now; those of a stored baseline cost nothing here."""
+    detect: Floats | None = None
+    """The loss (share) that ours says it would have found."""
+
+
+Gate = Callable[[np.random.Generator, Floats, Floats, float], Outcome]
+"""Generator, judged session, stored session, noise of a run."""
+
+
+def pairwise(log_ratios: Floats, settings: Settings) -> Outcome:
+    """Ours: decided cases get no further pair. `log_ratios` has the shape (sessions, cases, settings.max_pairs)."""
+    measured = np.full_like(log_ratios, np.nan)
+    verdict = np.zeros(log_ratios.shape[:2], np.int64)
+    detect = np.zeros(log_ratios.shape[:2])
+    for number in range(settings.max_pairs):
+        wanted = verdict == OPEN
+        measured[..., number] = np.where(wanted, log_ratios[..., number], np.nan)
+        going = np.flatnonzero(wanted.any(-1))
+        seen = sequential.look(measured[going], settings)
+        found = np.select([seen.slower, seen.faster, seen.passed], [SLOWER, FASTER, PASSED], OPEN)
+        detect[going] = np.where(wanted[going], -np.expm1(-seen.detect), detect[going])
+        verdict[going] = np.where(wanted[going], found, verdict[going])
+    return Outcome(verdict, 2.0 * (~np.isnan(measured)).sum(-1), detect)
+
+
+def pairs(settings: Settings) -> Gate:
+    """Ours, head against base."""
+
+    def gate(_: np.random.Generator, log_tgs: Floats, __: Floats, ___: float) -> Outcome:
+        return pairwise(log_tgs[..., 1] - log_tgs[..., 0], settings)
+
+    return gate
+
+
+def stored_gate(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
+    """Ours, against a stored baseline: perf/trainpace/stats/retest.py, call by call. Runs that are not asked for are not seen."""
+    found = [_one_session(now, then) for now, then in zip(np.exp(log_tgs[..., -1]), np.exp(stored), strict=True)]
+    return Outcome(np.array([verdict for verdict, _ in found]), np.array([spent for _, spent in found], np.float64))
+
+
+def _one_session(now: Floats, then: Floats) -> tuple[list[int], list[int]]:
+    recorded = then[:, :STORED_RUNS, -1].tolist()
+    stored = [
+        [value for value, accident in zip(of_case, aside, strict=True) if not accident]
+        for of_case, aside in zip(recorded, accidents(recorded), strict=True)
+    ]
+    spread, cases = compare.pooled_spread(stored), len(stored)
+    first = [
+        float(np.log(of_case[0] / compare.geometric_mean(then))) for of_case, then in zip(now, stored, strict=True)
+    ]
+    verdicts, spent = [], []
+    for case, (of_case, against) in enumerate(zip(now.tolist(), stored, strict=True)):
+        given = number = compare.runs_to_measure(spread, stored=len(against), selected=cases)
+        others = first[:case] + first[case + 1 :]
+        while (seen := look(of_case[:number], against, spread=spread, selected=cases, others=others)).another(
+            given
+        ) and number < len(of_case):
+            number += 1
+        verdicts.append(SLOWER if seen.regression else OPEN if seen.unclear or not seen.tolerance.decides else PASSED)
+        spent.append(number)
+    return verdicts, spent
+
+
+def one_number(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
+    """One run against one stored number."""
+    return _red(log_tgs[:, :, 0, 1] - stored[:, :, 0, 0] < np.log1p(-OTHERS_TOLERANCE), 1)
+
+
+def means_of_pairs(loss: float) -> Gate:
+    """The mean of the pairs, red beyond `loss`; no correction, no look before the end."""
+
+    def gate(_: np.random.Generator, log_tgs: Floats, __: Floats, ___: float) -> Outcome:
+        ratios = (log_tgs[..., 1] - log_tgs[..., 0])[:, :, :EQUAL_PAIRS]
+        return _red(ratios.mean(-1) < np.log1p(-loss), 2 * EQUAL_PAIRS)
+
+    return gate
+
+
+def of_steps(judge: Callable[[Floats, Floats], Booleans], number: int) -> Gate:
+    """A gate on the steps of `number` head runs, against as many of the session's base, or where 1, a stored one."""
+
+    def gate(rng: np.random.Generator, log_tgs: Floats, stored: Floats, noise: float) -> Outcome:
+        against = (stored if number == 1 else log_tgs)[:, :, :number, 0]
+        base, head = (steps(rng, each, noise) for each in (against, log_tgs[:, :, :number, 1]))
+        shape = (*log_tgs.shape[:2], number * STEPS)
+        return _red(judge(base.reshape(shape), head.reshape(shape)), number if number == 1 else 2 * number)
+
+    return gate
+
+
+def median_of_steps(base: Floats, head: Floats) -> Booleans:
+    """The median step takes more than 5 % longer; log seconds as (..., steps)."""
+    return np.asarray(np.median(head, -1) - np.median(base, -1) > np.log1p(OTHERS_TOLERANCE))
+
+
+def percentile_of_slowdowns(base: Floats, head: Floats) -> Booleans:
+    """The 80th percentile of the slowdowns, step by step, is above 5 %; the first 10 steps are left out before."""
+    return np.asarray(np.percentile(head - base, 80, axis=-1) > np.log1p(OTHERS_TOLERANCE))
+
+
+def mann_whitney(base: Floats, head: Floats) -> Booleans:
+    """Mann and Whitney's test, one-sided, as if steps were independent; at 1 % for the session, as ours.
+
+    Source: Mann and Whitney, Annals of Mathematical Statistics 18 (1947), 50-60; normal approximation, no ties.
+    """
+    number = base.shape[-1]
+    ranks = np.argsort(np.argsort(np.concatenate([base, head], -1), axis=-1), axis=-1) + 1
+    above = ranks[..., number:].sum(-1) - number * (number + 1) / 2
+    deviation = np.sqrt(number * number * (2 * number + 1) / 12)
+    return np.asarray((above - number * number / 2) / deviation > -ndtri(compare.error_per_case(base.shape[1])))
+
+
+def gates(detect: float) -> dict[str, Gate]:
+    """Every gate, by name; `detect` is what ours must find, raised to what the noise allows only where it says so."""
+    return {
+        OURS: pairs(Settings(detect=detect, most_detect=detect)),
+        OURS_RAISED: pairs(Settings(detect=detect)),
+        STORED: stored_gate,
+        "one run, stored number, 5 %": one_number,
+        "median of steps, 5 %": of_steps(median_of_steps, 1),
+        "80th percentile, 5 %": of_steps(percentile_of_slowdowns, 1),
+        "Mann-Whitney on steps": of_steps(mann_whitney, 1),
+        f"{AT_EQUAL_COST}: mean, 5 %": means_of_pairs(OTHERS_TOLERANCE),
+        f"{AT_EQUAL_COST}: mean, D / 2": means_of_pairs(detect / 2),
+        f"{AT_EQUAL_COST}: median of steps, 5 %": of_steps(median_of_steps, EQUAL_PAIRS),
+        f"{AT_EQUAL_COST}: 80th percentile, 5 %": of_steps(percentile_of_slowdowns, EQUAL_PAIRS),
+        f"{AT_EQUAL_COST}: Mann-Whitney on steps": of_steps(mann_whitney, EQUAL_PAIRS),
+    }
+
+
+def _red(slower: Booleans, spent: int) -> Outcome:
+    return Outcome(np.where(slower, SLOWER, PASSED), np.full(slower.shape, float(spent)))

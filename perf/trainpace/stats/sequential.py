@@ -1,0 +1,282 @@
+"""The gate of a pull request, on numbers: log ratios of pairs in, a verdict a case out, after every round.
+
+Two questions are asked of a case's loss, -log(TGS head / TGS base): is it above 0 (then `regression`), and is it below
+D, the loss that must be found (then `pass`)? Each has its own error, spent over the rounds, so that looking after every
+round does not raise it: ERROR for all cases of a session together, MISS for each case.
+
+docs/statistics.md shows what it finds and how often it errs, what else was tried, and the command that computes both.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainpace.stats.tolerance import ACCIDENTS, GROSS, LEAST_FREEDOM, OWN, SESSION_ERROR, error_per_case
+from trainpace.stats.spending import chi_square_medians, quantiles, student, student_levels
+from trainpace.judge.verdict import Verdict
+
+if TYPE_CHECKING:
+    from numpy import bool_, float64, int64
+    from numpy.typing import NDArray
+
+    Floats = NDArray[float64]
+    Integers = NDArray[int64]
+    Booleans = NDArray[bool_]
+
+ERROR = SESSION_ERROR
+"""Chance that a session of unchanged code shows any regression; the same again for improvements."""
+MISS = 0.02
+"""Chance that a case which lost D is called `pass`."""
+UNDECIDED = 0.05
+"""Share of unchanged sessions that may end with an undecided case: a D that leaves more is raised until it does not."""
+ERROR_EXPONENT, MISS_EXPONENT = 3, 2
+"""After the share t of the pairs, error * t^exponent is spent. Late for `regression`, which keeps the power of a single
+look at the end; sooner for `pass`, which is what ends a session of unchanged code early."""
+LEAST_SPREAD = 1e-4
+"""No clock tells runs apart better than that: equal values are not infinitely significant."""
+WIDEST = math.log(1000)
+"""Limits of an interval end here, on either side of 1: where nothing is known yet, they are these."""
+MOST_PAIRS = 1000
+"""More pairs than that are never asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What must be found, and with how much measuring."""
+
+    detect: float = 0.05
+    """D, the loss of TGS that must be found, a share."""
+    most_detect: float = 0.2
+    """D is raised to what the noise allows in `max_pairs`, and not above this. At or below `detect`, never."""
+    max_pairs: int = 8
+    """Pairs of a case, at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("detect", "most_detect"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)!r}")
+        if self.max_pairs < 2:
+            raise ValueError(f"max_pairs: expected at least 2, a single pair has no spread, got {self.max_pairs!r}")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is known of one case after a round."""
+
+    verdict: Verdict | None
+    """`pass`, `regression` or `improvement`; None: another pair is wanted, or at the end, `inconclusive`."""
+    ratio: float
+    """TGS head / TGS base, geometric mean over the pairs that were not set aside."""
+    low: float
+    """The ratio's interval, valid after every round. Above 1 - D: a loss of D is excluded, but for MISS."""
+    high: float
+    """Below 1: it is slower, but for ERROR over the whole session. Between 1/1000 and 1000, as is `low`."""
+    detect: float
+    """The D that was used: `Settings.detect`, or raised to what the noise allows."""
+    set_aside: int = 0
+    """Pairs that were accidents, and are in none of the figures above."""
+    pairs_needed: int | None = None
+    """Of an undecided case: pairs in all that would decide it if they go on like this; None where MOST_PAIRS do not."""
+
+
+def decide(log_ratios: Mapping[str, Sequence[float]], settings: Settings) -> dict[str, Decision]:
+    """Judge every case of a session by its pairs so far. Pure: a decided case must be kept by the caller, who gives it
+    no further pair, and keeps it in `log_ratios`, because its pairs tell the noise of the others.
+
+    Args:
+        log_ratios: log(TGS head / TGS base) of each pair, oldest first, by case.
+        settings: of the session.
+
+    Raises:
+        ValueError: for a value that is not finite, a case without a pair, or one with more than the settings allow.
+    """
+    import numpy as np
+
+    for case, values in log_ratios.items():
+        if not 1 <= len(values) <= settings.max_pairs or not all(map(math.isfinite, values)):
+            raise ValueError(f"{case}: expected 1 to {settings.max_pairs} finite log ratios, got {list(values)}")
+    table = np.full((len(log_ratios), settings.max_pairs), np.nan)
+    for row, values in zip(table, log_ratios.values(), strict=True):
+        row[: len(values)] = values
+    seen = look(table, settings) if log_ratios else None
+    return {case: _decision(seen, index, settings) for index, case in enumerate(log_ratios) if seen is not None}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Every case of one session or of many after a round. Arrays of shape (..., cases); losses are on the log scale."""
+
+    slower: "Booleans"
+    faster: "Booleans"
+    passed: "Booleans"
+    """Neither of the two, and a loss of D is excluded."""
+    mean: "Floats"
+    """Log ratio."""
+    error: "Floats"
+    """Standard error of `mean`, from the session's pooled variance, or the case's own where it is judged alone."""
+    own_error: "Floats"
+    """The same from the case's own variance."""
+    freedom: "Integers"
+    """Degrees of freedom of `error`."""
+    low: "Floats"
+    high: "Floats"
+    detect: "Floats"
+    """The loss that was to be found."""
+    aside: "Integers"
+    pairs: "Integers"
+
+
+def look(log_ratios: "Floats", settings: Settings) -> Look:
+    """The verdicts of a round, for one session or for many at once.
+
+    Args:
+        log_ratios: shape (..., cases, settings.max_pairs), NaN from the first pair on that was not measured.
+        settings: of all these sessions.
+    """
+    import numpy as np
+
+    cases, most = log_ratios.shape[-2:]
+    seen = _evidence(log_ratios)
+    slow = quantiles(error_per_case(cases), most, ERROR_EXPONENT, cases)
+    sure = quantiles(MISS, most, MISS_EXPONENT, cases)
+    beyond, within = (table[seen.pairs, seen.freedom] * seen.error for table in (slow, sure))
+    # What the session's noise allows: with all its pairs, an unchanged case must be fast enough for `pass`, but for
+    # UNDECIDED. A case that is judged alone gets no D of its own: it may be uneven because of what changed.
+    final = np.where(seen.pooled_freedom > 0, seen.pooled_freedom + most - seen.pairs, 0)
+    chance = student(1 - (1 - UNDECIDED) ** (1 / cases), cases * most)
+    allowed = (chance[final] + sure[most, final]) * seen.pooled_spread / math.sqrt(most)
+    wanted = -math.log1p(-settings.detect)
+    detect = np.clip(allowed, wanted, max(wanted, -math.log1p(-settings.most_detect)))
+    # With equal noise in all cases it costs next to nothing; it is what keeps a noisy one from being red by mistake.
+    margin = np.maximum(np.maximum(beyond, detect / 2), student(OWN, most)[seen.kept - 1] * seen.own_error)
+    slower, faster = -seen.mean > margin, seen.mean > margin
+    return Look(
+        slower=slower,
+        faster=faster,
+        passed=~slower & ~faster & (detect + seen.mean > within),
+        mean=seen.mean,
+        error=seen.error,
+        own_error=seen.own_error,
+        freedom=seen.freedom,
+        low=np.clip(seen.mean - within, -WIDEST, WIDEST),
+        high=np.clip(seen.mean + beyond, -WIDEST, WIDEST),
+        detect=detect,
+        aside=seen.pairs - seen.kept,
+        pairs=seen.pairs,
+    )
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Arrays of shape (..., cases)."""
+
+    pairs: "Integers"
+    kept: "Integers"
+    mean: "Floats"
+    error: "Floats"
+    own_error: "Floats"
+    freedom: "Integers"
+    pooled_spread: "Floats"
+    """Of one pair; of shape (..., 1), as is its freedom."""
+    pooled_freedom: "Integers"
+
+
+def _evidence(log_ratios: "Floats") -> _Evidence:
+    """Means, and their errors from the variance pooled over a session's cases: s^2 = sum SS_i / sum (n_i - 1).
+
+    One accident would otherwise be everybody's noise, or a regression of its case. So gross pairs are set aside, at
+    most a quarter of a case's; a case with more of them (always one with two pairs, of which nobody knows which is
+    wrong) is kept out of the pool and judged by its own variance. The scale that says what is gross is the median of
+    the cases' own variances, each over the median of its chi-square: half of the cases cannot move it.
+
+    Source: the pooled variance of Snedecor and Cochran, Statistical Methods (8th edition), chapter 6.
+    """
+    import numpy as np
+
+    measured = ~np.isnan(log_ratios)
+    pairs, _, squares = _moments(log_ratios, measured)
+    own = pairs - 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variances = np.where(own > 0, squares / own / chi_square_medians(log_ratios.shape[-1])[own], np.nan)
+    # A median over nothing warns; without freedom nothing is told apart anyway.
+    scale = np.sqrt(np.nanmedian(np.where(own.sum(-1, keepdims=True) > 0, variances, 1.0), axis=-1, keepdims=True))
+    scale = np.where(own.sum(-1, keepdims=True) < LEAST_FREEDOM, np.inf, np.maximum(scale, LEAST_SPREAD))
+    # Two pairs are equally far from their median, which is their mean: each by half of their difference.
+    scale = np.where(pairs == 2, scale / math.sqrt(2), scale)
+    with np.errstate(invalid="ignore"):
+        gross = np.abs(log_ratios - _median(log_ratios, pairs)) > GROSS * scale[..., None]
+    alone = gross.sum(-1) > pairs // ACCIDENTS
+    kept, mean, squares = _moments(log_ratios, measured & ~(gross & ~alone[..., None]))
+    own = kept - 1
+    pooled_squares = np.where(alone, 0, squares).sum(-1, keepdims=True)
+    pooled_freedom = np.where(alone, 0, own).sum(-1, keepdims=True)
+    own_variance = squares / np.maximum(own, 1)
+    pooled_variance = np.maximum(pooled_squares / np.maximum(pooled_freedom, 1), LEAST_SPREAD**2)
+    variance = np.where(alone, np.maximum(own_variance, LEAST_SPREAD**2), pooled_variance)
+    return _Evidence(
+        pairs=pairs,
+        kept=kept,
+        mean=mean,
+        error=np.sqrt(variance / kept),
+        own_error=np.sqrt(own_variance / kept),
+        freedom=np.where(alone, own, pooled_freedom),
+        pooled_spread=np.sqrt(pooled_variance),
+        pooled_freedom=pooled_freedom,
+    )
+
+
+def _moments(values: "Floats", mask: "Booleans") -> "tuple[Integers, Floats, Floats]":
+    """Number, mean, and sum of squares around it, over the last axis where `mask` is set."""
+    import numpy as np
+
+    number = mask.sum(-1)
+    mean = np.where(mask, values, 0).sum(-1) / np.maximum(number, 1)
+    return number, mean, (np.where(mask, values - mean[..., None], 0) ** 2).sum(-1)
+
+
+def _median(values: "Floats", number: "Integers") -> "Floats":
+    """Over the last axis, which is kept; the first `number` values are no NaN. numpy's own takes ten times as long."""
+    import numpy as np
+
+    ordered = np.sort(values, axis=-1)  # NaN last
+    middle = np.stack([np.maximum(number - 1, 0) // 2, number // 2], axis=-1)
+    return np.asarray(np.take_along_axis(ordered, middle, -1).mean(-1, keepdims=True))
+
+
+def _decision(seen: Look, case: int, settings: Settings) -> Decision:
+    verdicts = {Verdict.REGRESSION: seen.slower, Verdict.IMPROVEMENT: seen.faster, Verdict.PASS: seen.passed}
+    verdict = next((name for name, found in verdicts.items() if found[case]), None)
+    return Decision(
+        verdict=verdict,
+        ratio=math.exp(float(seen.mean[case])),
+        low=math.exp(float(seen.low[case])),
+        high=math.exp(float(seen.high[case])),
+        detect=-math.expm1(-float(seen.detect[case])),
+        set_aside=int(seen.aside[case]),
+        pairs_needed=None if verdict else _pairs_needed(seen, case, settings),
+    )
+
+
+def _pairs_needed(seen: Look, case: int, settings: Settings) -> int | None:
+    """The fewest pairs, more than there are, that decide at the same mean and spread by the level of the last look.
+
+    None while nothing is known of the spread.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    pairs, freedom, cases = int(seen.pairs[case]), int(seen.freedom[case]), len(seen.mean)
+    if freedom == 0:
+        return None
+    loss, detect = -float(seen.mean[case]), float(seen.detect[case])
+    number = np.arange(pairs + 1, MOST_PAIRS + 1)
+    shrunk = np.sqrt(pairs / number)
+    slow, sure = (
+        -stdtrit(freedom + number - pairs, student_levels(share, settings.max_pairs, exponent, cases)[-1])
+        * (float(seen.error[case]) * shrunk)
+        for share, exponent in ((error_per_case(cases), ERROR_EXPONENT), (MISS, MISS_EXPONENT))
+    )
+    slow = np.maximum(slow, -stdtrit(number - 1, OWN) * (float(seen.own_error[case]) * shrunk))
+    decided = (abs(loss) > np.maximum(slow, detect / 2)) | (detect - loss > sure)
+    return int(number[np.argmax(decided)]) if decided.any() else None

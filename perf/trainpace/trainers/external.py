@@ -1,0 +1,309 @@
+"""Other training systems, each described in a TOML file: its command, its files, and how its log is read.
+
+A described program has a clock of its own. What it claims is read from its most exact source, brought to this suite's
+definition of a step, and checked against the wall clock (perf/trainpace/launch/external.py).
+"""
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from string import Template
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trainpace.cases.workload import Workload
+from trainpace.store.files import FileError, check_record
+from trainpace.records import Record
+
+BUILT_IN = Path(__file__).parent / "systems"
+"""The descriptions that the suite brings along, one file a system."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Skipped(Exception):
+    """A program that is not there, or cannot do what is asked; the message says why, and what to do."""
+
+
+class Number(Record):
+    """One number of a step, as the program gives it."""
+
+    key: str
+    """In a JSON record; of a regular expression, the name of the group."""
+    cumulative: bool = False
+    """Whether it counts from the beginning of training."""
+    summed: bool = False
+    """Whether it is a sum over the ranks."""
+
+
+class Reading(Record):
+    """Where a program says what it did, and how that is read."""
+
+    format: Literal["json", "jsonl", "regex"]
+    """A JSON file, a file of JSON lines, or text in which each match of `pattern` is a record."""
+    path: str
+    """The file, with placeholders; `*` stands for what is not known before: the newest match is read."""
+    records: str | None = None
+    """Of a JSON file: the key of the list of records."""
+    pattern: str | None = None
+    """Of text: a regular expression with a named group for each number."""
+    record: Literal["optimizer_step", "micro_step"] = "optimizer_step"
+    """What a record, and a match of `progress`, is of."""
+    seconds: Number
+    tokens: Number | None = None
+    """Tokens that were trained: they must be the workload's."""
+    loss: Number | None = None
+    step: Number | None = None
+    """The record's own number: each must be the one before and one. Without it a step that is logged twice in the place
+    of another is not seen."""
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """What every record of a step has."""
+        return tuple(filter(None, (self.seconds, self.tokens, self.loss, self.step)))
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        wanted = {"json": "records", "regex": "pattern"}.get(self.format)
+        if wanted and getattr(self, wanted) is None:
+            raise ValueError(f"a reading of format {self.format} needs `{wanted}`")
+        if self.pattern is not None:
+            groups = re.compile(self.pattern).groupindex
+            named = [number.key for number in self.numbers]
+            if missing := [name for name in named if name not in groups]:
+                raise ValueError(f"pattern must have a named group for each number, {', '.join(missing)} missing")
+        return self
+
+
+Limit = Literal["sequence_parallel", "varlen", "cpu", "fp32"]
+
+
+class Description(Record):
+    """One training system."""
+
+    name: str
+    folder: Path
+    """That the description lies in."""
+    title: str
+    """For tables and charts."""
+    module: str
+    """The Python module without which it is not installed."""
+    software: tuple[str, ...] = ()
+    """Distributions whose versions decide its speed, besides those that decide ours."""
+    install: str
+    """The command that sets it up."""
+    command: tuple[str, ...] = Field(min_length=1)
+    """With placeholders (`$ranks`), see `placeholders`."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+    """Written into the work folder before: name -> text with placeholders."""
+    progress: str
+    """A regular expression that matches once in its output for each record."""
+    reading: Reading
+    cannot: dict[Limit, str] = Field(default_factory=dict)
+    """What it cannot do, and why: such a case is skipped, and never trained differently."""
+    footnotes: tuple[str, ...] = ()
+    """What differs from the native trainer all the same."""
+
+    @model_validator(mode="after")
+    def _patterns_compile(self) -> Self:
+        re.compile(self.progress)
+        return self
+
+
+def names() -> list[str]:
+    """Systems that the suite brings along."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
+
+
+def is_described(trainer: str) -> bool:
+    """Whether a trainer's name is that of a described program: one of ours, or a TOML file."""
+    return trainer.endswith(".toml") or trainer in names()
+
+
+def load(trainer: str) -> Description:
+    """Read the description of `trainer`: the name of one of ours, or the path of a TOML file.
+
+    Raises:
+        FileError: naming the file, the field and what was expected.
+    """
+    path = Path(trainer) if trainer.endswith(".toml") else BUILT_IN / f"{trainer}.toml"
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such description; those that come along: {', '.join(names())}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{path}: expected a description in TOML: {error}") from None
+    try:
+        return check_record(
+            {**content, "name": path.stem, "folder": path.resolve().parent}, Description, where=str(path)
+        )
+    except re.error as error:
+        raise FileError(f"{path}: {error.pattern!r} is no regular expression: {error}") from None
+
+
+def cannot(description: Description, workload: Workload, *, device: str) -> str | None:
+    """Why the system cannot train `workload` on a `device` (cpu or cuda) as it is; None where it can."""
+    wanted: dict[Limit, bool] = {
+        "sequence_parallel": workload.sp > 1,
+        "varlen": workload.attention == "varlen",
+        "cpu": device == "cpu",
+        "fp32": workload.dtype == "fp32",
+    }
+    reasons = [description.cannot[limit] for limit, needed in wanted.items() if needed and limit in description.cannot]
+    return "; ".join(reasons) or None
+
+
+def uses(description: Description, *placeholders: str) -> bool:
+    """Whether one of `placeholders` stands anywhere in the description's texts."""
+    texts = (*description.command, *description.environment.values(), *description.files.values())
+    return any(name in placeholders for text in texts for name in Template(text).get_identifiers())
+
+
+def filled(text: str, values: Mapping[str, str], *, where: str) -> str:
+    """`text` with its placeholders filled in; `$$` is a dollar.
+
+    Raises:
+        FileError: for a placeholder that is none, naming those that are.
+    """
+    try:
+        return Template(text).substitute(values)
+    except KeyError as error:
+        known = ", ".join(f"${name}" for name in sorted(values))
+        raise FileError(f"{where}: no placeholder ${error.args[0]}; there are {known}") from None
+    except ValueError as error:
+        raise FileError(f"{where}: {error}; a dollar is written $$") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """What a program says of its steps: one entry an optimizer step, oldest first."""
+
+    seconds: tuple[float, ...]
+    tokens: tuple[float, ...] | None
+    """Trained by one rank in the step; None where it does not say."""
+    losses: tuple[float, ...] | None
+
+    def grouped(self, accumulation: int) -> Self:
+        """The claims of micro-steps as those of optimizer steps, each of `accumulation`; one that is not whole is left.
+
+        Seconds and tokens are summed, losses averaged.
+        """
+
+        def sums(values: tuple[float, ...] | None, share: int = 1) -> tuple[float, ...] | None:
+            if values is None:
+                return None
+            ends = range(accumulation, len(values) + 1, accumulation)
+            return tuple(sum(values[end - accumulation : end]) / share for end in ends)
+
+        return replace(
+            self, seconds=sums(self.seconds) or (), tokens=sums(self.tokens), losses=sums(self.losses, accumulation)
+        )
+
+
+def read_claims(reading: Reading, path: Path, *, ranks: int) -> Claimed:
+    """Read what the program wrote to `path`.
+
+    A record that lacks one of the numbers (a summary at the end, an evaluation) is no step. Colours are taken out of
+    text, and lines that are torn or mixed with others' are left out: their steps are then missing, which the caller
+    sees.
+
+    Raises:
+        FileError: for a file that is not there, holds no step, or says what cannot be.
+    """
+    keys = {number.key for number in reading.numbers}
+    found = [record for record in _records(reading, path) if keys <= record.keys()]
+    if not found:
+        raise FileError(f"{path}: expected a record a step with {', '.join(sorted(keys))}, got none")
+    if reading.step:
+        steps = _column(found, reading.step, path, 1, positive=False)
+        for index, (before, after) in enumerate(pairwise(steps), start=1):
+            if after != before + 1:
+                raise FileError(
+                    f"{path}: record {index}: expected {reading.step.key} {before + 1:g} after {before:g}, got "
+                    f"{after:g}: a step was repeated or skipped"
+                )
+    return Claimed(
+        seconds=_column(found, reading.seconds, path, ranks, positive=True),
+        tokens=_column(found, reading.tokens, path, ranks, positive=True) if reading.tokens else None,
+        losses=_column(found, reading.loss, path, 1, positive=False) if reading.loss else None,
+    )
+
+
+def newest(pattern: str) -> Path:
+    """The newest file that a path with `*` stands for.
+
+    Raises:
+        FileError: where there is none.
+    """
+    path = Path(pattern)
+    if "*" not in pattern:
+        return path
+    parts = path.parts
+    first = next(index for index, part in enumerate(parts) if "*" in part)
+    found = list(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
+    if not found:
+        raise FileError(f"{pattern}: no such file")
+    return max(found, key=lambda each: each.stat().st_mtime_ns)
+
+
+def _records(reading: Reading, path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}") from None
+    if reading.format == "json":
+        yield from _of_json(text, reading, path)
+    elif reading.format == "jsonl":
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                yield record
+    else:
+        assert reading.pattern is not None
+        for match in re.finditer(reading.pattern, _COLOURS.sub("", text)):
+            yield {name: value for name, value in match.groupdict().items() if value is not None}
+
+
+def _of_json(text: str, reading: Reading, path: Path) -> Iterable[Mapping[str, Any]]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: expected JSON, whole: {error}") from None
+    records = content.get(reading.records) if isinstance(content, dict) else None
+    if not isinstance(records, list):
+        raise FileError(f"{path}: expected a list under {reading.records!r}, got {type(records).__name__}")
+    return [record for record in records if isinstance(record, dict)]
+
+
+def _column(
+    records: Sequence[Mapping[str, Any]], number: Number, path: Path, ranks: int, *, positive: bool
+) -> tuple[float, ...]:
+    """One number of every step, for one rank."""
+    values: list[float] = []
+    for index, record in enumerate(records):
+        said = record.get(number.key)
+        try:
+            value = math.nan if said is None or isinstance(said, bool) else float(said)
+        except (TypeError, ValueError, OverflowError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise FileError(f"{path}: step {index}: expected a number as {number.key}, got {said!r:.60}")
+        values.append(value)
+    if number.cumulative:
+        values = [value - before for before, value in zip([0.0, *values], values, strict=False)]
+    if number.summed:
+        values = [value / ranks for value in values]
+    for index, value in enumerate(values):
+        if positive and value <= 0:
+            raise FileError(f"{path}: step {index}: expected {number.key} above 0, got {value:g}")
+    return tuple(values)

@@ -1,0 +1,131 @@
+"""What shards the native trainer: DeepSpeed's ZeRO-3 (as the table was measured) or torch's FSDP2.
+
+An engine owns the model's shards and the optimizer. `forward` returns the summed loss of this rank's part, `backward`
+takes the loss to differentiate, `step` clips, applies and clears the gradients.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trainpace.trainers.native.model import CausalLm, initial
+from trainpace.trainers.recipe import BETAS, CLIP, LEARNING_RATE, warmup_steps, zero3
+
+Build = Callable[[], CausalLm]
+
+
+def learning_rate_factor(step: int, total: int) -> float:
+    """Linear warm-up over the first 3 % of `total` optimizer steps, then half a cosine to zero, as published."""
+    warmup = warmup_steps(total)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def _optimizer(parameters: Iterator[nn.Parameter], total: int) -> tuple[Any, Any]:
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=BETAS, weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total))
+    return optimizer, schedule
+
+
+class Fsdp2:
+    """torch.distributed.fsdp.fully_shard: one group a layer, one for the rest."""
+
+    def __init__(self, build: Build, workload: Any, device: str, total: int, fake_mesh: Any = None) -> None:
+        """`fake_mesh` is the DeviceMesh of ranks that do not exist: parameters then have no values."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+        from torch.distributed.tensor import distribute_tensor
+
+        mesh = fake_mesh or init_device_mesh(device, (workload.ranks,))
+        with torch.device("meta"):
+            self.model = build()
+        dtype = torch.bfloat16 if workload.dtype == "bf16" else torch.float32
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        for layer in self.model.body.layers:
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(self.model, mesh=mesh, mp_policy=policy)
+        self.model.to_empty(device=device)
+        _fill_buffers(self.model, device)
+        if not fake_mesh:
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    whole = initial(name, parameter.shape, self.model.config, device)
+                    parameter.copy_(distribute_tensor(whole, mesh, parameter.placements, src_data_rank=None))
+        self._accumulation = workload.accumulation
+        self._optimizer, self._schedule = _optimizer(self.model.parameters(), total)
+
+    def forward(self, **batch: Any) -> Tensor:
+        """Summed loss of this rank's part."""
+        return self.model(**batch)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of `loss`, averaged over ranks and over the accumulation."""
+        (loss / self._accumulation).backward()
+
+    def step(self) -> None:
+        """Clip, apply, clear."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+
+
+class DeepSpeed:
+    """DeepSpeed's ZeRO-3, with torch's AdamW: its own optimizers compile for over a minute first."""
+
+    def __init__(self, build: Build, workload: Any, device: str, total: int) -> None:
+        import deepspeed
+
+        if device == "cpu":
+            # A shared-memory all-reduce that takes 40 s to compile; gloo does.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+        thresholds = vars(workload.thresholds) if not isinstance(workload.thresholds, dict) else workload.thresholds
+        config = zero3(accumulation=workload.accumulation, dtype=workload.dtype, thresholds=thresholds)
+        # Without its argument `dtype`, which it ignores where the accelerator has no fp16: fp32 became bf16 on a CPU.
+        with deepspeed.zero.Init(config_dict_or_path=config):
+            self.model = build()
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                    if dist.get_rank() == 0:
+                        parameter.copy_(initial(name, parameter.shape, self.model.config, device))
+        optimizer, schedule = _optimizer(self.model.parameters(), total)
+        self.engine, *_ = deepspeed.initialize(
+            model=self.model, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
+        )
+        # Under zero.Init the frequencies of the rotary embedding were made in bf16: positions past 256 would blur.
+        _fill_buffers(self.model, device)
+
+    def forward(self, **batch: Any) -> Tensor:
+        """Summed loss of this rank's part."""
+        return self.engine(**batch)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of `loss`, averaged over ranks and over the accumulation."""
+        # The step loop says when the optimizer steps: the engine must not count by itself.
+        self.engine.set_gradient_accumulation_boundary(False)
+        self.engine.backward(loss)
+
+    def step(self) -> None:
+        """Clip, apply, clear."""
+        self.engine.set_gradient_accumulation_boundary(True)
+        self.engine.step()
+
+
+ENGINES: dict[str, Callable[..., Fsdp2 | DeepSpeed]] = {"deepspeed": DeepSpeed, "fsdp2": Fsdp2}
+
+
+def _fill_buffers(model: CausalLm, device: str) -> None:
+    """Give the rotary embedding the frequencies that no checkpoint holds, in float32."""
+    rotary = model.body.rotary_emb
+    for name, buffer in type(rotary)(model.config).named_buffers():
+        rotary.register_buffer(name, buffer.to(device), persistent=False)
+    left = [name for name, buffer in model.named_buffers() if not name.startswith("body.rotary_emb.")]
+    if left:
+        raise ValueError(f"the model has buffers that only its own constructor could fill: {', '.join(left)}")

@@ -1,0 +1,57 @@
+"""What a trainer is: four parts that the step loop calls and times. A trainer has no clock and reports no speed.
+
+    class Trainer:                                   # in ours/training.py, used as --perf-trainer ours.training:Trainer
+        def setup(self, context): ...                # build the model, join the process group
+        def load(self, step): ...                    # the next micro-batch of this rank
+        def forward_backward(self, batch): ...       # returns the loss; leave it on the device
+        def optimizer_step(self): ...                # after every `accumulation`-th step
+
+`torch.distributed.init_process_group()` finds its rendezvous in the environment, as under torchrun. Whatever the module
+imports at its top is imported once, before the ranks are forked: it must not initialise CUDA.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Context(Protocol):
+    """What a rank knows when it sets up. Made by the step loop; fields are only ever added."""
+
+    workload: Any
+    """The fields of `trainpace.cases.Workload` as attributes (nested: `context.workload.shape.hidden`)."""
+    rank: int
+    local_rank: int
+    world_size: int
+    device: str
+    """`cuda` (this rank's GPU is already current) or `cpu`."""
+    data: Any
+    """`sources` (files or hub names; none: the generated corpus), `tokenizer`, `seed`."""
+    cache: Path
+    """A folder that outlives the run and that ranks share."""
+    note: Callable[[str], None]
+    """Says in one line what is being done before the first step; restarts the clock that finds a hang."""
+
+
+class Trainer(Protocol):
+    """A system under test.
+
+    Two attributes are read if they are there: `data_identity`, the fields of trainpace.runs.run.DataIdentity, so that
+    losses are compared with the baseline's; `mean_attended`, the keys that a token attends to on average where
+    documents are masked, without which the TFLOPs of such a run cannot be told.
+    """
+
+    def setup(self, context: Context) -> None:
+        """Build everything that the first step needs."""
+
+    def load(self, step: int) -> Any:
+        """This rank's batch for micro-step `step`, counted from 0 over warm-up and measured steps."""
+
+    def forward_backward(self, batch: Any) -> Any:
+        """One forward and backward. Returns the loss, a number or a tensor that is still on the device.
+
+        The mean of all ranks' losses is the loss of the step.
+        """
+
+    def optimizer_step(self) -> None:
+        """Apply and clear the accumulated gradients."""

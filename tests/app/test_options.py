@@ -1,0 +1,119 @@
+"""The options: what they become, and by which words they are refused."""
+
+import pytest
+
+from trainpace.plugin import _SESSION
+
+
+@pytest.fixture
+def options(pytester):
+    """Parses options as a session does."""
+    return lambda *arguments: pytester.parseconfigure(*arguments).stash[_SESSION].options
+
+
+def test_defaults(options):
+    """Without options: the largest scale that runs, the native trainer as published, the repository's baselines."""
+    chosen = options()
+
+    assert (chosen.scale, chosen.trainer, chosen.engine, chosen.dtype) == ("auto", "native", "deepspeed", "bf16")
+    assert (chosen.data, chosen.tokenizer, chosen.varlen) == ((), "bytes", False)
+    assert (chosen.warmup, chosen.steps, chosen.runs_per_case, chosen.tolerance) == (None, None, None, None)
+    assert (chosen.baselines, chosen.runs, chosen.replay, chosen.step_timeout) == (None, None, (), None)
+    assert (chosen.refresh, chosen.max_spread, chosen.accept_slower, chosen.require_verdict) == (
+        False,
+        0.1,
+        None,
+        False,
+    )
+
+
+def test_numbers(options):
+    """Numbers arrive as numbers."""
+    chosen = options(
+        "--perf-warmup=2",
+        "--perf-steps=7",
+        "--perf-runs-per-case=3",
+        "--perf-tolerance=0.04",
+        "--perf-max-spread=.2",
+        "--perf-step-timeout=1.5",
+    )
+
+    assert (chosen.warmup, chosen.steps, chosen.runs_per_case) == (2, 7, 3)
+    assert (chosen.tolerance, chosen.max_spread, chosen.step_timeout) == (0.04, 0.2, 1.5)
+
+
+def test_paths_are_of_the_invocation(options, pytester):
+    """A relative path is relative to where pytest was called."""
+    pytester.mkdir("runs")
+    chosen = options("--perf-baselines=stored", "--perf-runs=kept", "--perf-replay=runs", "--perf-replay=.")
+
+    assert chosen.baselines == pytester.path / "stored"
+    assert chosen.runs == pytester.path / "kept"
+    assert chosen.replay == (pytester.path / "runs", pytester.path)
+
+
+def test_data_is_a_file_or_a_name(options, pytester):
+    """What is a file goes by its whole path; anything else is a name on the hub, as it is."""
+    pytester.makefile(".json", records="[]")
+    chosen = options("--perf-data=records.json", "--perf-data=tatsu-lab/alpaca")
+
+    assert chosen.data == (str(pytester.path / "records.json"), "tatsu-lab/alpaca")
+
+
+def test_tokenizer_is_a_path_or_a_name(options, pytester):
+    """So is a tokenizer."""
+    pytester.mkdir("mine")
+
+    assert options("--perf-tokenizer=mine").tokenizer == str(pytester.path / "mine")
+    assert options("--perf-tokenizer=org/theirs").tokenizer == "org/theirs"
+
+
+def test_slower_with_a_reason(options):
+    """A refresh may be told why slower is right."""
+    assert options("--perf-refresh", "--perf-accept-slower=safer sums").accept_slower == "safer sums"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--perf-warmup=0"], "argument --perf-warmup: expected a whole number of at least 1, got '0'"),
+        (["--perf-steps=1.5"], "argument --perf-steps: expected a whole number of at least 1, got '1.5'"),
+        (["--perf-runs-per-case=-1"], "argument --perf-runs-per-case: expected a whole number of at least 1, got '-1'"),
+        (["--perf-tolerance=5"], "argument --perf-tolerance: expected a share between 0 and 1 (0.05 is 5 %), got '5'"),
+        (["--perf-tolerance=nan"], "argument --perf-tolerance: expected a share between 0 and 1 (0.05 is 5 %), got"),
+        (
+            ["--perf-max-spread=0"],
+            "argument --perf-max-spread: expected a share between 0 and 1 (0.05 is 5 %), got '0'",
+        ),
+        (["--perf-step-timeout=inf"], "argument --perf-step-timeout: expected a positive number of seconds, got 'inf'"),
+        (["--perf-step-timeout=soon"], "argument --perf-step-timeout: expected a positive number of seconds, got"),
+        (["--perf-scale=huge"], "argument --perf-scale: invalid choice: 'huge' (choose from"),
+        (["--perf-engine=ddp"], "argument --perf-engine: invalid choice: 'ddp' (choose from"),
+        (["--perf-dtype=fp8"], "argument --perf-dtype: invalid choice: 'fp8' (choose from"),
+        (
+            ["--perf-trainer=ours"],
+            "--perf-trainer: expected native, package.module:object, hf, llamafactory, trl, xtuner or a .toml file, "
+            "got 'ours'",
+        ),
+        (
+            ["--perf-trainer=a:b:c"],
+            "--perf-trainer: expected native, package.module:object, hf, llamafactory, trl, xtuner or a .toml file, "
+            "got 'a:b:c'",
+        ),
+        (["--perf-data=missing.jsonl"], "--perf-data: no file "),
+        (["--perf-data=./missing"], "--perf-data: no file "),
+        (["--perf-replay=missing"], "missing does not exist"),
+        (["--perf-replay=.", "--perf-refresh"], "--perf-refresh records fresh runs only: --perf-replay cannot be"),
+        (
+            ["--perf-accept-slower=x"],
+            "--perf-accept-slower belongs to --perf-refresh: judging never accepts a slowdown",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_refusals(options, arguments, said):
+    """What cannot be used is a usage error that names the option, what it takes and what came."""
+    with pytest.raises(pytest.UsageError) as raised:
+        options(*arguments)
+
+    assert said in str(raised.value)

@@ -1,0 +1,243 @@
+"""How a case is cut: what each scale keeps, what auto takes, and what is said about it."""
+
+import pytest
+
+from trainpace.cases import LLAMA2_7B, PUBLISHED, YI_34B_200K, Case, Workload
+from trainpace.cases.scaling import GIB, memory_bytes, resolve
+from trainpace.probe.device import Machine
+from trainpace.runs.run import Device
+
+CPU = Device(slug="cpu-amd-epyc-2c", name="AMD EPYC", kind="cpu", count=2, memory_bytes=16 * GIB)
+LAPTOP = Machine(gpus=None, cpu=CPU, free_bytes=8 * GIB)
+CASES = {case.id: case for case in PUBLISHED}
+
+
+def machine(gpus: int, gib: int = 80) -> Machine:
+    device = Device(
+        slug="a100-sxm4-80gb", name="NVIDIA A100-SXM4-80GB", kind="cuda", count=gpus, memory_bytes=gib * GIB
+    )
+    return Machine(gpus=device, cpu=CPU, free_bytes=8 * GIB)
+
+
+def cut(workload: Workload) -> tuple[int, int, int, int]:
+    return workload.ranks, workload.sp, workload.shape.layers, workload.sequence
+
+
+def test_mini_without_cuda():
+    """Without CUDA, auto takes the mini scale and says why."""
+    actual = resolve(CASES["llama2_7b-8k-sp1"], LAPTOP)
+
+    assert ("no CUDA GPU: mini", "mini", LLAMA2_7B.mini) == (
+        actual.reason,
+        actual.workload.scale,
+        actual.workload.shape,
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("llama2_7b-8k-sp1", (128, 1, 2, 1, 3, 40)),
+        ("llama2_7b-32k-sp1", (512, 1, 2, 1, 3, 40)),
+        ("yi_34b_200k-32k-sp2", (512, 2, 2, 2, 3, 40)),
+        ("llama2_70b-32k-sp4", (512, 4, 4, 4, 3, 40)),
+        ("llama2_7b-128k-sp8", (2048, 4, 4, 4, 2, 16)),
+        ("llama2_7b-256k-sp8", (4096, 4, 4, 4, 2, 8)),
+        ("llama2_70b-1m-sp64", (16384, 4, 4, 4, 2, 4)),
+    ],
+)
+def test_mini_is_a_fixed_table(case, expected):
+    """A mini workload has a 64th of the tokens, at most 4 ranks to a sequence, and a fixed number of steps."""
+    workload = resolve(CASES[case], machine(8), scale="mini").workload
+
+    actual = (workload.sequence, workload.sp, workload.ranks, workload.accumulation, workload.warmup, workload.steps)
+    assert expected == actual
+
+
+def test_mini_of_an_unusual_case():
+    """A user's short case with an sp that no mini has is still cut to one that runs."""
+    workload = resolve(Case(model=YI_34B_200K, length="300", sp=3, gpus=3), LAPTOP).workload
+
+    assert (workload.sp, workload.ranks, workload.sequence) == (2, 2, 32)
+
+
+@pytest.mark.parametrize("case", PUBLISHED, ids=str)
+def test_published_rows_fit_the_published_hardware(case):
+    """Every row is full on as many A100s of 80 GiB as it was published with."""
+    actual = resolve(case, machine(case.gpus))
+
+    assert (f"{case.gpus} GPUs of 80 GiB: full", ()) == (actual.reason, actual.warnings)
+    assert (case.gpus, case.sp, case.model.shape.layers, case.sequence) == cut(actual.workload)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("llama2_7b-8k-sp1", "full"),
+        ("llama2_7b-32k-sp1", "full"),
+        ("llama2_7b-128k-sp8", "full"),
+        ("llama2_7b-256k-sp8", "full"),
+        ("llama2_7b-1m-sp16", "proxy"),
+    ],
+)
+def test_auto_decides_per_case_on_eight_gpus(case, expected):
+    """On 8 A100s four of the five Llama2-7B rows are full and 1M is a proxy."""
+    assert expected == resolve(CASES[case], machine(8)).workload.scale
+
+
+def test_proxy_cuts_ranks_and_sp_before_layers():
+    """A proxy takes the GPUs present, the largest sp that they and the heads allow, then as many layers as fit."""
+    actual = resolve(CASES["llama2_7b-1m-sp16"], machine(8))
+
+    assert actual.reason == "full needs 32 GPUs, 8 present: proxy, GPUs 32 -> 8, sp 16 -> 8, layers 32 -> 23"
+    assert cut(actual.workload) == (8, 8, 23, 1 << 20)
+    assert (
+        actual.workload.accumulation,
+        actual.workload.warmup,
+        actual.workload.steps,
+        actual.warnings,
+    ) == (8, 1, 3, ())
+
+
+def test_proxy_keeps_the_width():
+    """A proxy differs from the full shape in its layers alone."""
+    shape = resolve(CASES["yi_34b_200k-8k-sp1"], machine(2)).workload.shape
+
+    assert YI_34B_200K.shape == shape.model_copy(update={"layers": 60})
+
+
+def test_proxy_sp_divides_the_cases_own():
+    """On 6 GPUs an sp of 8 becomes 4, and the two GPUs that do not make a group stay idle."""
+    workload = resolve(CASES["llama2_7b-128k-sp8"], machine(6)).workload
+
+    assert (workload.ranks, workload.sp) == (4, 4)
+
+
+def test_proxy_that_must_cut_the_sequence_says_so():
+    """Where two layers do not fit, the sequence is halved until they do, and a warning says so loudly."""
+    actual = resolve(CASES["llama2_70b-128k-sp8"], machine(1))
+
+    assert cut(actual.workload) == (1, 1, 2, 32 << 10)
+    assert actual.warnings == ("SEQUENCE CUT 131072 -> 32768 tokens: says little of the case's own length",)
+    assert (actual.workload.warmup, actual.workload.steps) == (3, 12)
+
+
+def test_proxy_on_request():
+    """A proxy asked for where the full case fits is the full case under another name."""
+    actual = resolve(CASES["llama2_7b-8k-sp1"], machine(8), scale="proxy")
+
+    assert (
+        actual.reason,
+        actual.workload.scale,
+        cut(actual.workload),
+    ) == ("asked for: proxy", "proxy", (8, 1, 32, 8 << 10))
+
+
+def test_stored_cut_is_reused():
+    """The cut that a proxy baseline was recorded with is taken again, whatever the estimate would choose today."""
+    case = CASES["llama2_7b-32k-sp1"]
+    stored = resolve(case, machine(1, gib=60)).workload
+    actual = resolve(case, machine(1), stored_cut=stored, engine="fsdp2")
+
+    assert (cut(stored), ()) == (cut(actual.workload), actual.warnings)
+    assert (actual.workload.engine, actual.workload.thresholds) == ("fsdp2", {})
+
+
+def test_stored_cut_that_needs_more_gpus_is_not_reused():
+    """A stored cut of more GPUs than are present is left aside, with a warning."""
+    case = CASES["llama2_7b-32k-sp1"]
+    stored = resolve(case, machine(4)).workload
+    actual = resolve(case, machine(2), stored_cut=stored)
+
+    assert actual.workload.ranks == 2
+    assert actual.warnings == ("the cut stored with the proxy baseline is not reused: it needs 4 GPUs, 2 present",)
+
+
+def test_stored_cut_of_another_shape_is_not_reused():
+    """A stored cut of a model that has changed since is left aside, with a warning."""
+    case = CASES["llama2_7b-32k-sp1"]
+    stored = resolve(case, machine(2)).workload
+    other = stored.model_copy(update={"shape": stored.shape.model_copy(update={"intermediate": 10000})})
+    actual = resolve(case, machine(2), stored_cut=other)
+
+    assert cut(stored) == cut(actual.workload)
+    assert actual.warnings == (
+        "the cut stored with the proxy baseline is not reused: the case's model has another shape now",
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "present", "message"),
+    [
+        ("full", machine(4), "llama2_7b-8k-sp1: scale full needs 8 GPUs, 4 present; proxy and auto cut"),
+        ("full", machine(8, gib=20), r"scale full needs about 21 GiB a GPU, 18 usable of 20; proxy and auto cut"),
+        ("full", LAPTOP, "scale full needs CUDA GPUs, none is present; mini and auto need none"),
+        ("proxy", LAPTOP, "scale proxy needs CUDA GPUs, none is present; mini and auto need none"),
+        ("proxy", machine(1, gib=4), "scale proxy: even 2 layers of a short sequence do not fit 1 GPUs of 4 GiB"),
+    ],
+)
+def test_scale_that_cannot_run_is_refused(scale, present, message):
+    """A scale that was asked for and cannot run is an error that names what is missing."""
+    with pytest.raises(ValueError, match=message):
+        resolve(CASES["llama2_7b-8k-sp1"], present, scale=scale)
+
+
+def test_auto_on_a_gpu_that_is_too_small():
+    """A GPU that no proxy fits leaves auto with mini."""
+    actual = resolve(CASES["llama2_70b-8k-sp1"], machine(1, gib=4))
+
+    assert actual.reason == "even 2 layers of a short sequence do not fit 4 GiB: mini"
+
+
+def test_larger_tokenizer_raises_the_vocabulary():
+    """More ids than the mini vocabulary holds raise it, change the hash and are said."""
+    case = CASES["llama2_7b-8k-sp1"]
+    actual = resolve(case, LAPTOP, vocabulary=32000)
+
+    assert actual.workload.shape.vocabulary == 32000
+    assert resolve(case, LAPTOP).workload.hash != actual.workload.hash
+    assert actual.warnings == ("vocabulary 512 -> 32000: the tokenizer has more ids than the model",)
+
+
+def test_smaller_tokenizer_changes_nothing():
+    """Fewer ids than the vocabulary holds leave the workload as it is."""
+    case = CASES["llama2_7b-8k-sp1"]
+
+    assert resolve(case, machine(8)) == resolve(case, machine(8), vocabulary=259)
+
+
+def test_steps_can_be_set():
+    """`warmup` and `steps` replace the table's."""
+    workload = resolve(CASES["llama2_7b-1m-sp16"], LAPTOP, warmup=1, steps=2).workload
+
+    assert (workload.warmup, workload.steps) == (1, 2)
+
+
+def test_settings_reach_the_workload():
+    """dtype, attention, trainer and engine are part of the workload; a user's trainer has no engine thresholds."""
+    workload = resolve(
+        CASES["llama2_7b-8k-sp1"], LAPTOP, dtype="fp32", attention="varlen", trainer="ours:fast", engine="deepspeed"
+    ).workload
+
+    assert (
+        workload.dtype,
+        workload.attention,
+        workload.trainer,
+        workload.thresholds,
+    ) == ("fp32", "varlen", "ours:fast", {})
+
+
+def test_mini_shards_its_matrices():
+    """At mini scale ZeRO-3's threshold lies below the smallest matrix, or it would shard nothing."""
+    workload = resolve(CASES["yi_34b_200k-8k-sp1"], LAPTOP).workload
+    key_projection = workload.shape.hidden * workload.shape.kv_heads * workload.shape.head_size
+
+    assert workload.shape.hidden < workload.thresholds["stage3_param_persistence_threshold"] < key_projection
+
+
+@pytest.mark.parametrize(("case", "traced"), [("llama2_7b-8k-sp1", 16.5), ("llama2_70b-1m-sp64", 48.9)])
+def test_memory_estimate_against_a_traced_step(case, traced):
+    """The estimate lies above the traced peak (GiB), by a third at most."""
+    estimate = memory_bytes(resolve(CASES[case], machine(64), scale="full").workload) / GIB
+
+    assert traced < estimate < traced * 4 / 3

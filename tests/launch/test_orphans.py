@@ -1,0 +1,96 @@
+"""What suites have left that are no more is found and ended; what belongs to anybody else is not."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from trainpace.launch import orphans as left
+
+FORGET = """
+import os, subprocess, sys
+from trainpace.launch import orphans as left
+environment = os.environ | {left.VARIABLE: left.mark("host")}
+child = subprocess.Popen(["sleep", "600"], env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+print(child.pid, environment[left.VARIABLE], flush=True)
+"""
+
+
+@pytest.fixture
+def orphan(started):
+    """A process of a suite that is no more: its pid, and its mark."""
+    done = subprocess.run([sys.executable, "-c", FORGET], stdout=subprocess.PIPE, check=True, text=True)
+    pid, _, mark = done.stdout.strip().partition(" ")
+    return int(pid), mark
+
+
+def marked(mark):
+    """A process with this mark."""
+    return subprocess.Popen(["sleep", "600"], env=os.environ | {left.VARIABLE: mark}).pid  # noqa: S607
+
+
+def test_orphans_are_ended(started, orphan):
+    """A process whose suite has ended is ended by the next one."""
+    left.sweep()
+
+    assert started.left() == []
+
+
+def test_marks_of_living_suites_are_left_alone(started):
+    """What a suite that is alive has started goes on."""
+    child = marked(left.mark("host"))
+    left.sweep()
+
+    assert started.pids() == [child]
+
+
+def test_marks_of_other_machines_are_left_alone(started, orphan):
+    """A number of another machine or container says nothing about the processes of this one."""
+    _, mark = orphan
+    other = marked(mark.replace(mark.split()[0], "another-boot:4026531836"))
+    left.sweep()
+
+    assert started.left(besides=[other]) == []
+    assert started.pids() == [other]
+
+
+@pytest.mark.parametrize("mark", ["", "x", "x y", "x y z host"])
+def test_odd_marks_are_left_alone(started, mark):
+    """A variable of that name which is no mark is no error."""
+    child = marked(mark)
+    left.sweep()
+
+    assert started.pids() == [child]
+
+
+def test_one_host_is_ended_alone(started):
+    """The end of a host ends what carries its mark, and what carries another's not."""
+    one, other = left.mark("one"), left.mark("other")
+    marked(one)
+    child = marked(other)
+    left.end_marked(one)
+
+    assert [child] == [pid for pid in started.pids() if pid == child or not is_zombie(pid)]
+
+
+def is_zombie(pid):
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+        return file.read().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_folders_of_dead_suites_are_removed(tmp_path, monkeypatch):
+    """Where a suite was killed its folder goes; that of one which is alive stays, and that of another machine's."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    here, elsewhere = socket.gethostname(), "another-machine"
+    (tmp_path / f"trainpace-{int(dead.stdout)}-{here}-a").mkdir()
+    (tmp_path / f"trainpace-{int(dead.stdout)}-{elsewhere}-a").mkdir()
+    (tmp_path / f"trainpace-{os.getpid()}-{here}-b").mkdir()
+    (tmp_path / "trainpace-notes-c").mkdir()
+    left.sweep()
+
+    stays = {f"trainpace-{int(dead.stdout)}-{elsewhere}-a", f"trainpace-{os.getpid()}-{here}-b", "trainpace-notes-c"}
+    assert stays == {path.name for path in tmp_path.iterdir()}

@@ -1,0 +1,248 @@
+"""The stored gate over a session: looking again, beside the others, in rounds; and a replay says the same."""
+
+import pytest
+import scipy.special  # noqa: F401 - pytester forgets what a test imports, and numpy cannot be imported twice
+from factories import make_run, make_runs
+
+from trainpace.cases import PUBLISHED
+from trainpace.judge.refresh import refresh
+from trainpace.judge.verdict import Verdict
+from trainpace.probe.device import present
+from trainpace.runs.run import Health, RunFailed
+from trainpace.plugin import _SESSION
+from trainpace.app.session import Selected
+
+NOISY = (990.0, 1005.0, 995.0, 1012.0, 998.0)
+"""Five runs at 1 % noise, of every case's baseline."""
+CASES = PUBLISHED[:6]
+SLOW, NEXT = CASES[0].id, CASES[1].id
+
+
+class Measuring:
+    """A session whose runs have the speeds that a test gives, by case; the last one stays."""
+
+    def __init__(self, session, speeds):
+        self.session, self.speeds, self.made, self.borders = session, speeds, [], []
+        session.selection = [Selected(test=case.id, case=case, trainer="native") for case in CASES]
+        session.once = self.once
+
+    def once(self, workload, title, *, borders=()):
+        self.borders.append(borders)
+        number = self.made.count(workload.case)
+        self.made.append(workload.case)
+        speeds = self.speeds.get(workload.case, [1000.0])
+        speed = speeds[min(number, len(speeds) - 1)]
+        if isinstance(speed, Exception):
+            raise speed
+        faults = () if isinstance(speed, float) else ("thermal slowdown",)
+        run = make_run(tgs=float(speed), workload=workload, seed=len(self.made), device=present().cpu)
+        return run.model_copy(update={"health": Health(faults=faults)}), ""
+
+    def results(self):
+        """Every case, as its test asks for it."""
+        return {each.case.id: self.session.measure(each.test, each.case, "native") for each in self.session.selection}
+
+
+@pytest.fixture
+def started_session(pytester, monkeypatch):
+    """Makes sessions in one folder, whose baselines hold NOISY, or `stored`, for every case."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
+
+    def start(*arguments, speeds=(), stored=NOISY):
+        session = pytester.parseconfigure("--perf-scale=mini", *arguments).stash[_SESSION]
+        for case in CASES if stored else ():
+            workload = session.resolve(case, "native").workload
+            refresh(session.baselines_folder, make_runs(*stored, workload=workload, device=present().cpu))
+        return Measuring(session, dict(speeds))
+
+    return start
+
+
+def verdicts(results):
+    return {case: measured.judgement.verdict for case, measured in results.items()}
+
+
+def test_usual_speed_is_measured_once(started_session):
+    """Nothing looks slow: a run a case, each in its own test."""
+    measuring = started_session()
+
+    assert set(verdicts(measuring.results()).values()) == {Verdict.PASS}
+    assert measuring.made == [case.id for case in CASES]
+
+
+def test_accident_is_measured_again_and_named(started_session):
+    """A slow run among quick ones is no regression; it is set aside, counted and noted, and the choice is said."""
+    measuring = started_session(speeds={SLOW: [800.0, 1001.0, 1002.0]})
+    judged = measuring.results()[SLOW].judgement
+
+    assert judged.verdict is Verdict.PASS
+    assert (judged.set_aside, len(judged.tgs_of_runs)) == (1, 3)
+    assert pytest.approx((1001 * 1002) ** 0.5) == judged.tgs
+    assert judged.notes[-1] == "run run1 is set aside as an accident: TGS 800.0, 20.1 % below the others"
+    assert f"{SLOW}: looks slow, and is measured again" in measuring.session.said
+
+
+def test_regression_takes_five_runs(started_session):
+    """It is red once five runs say so; the others were measured ahead, and not again by their own tests."""
+    measuring = started_session(speeds={SLOW: [950.0]})
+    found = verdicts(measuring.results())
+
+    assert found.pop(SLOW) is Verdict.REGRESSION
+    assert set(found.values()) == {Verdict.PASS}
+    assert measuring.made == [*[case.id for case in CASES], *[SLOW] * 4]
+
+
+def test_asked_for_runs_are_doubled(started_session):
+    """With three runs a case to begin with, a slow one gets three more."""
+    measuring = started_session("--perf-runs-per-case=3", speeds={SLOW: [950.0]})
+
+    assert verdicts(measuring.results())[SLOW] is Verdict.REGRESSION
+    assert {case.id: measuring.made.count(case.id) for case in CASES} == dict.fromkeys([c.id for c in CASES], 3) | {
+        SLOW: 6
+    }
+
+
+def test_slow_machine_is_no_regression(started_session):
+    """Every case 8 % slower: inconclusive after one run each, with the command that tells machine from change."""
+    measuring = started_session(speeds={case.id: [920.0] for case in CASES})
+    results = measuring.results()
+
+    assert set(verdicts(results).values()) == {Verdict.INCONCLUSIVE}
+    assert len(measuring.made) == len(CASES)
+    (reason,) = results[SLOW].judgement.reasons
+    assert "8 % below the measured baseline's 1000.0" in reason
+    assert "most of the 6 cases lost about 8 %: the machine did, or a change that meets every case" in reason
+    assert "`pytest perf --perf-against REV`" in reason
+
+
+def test_regression_on_a_slow_machine(started_session):
+    """One case lost 10 % besides what all lost: it alone is red."""
+    measuring = started_session(speeds={case.id: [920.0] for case in CASES} | {NEXT: [830.0]})
+    found = verdicts(measuring.results())
+
+    assert found.pop(NEXT) is Verdict.REGRESSION
+    assert set(found.values()) == {Verdict.INCONCLUSIVE}
+
+
+@pytest.mark.parametrize(
+    "speeds",
+    [
+        {SLOW: [800.0, 1001.0, 1002.0]},
+        {SLOW: [950.0]},
+        {NEXT: [960.0, 950.0], CASES[5].id: [970.0, 1000.0]},
+        {case.id: [920.0] for case in CASES} | {NEXT: [830.0]},
+        {SLOW: [930.0, 1010.0, 940.0, 1000.0, 930.0]},
+    ],
+    ids=["accident", "regression", "two slow", "slow machine", "uneven"],
+)
+def test_replay_says_what_the_session_said(started_session, speeds):
+    """The kept runs, judged again without measuring, have the same verdicts, figures and reasons."""
+    session = started_session("--perf-runs=runs", speeds=speeds)
+    then = session.results()
+    replay = started_session("--perf-replay=runs", stored=None)
+    now = replay.results()
+
+    assert {case: each.judgement for case, each in then.items()} == {case: each.judgement for case, each in now.items()}
+    assert replay.made == []
+
+
+def test_disturbed_look_is_invalid(started_session):
+    """A second look that something disturbs, three times, ends the case as any disturbed run does."""
+    measuring = started_session(speeds={SLOW: [900.0, 900]})
+
+    assert verdicts(measuring.results())[SLOW] is Verdict.INVALID
+    assert measuring.made.count(SLOW) == 4
+
+
+def test_failing_look_is_invalid(started_session):
+    """So does one that ends without its steps."""
+    measuring = started_session(speeds={SLOW: [900.0, RunFailed("out of memory")]})
+
+    assert verdicts(measuring.results())[SLOW] is Verdict.INVALID
+
+
+def test_failure_ahead_is_told_by_its_own_test(started_session):
+    """A case that fails while another asks for it is invalid itself, and takes no other with it."""
+    measuring = started_session(speeds={SLOW: [950.0], NEXT: [RunFailed("out of memory", detail="the log")]})
+    results = measuring.results()
+
+    assert verdicts(results)[SLOW] is Verdict.REGRESSION
+    assert verdicts(results)[NEXT] is Verdict.INVALID
+    assert results[NEXT].detail == "the log"
+    assert measuring.made.count(NEXT) == 1
+
+
+def test_no_case_begins_after_the_time(started_session, monkeypatch):
+    """A case that has begun is looked at again; those that did not fit are not measured for its sake."""
+    measuring = started_session("--perf-max-minutes=60", speeds={SLOW: [950.0]})
+    begun = measuring.session.measure
+    once = measuring.once
+
+    def late(workload, title, **_):
+        measuring.session._began -= 3600
+        return once(workload, title)
+
+    measuring.session.once = late
+
+    assert begun(SLOW, CASES[0], "native").judgement.verdict is Verdict.REGRESSION
+    assert measuring.made == [SLOW] * 5
+    assert begun(NEXT, CASES[1], "native").judgement.verdict is Verdict.INCONCLUSIVE
+
+
+def test_accident_in_the_baseline(started_session):
+    """One of the baseline's runs was an accident: it is no noise of the others, and the judgement names it."""
+    measuring = started_session()
+    workload = measuring.session.resolve(CASES[0], "native").workload
+    runs = make_runs(990.0, 1005.0, 800.0, 1012.0, 998.0, workload=workload, device=present().cpu)
+    refresh(measuring.session.baselines_folder, runs, accept_slower="for the test")
+    judged = measuring.results()[SLOW].judgement
+
+    assert judged.verdict is Verdict.PASS
+    assert judged.tolerance_source.startswith("4 runs, 1 now: 3.")
+    assert pytest.approx(1001.2, abs=0.1) == judged.baseline.tgs
+    assert "of the baseline's 5 runs, set aside as accidents: TGS 800.0" in judged.notes
+
+
+def test_refresh_goes_in_rounds(started_session):
+    """The runs of a case lie a round apart; each test then records its own."""
+    measuring = started_session("--perf-refresh", "--perf-runs-per-case=2", stored=None)
+    first = measuring.session.measure(SLOW, CASES[0], "native")
+
+    assert measuring.made == [case.id for case in CASES] * 2
+    assert first.change.new.num_runs == 2
+    assert {each.change.new.num_runs for each in measuring.results().values()} == {2}
+
+
+def test_bounded_refresh_goes_case_by_case(started_session):
+    """Where time may run out, the first cases are recorded rather than none."""
+    measuring = started_session("--perf-refresh", "--perf-runs-per-case=2", "--perf-max-minutes=60", stored=None)
+    measuring.session.measure(SLOW, CASES[0], "native")
+
+    assert measuring.made == [SLOW] * 2
+
+
+def test_long_steps_may_end_early(started_session):
+    """Where a step takes ten seconds its only run is given the borders between verdicts; a user's are all made."""
+    slow = [each / 1000 for each in NOISY]  # 128 tokens take two minutes
+    long, own = (started_session(*options, stored=slow) for options in ((), ("--perf-steps=40",)))
+    for each in (long, own):
+        each.speeds = {case.id: [1.0] for case in CASES}
+        each.results()
+    (border, *_), short = max(map(tuple, long.borders)), started_session()
+    short.results()
+
+    assert all(len(each) == 3 for each in long.borders)
+    assert border > 128.0
+    assert set(map(tuple, own.borders)) == {()}
+    assert set(map(tuple, short.borders)) == {()}
+
+
+def test_a_users_tolerance_asks_for_no_more_runs(started_session):
+    """However much the baseline's runs differ, one run is judged within the share that the user gave."""
+    noisy = (960.0, 1000.0, 1040.0, 985.0, 1015.0)
+    by_noise, by_user = (started_session(*options, stored=noisy) for options in ((), ("--perf-tolerance=0.2",)))
+    for each in (by_noise, by_user):
+        each.session.measure(SLOW, CASES[0], "native")
+
+    assert len(by_noise.made) > 1
+    assert by_user.made == [SLOW]

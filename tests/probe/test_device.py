@@ -1,0 +1,355 @@
+"""Identity, datasheets and health of devices."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainpace.probe.device import (
+    FOREIGN_CORES_LIMIT,
+    GpuState,
+    GpuWindow,
+    cgroup_memory_bytes,
+    core_fault,
+    cpu_faults,
+    cpu_model,
+    cpu_slug,
+    gpu_faults,
+    gpu_slug,
+    present,
+    revision,
+    usable_cores,
+)
+from trainpace.runs.run import Health
+
+WINDOW = 10.0
+COLD = GpuState(
+    name="GPU 0",
+    slowed_ns={"software power cap": 0, "thermal slowdown": 0, "power brake": 0, "hardware slowdown": 0},
+    ecc_errors=2,
+    clock_mhz=1155,
+    celsius=71,
+    watts=398.6,
+)
+
+
+def gpu(**changes: object) -> GpuState:
+    return GpuState(**(vars(COLD) | changes))  # type: ignore[arg-type]
+
+
+def files(root: Path, texts: dict[str, str]) -> Path:
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb"),
+        ("A100-SXM-80GB", "a100-sxm4-80gb"),
+        ("NVIDIA A100 80GB PCIe", "a100-pcie-80gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm5-80gb"),
+        ("NVIDIA H100 PCIe", "h100-pcie-80gb"),
+        ("NVIDIA H200", "h200-sxm5-141gb"),
+        ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"),
+        ("NVIDIA GeForce RTX 4090", "geforce-rtx-4090"),
+        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", "a100-sxm4-80gb-mig-3g-40gb"),
+    ],
+)
+def test_gpu_slug(name, expected):
+    """A driver's name becomes the name of a baseline file, by alias where people call the card otherwise."""
+    assert expected == gpu_slug(name)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("AMD EPYC", "cpu-amd-epyc-2c"),
+        ("AMD EPYC 7763 64-Core Processor", "cpu-amd-epyc-7763-2c"),
+        ("Intel(R) Xeon(R) Gold 6348 CPU @ 2.60GHz", "cpu-intel-xeon-gold-6348-2c"),
+        ("Intel(R) Core(TM) i9-9900K CPU @ 3.60GHz", "cpu-intel-core-i9-9900k-2c"),
+        ("aarch64", "cpu-aarch64-2c"),
+    ],
+)
+def test_cpu_slug(model, expected):
+    """A CPU's slug keeps what tells models apart, and the cores that can be used."""
+    assert expected == cpu_slug(model, 2)
+
+
+def test_cpu_model_from_the_kernel(tmp_path):
+    """The model is the kernel's; where the kernel names none, the architecture."""
+    root = files(tmp_path, {"x86": "processor\t: 0\nmodel name\t: AMD EPYC 7763\n", "arm": "processor\t: 0\n"})
+
+    assert cpu_model(root / "x86") == "AMD EPYC 7763"
+    assert os.uname().machine == cpu_model(root / "arm") == cpu_model(root / "missing")
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({}, len(os.sched_getaffinity(0))),
+        ({"sys/fs/cgroup/a/b/cpu.max": "max 100000"}, len(os.sched_getaffinity(0))),
+        ({"sys/fs/cgroup/a/b/cpu.max": "100000 100000"}, 1),
+        ({"sys/fs/cgroup/a/cpu.max": "150000 100000"}, 1),
+        ({"sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+        ({"sys/fs/cgroup/cpu/c/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/c/cpu.cfs_period_us": "100000"}, None),
+        ({"sys/fs/cgroup/cpu/c/cpu.cfs_quota_us": "100000", "sys/fs/cgroup/cpu/c/cpu.cfs_period_us": "100000"}, 1),
+    ],
+)
+def test_usable_cores(tmp_path, texts, expected):
+    """A cgroup quota, its own or an outer one, of either version, lowers the cores below the affinity's."""
+    root = files(tmp_path, {"proc/self/cgroup": "3:cpu:/c\n0::/a/b\n", **texts})
+
+    assert (expected or len(os.sched_getaffinity(0))) == usable_cores(root)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({}, None),
+        ({"sys/fs/cgroup/a/b/memory.max": "max"}, None),
+        ({"sys/fs/cgroup/a/b/memory.max": "max", "sys/fs/cgroup/a/memory.max": "4096"}, 4096),
+        ({"sys/fs/cgroup/memory/c/memory.limit_in_bytes": "8192"}, 8192),
+    ],
+)
+def test_cgroup_memory(tmp_path, texts, expected):
+    """The tightest limit over this process counts; without one there is none."""
+    root = files(tmp_path, {"proc/self/cgroup": "4:memory:/c\n0::/a/b\n", **texts})
+
+    assert expected == cgroup_memory_bytes(root)
+
+
+def test_present_without_a_driver():
+    """Where no NVIDIA driver is installed the machine is its CPU."""
+    if shutil.which("nvidia-smi"):
+        pytest.skip("a driver is installed here")
+    machine = present()
+
+    assert (None, machine.cpu) == (machine.gpus, machine.device)
+    assert machine.cpu.slug.endswith(f"-{machine.cpu.count}c")
+    assert 0 < machine.free_bytes <= machine.cpu.memory_bytes
+
+
+def test_window_without_a_driver():
+    """Where no NVIDIA driver is installed a GPU window finds neither faults nor notes."""
+    if shutil.which("nvidia-smi"):
+        pytest.skip("a driver is installed here")
+    window = GpuWindow(8)
+    window.open()
+
+    assert Health() == window.close()
+
+
+@pytest.fixture(scope="module")
+def with_fake_driver(tmp_path_factory):
+    """Run Python code where a stand-in NVIDIA driver is installed; returns what it printed."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler to build the stand-in driver with")
+    folder = tmp_path_factory.mktemp("driver")
+    source = Path(__file__).with_name("fake_nvml.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", source], check=True)
+
+    def run(code: str, **environment: str) -> str:
+        clean = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        done = subprocess.run(
+            [sys.executable, "-c", f"from trainpace.probe.device import *\n{code}"],
+            env=clean | {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    return run
+
+
+def test_present_with_gpus(with_fake_driver):
+    """Equal GPUs are counted up to the first of another kind, which is said."""
+    actual = with_fake_driver(
+        "m = present(); print(m.gpus.slug, m.gpus.count, m.gpus.memory_bytes >> 30, m.gpus.power_limit_watts, "
+        "m.gpu_free_bytes >> 30); print(*m.notes)"
+    )
+
+    assert actual == (
+        "a100-sxm4-80gb 2 80 400.0 78\n"
+        "the GPUs are not equal: using 2 x NVIDIA A100-SXM4-80GB, leaving Tesla T4; see CUDA_VISIBLE_DEVICES"
+    )
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("1", "a100-sxm4-80gb 1"),
+        ("1,0", "a100-sxm4-80gb 2"),
+        ("GPU-0a", "a100-sxm4-80gb 1"),
+        ("0,9,1", "a100-sxm4-80gb 1"),
+        ("2", "t4 1"),
+        ("", "None"),
+        ("-1", "None"),
+    ],
+)
+def test_cuda_visible_devices(with_fake_driver, visible, expected):
+    """CUDA_VISIBLE_DEVICES is read as CUDA reads it: indices, UUIDs, and nothing behind an entry that is none."""
+    actual = with_fake_driver(
+        "m = present(); print(m.gpus and f'{m.gpus.slug} {m.gpus.count}')", CUDA_VISIBLE_DEVICES=visible
+    )
+
+    assert expected == actual
+
+
+def test_unknown_gpu_is_noted(with_fake_driver):
+    """A GPU without a datasheet is used, and a note says what cannot be told of it."""
+    actual = with_fake_driver("print(*present().notes)", CUDA_VISIBLE_DEVICES="2")
+
+    assert actual == "no datasheet for Tesla T4 (t4): % of peak and impossible TFLOPs cannot be told"
+
+
+def test_window_with_gpus(with_fake_driver):
+    """A window finds heat and strangers invalid, and notes a power cap."""
+    actual = with_fake_driver(
+        "w = GpuWindow(2); w.open(); time.sleep(0.05); h = w.close(); print(*h.faults, *h.notes, sep='\\n')"
+    )
+
+    assert actual == (
+        "GPU 0: thermal slowdown during 100% of the window (1155 MHz, 71 C, 399 W at its end)\n"
+        "GPU 1: used by other processes too (pid 1)\n"
+        "GPU 1: software power cap during 100% of the window (1155 MHz, 71 C, 399 W at its end)"
+    )
+
+
+def test_healthy_gpu():
+    """Counters that stood still are neither faults nor notes."""
+    assert gpu_faults([COLD], [COLD], WINDOW) == ((), ())
+
+
+@pytest.mark.parametrize("reason", ["thermal slowdown", "power brake", "hardware slowdown"])
+def test_slowed_gpu_is_a_fault(reason):
+    """A clock held down by heat, power brake or hardware makes the run invalid, with the share of the window."""
+    after = gpu(slowed_ns=COLD.slowed_ns | {reason: 3_000_000_000})
+
+    assert ((f"GPU 0: {reason} during 30% of the window (1155 MHz, 71 C, 399 W at its end)",), ()) == gpu_faults(
+        [COLD], [after], WINDOW
+    )
+
+
+def test_power_cap_is_a_note():
+    """The software power cap is normal in training."""
+    after = gpu(slowed_ns=COLD.slowed_ns | {"software power cap": 9_000_000_000})
+
+    assert gpu_faults([COLD], [after], WINDOW) == (
+        (),
+        ("GPU 0: software power cap during 90% of the window (1155 MHz, 71 C, 399 W at its end)",),
+    )
+
+
+def test_a_blink_is_no_fault():
+    """Less than a hundredth of the window cannot move a median by as much as the least tolerance."""
+    after = gpu(slowed_ns=COLD.slowed_ns | {"thermal slowdown": 90_000_000})
+
+    assert gpu_faults([COLD], [after], WINDOW) == ((), ())
+
+
+def test_reasons_stand_in_for_counters():
+    """Where a card does not count a reason, its bit at the window's end decides."""
+    before, after = gpu(slowed_ns={}), gpu(slowed_ns={}, reasons=0x40 | 0x4, clock_mhz=None, celsius=None, watts=None)
+
+    assert gpu_faults([before], [after], WINDOW) == (
+        ("GPU 0: thermal slowdown at the window's end (no sensors)",),
+        ("GPU 0: software power cap at the window's end (no sensors)",),
+    )
+
+
+def test_idle_and_application_clocks_are_nothing():
+    """Idle, application clocks and sync boost say nothing against a run."""
+    assert gpu_faults([gpu(slowed_ns={})], [gpu(slowed_ns={}, reasons=0x1 | 0x2 | 0x10)], WINDOW) == ((), ())
+
+
+def test_new_ecc_errors_are_a_fault():
+    """Uncorrected ECC errors count where they are new."""
+    assert gpu_faults([COLD], [gpu(ecc_errors=5)], WINDOW) == (("GPU 0: 3 new uncorrected ECC errors",), ())
+
+
+def test_card_without_ecc():
+    """A card that does not count ECC errors has none."""
+    assert gpu_faults([gpu(ecc_errors=None)], [gpu(ecc_errors=None)], WINDOW) == ((), ())
+
+
+def test_stranger_on_the_gpu_is_a_fault():
+    """A process of another session at either end of the window makes the run invalid."""
+    assert gpu_faults([gpu(foreign=(7077,))], [gpu(foreign=(41, 7077))], WINDOW) == (
+        ("GPU 0: used by other processes too (pid 41, 7077)",),
+        (),
+    )
+
+
+@pytest.mark.parametrize(
+    ("foreign_cores", "expected"),
+    [
+        (0.0, ((), ())),
+        (FOREIGN_CORES_LIMIT, ((), ())),
+        (0.8, (("other processes kept 0.80 cores busy (limit 0.05)",), ())),
+        (None, ((), ("whether other processes disturbed the run cannot be told on this machine",))),
+    ],
+)
+def test_cpu_faults(foreign_cores, expected):
+    """Load by others above the limit makes a CPU run invalid; where it cannot be told, that is noted."""
+    assert expected == cpu_faults(foreign_cores)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A git checkout of one commit."""
+    (tmp_path / "file").write_text("one")
+    for arguments in (["init", "-q"], ["add", "file"], ["commit", "-qm", "one"]):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)  # noqa: S607
+    return tmp_path
+
+
+def test_revision_of_a_checkout(checkout, monkeypatch):
+    """A clean checkout is its commit, also from a folder within and from within a git hook."""
+    commit = (checkout / ".git/refs/heads").glob("*").__next__().read_text().strip()
+    (checkout / "inner").mkdir()
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+
+    assert commit == revision(checkout) == revision(checkout / "inner")
+
+
+def test_revision_of_a_dirty_checkout(checkout):
+    """A changed tracked file makes it dirty, a new untracked one does not."""
+    (checkout / "new").write_text("two")
+    clean = revision(checkout)
+    (checkout / "file").write_text("two")
+
+    assert f"{clean}+dirty" == revision(checkout)
+
+
+def test_revision_outside_a_checkout(tmp_path):
+    """A folder that is in no checkout has no revision."""
+    assert revision(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("yardstick", "reference", "fault"),
+    [
+        (0.00055, 0.00055, False),
+        (0.00060, 0.00055, False),
+        (0.00062, 0.00055, True),
+        (0.00045, 0.00055, True),
+        (None, 0.00055, False),
+        (0.00062, None, False),
+    ],
+)
+def test_core_fault(yardstick, reference, fault):
+    """A tenth more or less than before is another machine; what is not known is no fault."""
+    said = core_fault(yardstick, reference)
+
+    assert bool(said) == fault
+    if fault:
+        assert f"took {1e3 * yardstick:.2f} ms, 0.55 ms before (limit 10%)" in said

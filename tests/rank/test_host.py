@@ -1,0 +1,157 @@
+"""The run host by itself, spoken to as the judging side speaks to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from factories import make_workload
+from repository import TOY, wait_for
+
+import trainpace
+
+LAUNCH = Path(perf.__file__).parent / "launch"
+PATIENCE = 20.0
+
+
+def settings(**overrides):
+    """What a host is started with."""
+    chosen = {
+        "parent": os.getpid(),
+        "launcher": str(LAUNCH / "local.py"),
+        "loop": str(LAUNCH.parent / "measure" / "loop.py"),
+        "checkout": str(TOY),
+        "preload": ["toy_trainer"],
+        "software": ["pytest", "no-such-distribution"],
+    }
+    return chosen | overrides
+
+
+def request(folder, mark):
+    """A run of a toy that hangs in its second step."""
+    wishes = {"do": "hang", "step": 1, "mark": str(mark)}
+    shape = make_workload().shape.model_copy(update={"config": wishes})
+    return {
+        "op": "run",
+        "id": "one",
+        "folder": str(folder),
+        "trainer": "toy_trainer:Toy",
+        "workload": make_workload(shape=shape).model_dump(),
+        "device": "cpu",
+        "pin": True,
+        "data": {},
+        "cache": str(folder),
+        "watch": [],
+    }
+
+
+@pytest.fixture
+def start(started):
+    """Starts hosts, by their settings."""
+
+    def begin(**overrides):
+        return subprocess.Popen(
+            [sys.executable, LAUNCH / "host.py", json.dumps(settings(**overrides))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+
+    return begin
+
+
+def test_ready_says_protocol_and_versions(start):
+    """The first answer tells what the host speaks, and the versions that are installed where it runs."""
+    answer, _ = start().communicate("", timeout=PATIENCE)
+    ready = json.loads(answer)
+
+    assert (ready["event"], ready["protocol"]) == ("ready", 1)
+    assert {"python", "pytest"} == ready["software"].keys()
+
+
+def test_answers_are_not_for_the_preloaded(start, tmp_path):
+    """A module that prints while it is imported does not speak for the host, and reads nothing of its requests."""
+    (tmp_path / "chatty.py").write_text(
+        "import os, sys\nprint('hello')\nos.write(1, b'hello')\nassert not sys.stdin.read()"
+    )
+    answer, said = start(checkout=str(tmp_path), preload=["chatty"]).communicate("", timeout=PATIENCE)
+
+    assert json.loads(answer)["event"] == "ready"
+    assert said.count("hello") == 2
+
+
+def test_host_imports_nothing_of_the_suite(start, tmp_path):
+    """Nothing of perf comes along, from beside the host or elsewhere: what is measured brings its own."""
+    (tmp_path / "look.py").write_text(
+        "import sys\nfound = [name for name in sys.modules if name.partition('.')[0] == 'perf']\n"
+        "raise RuntimeError(f'{found} {sys.path[0]}')"
+    )
+    answer, _ = start(checkout=str(tmp_path), preload=["look"]).communicate("", timeout=PATIENCE)
+
+    assert f"RuntimeError: [] {tmp_path}" == json.loads(answer)["cause"]
+
+
+def test_refused_import_ends_the_host(start):
+    """A preload that raises is an answer, with its traceback, and the end."""
+    host = start(preload=["broken_toy"])
+    answer, _ = host.communicate("", timeout=PATIENCE)
+
+    assert (
+        json.loads(answer)["event"],
+        json.loads(answer)["cause"],
+    ) == ("refused", "ZeroDivisionError: division by zero")
+    assert "broken_toy.py" in json.loads(answer)["detail"]
+    assert host.returncode == 0
+
+
+def test_host_of_a_dead_parent_ends(start):
+    """A host whose parent died before it could ask the kernel to be told ends by itself."""
+    host = start(parent=1)
+
+    assert host.communicate("", timeout=PATIENCE) == ("", "")
+
+
+@pytest.mark.parametrize("end", ["close", signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_ranks_end_with_the_host(start, started, tmp_path, end):
+    """Ranks of a run under way end with the host: when its standard input closes, and by any signal."""
+    host = start()
+    host.stdin.write(json.dumps(request(tmp_path, tmp_path / "mark")) + "\n")
+    host.stdin.flush()
+    wait_for(tmp_path / "mark", host)
+    alive = len(started.pids())
+    host.stdin.close() if end == "close" else host.send_signal(end)
+    host.wait(PATIENCE)
+
+    assert alive == 3
+    assert started.left() == []
+
+
+def test_interrupt_is_not_for_the_host(start):
+    """Ctrl-C belongs to the judging side: a host goes on."""
+    host = start()
+    host.stdout.readline()
+    host.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+
+    assert host.poll() is None
+    host.communicate("", timeout=PATIENCE)
+
+
+def test_each_rank_has_its_core(start, tmp_path):
+    """Ranks on a CPU are pinned, each to a core of its own where there are enough."""
+    host = start()
+    host.stdin.write(json.dumps(request(tmp_path, tmp_path / "mark")) + "\n")
+    host.stdin.flush()
+    wait_for(tmp_path / "mark", host)
+    _, begun = (json.loads(host.stdout.readline()) for _ in range(2))
+    cores = {tuple(psutil.Process(pid).cpu_affinity()) for pid in begun["pids"]}
+    host.communicate("", timeout=PATIENCE)
+
+    assert min(2, len(os.sched_getaffinity(0))) == len(cores)

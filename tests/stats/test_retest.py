@@ -1,0 +1,181 @@
+"""The looks of the stored gate: what is measured again, what all cases lost, what is set aside."""
+
+import math
+
+import pytest
+
+from trainpace.stats import retest as looks
+from trainpace.stats.tolerance import Spread
+from trainpace.stats.retest import accidents, borders, look, shared_loss
+
+QUIET = Spread(0.01, 56)
+STORED = [990.0, 1005.0, 995.0, 1012.0, 998.0]
+"""Five runs at 1 % noise."""
+
+
+def seen(*now, others=(), **changes):
+    """What runs at these speeds say, in a session of 14 cases."""
+    return look(now, STORED, **{"spread": QUIET, "selected": 14, "others": others, **changes})
+
+
+def test_usual_run_is_looked_at_once():
+    """What unchanged cases show is no reason to look again."""
+    assert not seen(985.0).slow
+    assert not seen(985.0).another(1)
+
+
+def test_suspicion_comes_before_the_tolerance():
+    """3 % slower looks slow at 1 % noise, one run may be as far below, and five may not."""
+    one, five = seen(970.0), seen(*[970.0] * 5)
+
+    assert (one.slow, one.beyond, one.another(1)) == (True, False, True)
+    assert (five.regression, five.another(1)) == (True, False)
+
+
+@pytest.mark.parametrize(("first", "runs"), [(1, 5), (3, 6), (5, 10)])
+def test_as_many_again_but_five_at_least(first, runs):
+    """A case is measured again until it has five runs, or twice those that it began with."""
+    assert seen(*[900.0] * (runs - 1)).another(first)
+    assert not seen(*[900.0] * runs).another(first)
+
+
+def test_accident_is_no_slowdown():
+    """One slow run among others that are not: set aside, the rest are judged, and no more are wanted."""
+    judged = seen(800.0, 1001.0, 996.0)
+
+    assert judged.kept == (False, True, True)
+    assert not judged.slow
+    assert not judged.another(1)
+
+
+def test_half_of_the_runs_is_no_accident():
+    """Two of four are how the case is: nothing is set aside, and its own spread calls it unclear instead of slower."""
+    judged = seen(800.0, 802.0, 1001.0, 996.0)
+
+    assert judged.kept == (True,) * 4
+    assert judged.beyond
+    assert not judged.regression
+    assert judged.unclear
+
+
+def test_only_one_of_five_is_an_accident():
+    """Two gross ones of five are not set aside, on whichever side of the others they are."""
+    assert seen(800.0, 802.0, 1001.0, 996.0, 999.0).kept == (True,) * 5
+    assert seen(930.0, 1010.0, 940.0, 1000.0, 930.0).kept == (True,) * 5
+
+
+def test_few_stored_runs_tell_no_accident():
+    """With few degrees of freedom nobody knows what is gross."""
+    assert seen(800.0, 1001.0, 996.0, spread=Spread(0.01, 4)).kept == (True,) * 3
+
+
+def test_what_all_lost_is_no_regression():
+    """8 % slower as all others are: unclear, without another run; and so is what lost less than its tolerance."""
+    others = [math.log(0.92 + 0.001 * case) for case in range(-6, 7)]
+
+    for tgs in (920.0, 970.0):
+        assert seen(tgs, others=others).unclear
+        assert not seen(tgs, others=others).another(1)
+    assert not seen(*[920.0] * 5, others=others).regression
+
+
+def test_what_one_lost_besides_is_its_own():
+    """5 % slower than the others, who are 8 % slower, is a regression."""
+    assert seen(*[1000 * 0.92 * 0.95] * 5, others=[math.log(0.92)] * 13).regression
+
+
+def test_no_machine_of_a_kind_is_that_slow():
+    """What all cases lost beyond the cap of 10 % is no other node: red."""
+    assert seen(*[800.0] * 5, others=[math.log(0.8)] * 13).regression
+
+
+def test_faster_others_make_nothing_slow():
+    """A case that did not gain what the others gained is no regression."""
+    assert not seen(1000.0, others=[math.log(1.08)] * 13).slow
+
+
+@pytest.mark.parametrize(
+    ("others", "shared"),
+    [
+        ([-0.08] * 13, -0.08),
+        ([-0.08] * 3, 0.0),
+        ([-0.5] * 13, math.log(0.9)),
+        ([-0.005] * 13, 0.0),
+        ([-0.05] * 7 + [0.0] * 6, 0.0),
+        ([0.08] * 13, 0.0),
+    ],
+    ids=["all", "too few", "capped", "below the floor", "half of them", "faster"],
+)
+def test_shared_loss(others, shared):
+    """The median, where enough cases lost enough, and most of them did."""
+    assert pytest.approx(shared) == shared_loss(others, QUIET, 5)
+
+
+def test_users_tolerance_stands_above_it():
+    """With a tolerance of the user's nothing is excused, and nothing looks slow before it."""
+    assert seen(*[900.0] * 5, others=[math.log(0.9)] * 13, override=0.05).regression
+    assert not seen(960.0, override=0.05).slow
+
+
+def test_noisy_case_needs_its_own_evidence():
+    """Runs that spread by far more than the other cases' are unclear, though their mean is beyond the tolerance."""
+    judged = seen(930.0, 1010.0, 940.0, 1000.0, 930.0)
+
+    assert judged.beyond
+    assert judged.unclear
+
+
+GROUPS = [[1000.0, 1001.0, 999.0, 1002.0, 998.0]] * 5
+
+
+def test_accident_among_stored_runs():
+    """One of a case's five, twenty standard deviations off, is set aside."""
+    marks = accidents([*GROUPS, [1000.0, 960.0, 999.0, 1002.0, 998.0]])
+
+    assert marks == [(False,) * 5] * 5 + [(False, True, False, False, False)]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [*GROUPS, [1000.0, 960.0, 961.0, 1002.0, 998.0]],
+        [[1000.0, 960.0, 999.0, 1002.0, 998.0]] * 2 + GROUPS[:3],
+        [[1000.0, 960.0, 999.0, 1002.0, 998.0]],
+        [[1000.0], [500.0]],
+        [],
+    ],
+    ids=["two of five", "not rare", "too few to tell", "single runs", "none"],
+)
+def test_what_is_no_accident(groups):
+    """More than one in four of a case or one in twenty of all is how the machine is."""
+    assert accidents(groups) == [(False,) * len(group) for group in groups]
+
+
+def test_every_case_looks_slow_now_and_then():
+    """Of unchanged runs 2 % look slow."""
+    import numpy as np
+
+    chance = np.random.default_rng(3)
+    slow = [
+        look([float(now)], stored.tolist(), spread=QUIET, selected=14).slow
+        for now, stored in zip(
+            np.exp(chance.normal(0, 0.01, 4000)), np.exp(chance.normal(0, 0.01, (4000, 5))), strict=True
+        )
+    ]
+
+    assert pytest.approx(looks.SUSPICION, abs=0.006) == np.mean(slow)
+
+
+def test_borders_are_where_a_single_run_is_said_something_else_of():
+    """Just above each border another thing is said than just below it."""
+    spread = Spread(0.01, 40)
+    slow, beyond, faster = borders(5, spread=spread, selected=5)
+
+    def said(ratio):
+        seen = look([1000.0 * ratio], [1000.0] * 5, spread=spread, selected=5)
+        return seen.slow, seen.beyond
+
+    assert beyond < slow < 1 < faster
+    assert (said(slow * 1.0001), said(slow * 0.9999)) == ((False, False), (True, False))
+    assert (said(beyond * 1.0001), said(beyond * 0.9999)) == ((True, False), (True, True))
+    assert faster == pytest.approx(1 / beyond)

@@ -1,0 +1,110 @@
+"""Floors and predictions: what binds a step, parameters found again, the error of rows that were left out."""
+
+from statistics import fmean
+
+import pytest
+
+from trainpace.__main__ import main
+from trainpace.cases import PUBLISHED
+from trainpace.cases.scaling import full_workload
+from trainpace.stats.roofline import Parameters, Row, fit, left_out, predicted, predictions, times
+from trainpace.judge.baseline import published_folder
+from trainpace.judge.cost import load_costs
+from trainpace.runs.datasheets import DATASHEETS
+from trainpace.runs.flops import flops_per_token
+from trainpace.report.predict import devices, render
+
+A100 = DATASHEETS["a100-sxm4-80gb"]
+STORED = load_costs(published_folder())
+COSTS = {case.id: STORED[full_workload(case).key] for case in PUBLISHED}
+
+
+def test_the_floor_of_a_row_held_by_compute():
+    """All FLOPs at the peak, and the optimizer after them."""
+    cost = COSTS["llama2_7b-256k-sp8"]
+    workload = cost.workload
+    seconds = flops_per_token(workload.shape, workload.sequence, "exact") * workload.rank_tokens / 312e12
+
+    parts = times(cost, A100)
+
+    assert parts.binds == "compute"
+    assert parts.floor == pytest.approx(seconds + parts.optimizer)
+    assert 0 < parts.optimizer < 0.01 * seconds
+
+
+def test_traffic_between_nodes():
+    """One node has none; within a node no sequence is exchanged beyond it; sp 64 sends most of it beyond."""
+    one, near, far = (
+        times(COSTS[row], A100) for row in ("llama2_7b-128k-sp8", "llama2_70b-128k-sp8", "llama2_70b-1m-sp64")
+    )
+
+    assert (one.parameters, one.exchange) == (0, 0)
+    assert near.parameters > 0
+    assert near.exchange == 0
+    assert far.exchange * A100.node_bytes_per_second == pytest.approx(
+        COSTS["llama2_70b-1m-sp64"].counters["step.all_to_all.bytes"] * 56 / 63
+    )
+
+
+def test_the_fit_finds_what_made_the_rows():
+    """Rows made with known parameters, one of them spoilt: the fit gives them back."""
+    known = Parameters(matmul=0.5, attention=0.7, network=0.08)
+    rows = []
+    for case, cost in COSTS.items():
+        parts, tokens = times(cost, A100), cost.workload.rank_tokens
+        spoilt = 0.7 if case == "llama2_70b-128k-sp8" else 1.0
+        rows.append(Row(case=case, parts=parts, tokens=tokens, tgs=spoilt * tokens / predicted(parts, known)))
+
+    found = fit(rows)
+
+    assert found.matmul == pytest.approx(known.matmul, rel=1e-3)
+    assert found.attention == pytest.approx(known.attention, rel=1e-3)
+    assert found.network == pytest.approx(known.network, rel=1e-3)
+    assert left_out(rows)["llama2_70b-128k-sp8"] * 0.7 == pytest.approx(
+        next(row.tgs for row in rows if row.case == "llama2_70b-128k-sp8"), rel=1e-3
+    )
+
+
+def test_published_rows_are_predicted():
+    """Three parameters predict a left-out row to 8 % on average."""
+    from trainpace.report.predict import _rows
+
+    rows = _rows(list(COSTS.values()))
+    found = left_out(rows)
+
+    assert fmean(abs(found[row.case] / row.tgs - 1) for row in rows) < 0.08
+
+
+def test_no_prediction_beats_its_floor():
+    """Also with a network that costs nothing and shares of one."""
+    perfect = Parameters(matmul=1.0, attention=1.0, network=1.0)
+
+    assert [each for each in predictions(COSTS.values(), A100, perfect) if each.tgs > each.floor_tgs] == []
+
+
+@pytest.mark.parametrize("device", devices())
+def test_every_device_is_printed(device):
+    """Fourteen rows, the rows that are off by more than 10 %, the error."""
+    text = render(device)
+
+    assert [case.id for case in PUBLISHED if case.id not in text] == []
+    assert "doubt the row" in text
+    assert text.splitlines()[-1].startswith("mean error of a published row that was left out of the fit: ")
+
+
+def test_a_slower_network_holds_more(capsys):
+    """`--network` replaces the maker's own."""
+    status = main(["predict", "h100-sxm5-80gb", "--network", "1"])
+
+    assert status == 0
+    assert "network" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("llama2_70b-8k"))
+
+
+def test_an_unknown_device_names_those_that_are_known(capsys):
+    """The message says what is possible."""
+    status = main(["predict", "abacus"])
+
+    assert status == 1
+    assert "device must be one of a100-sxm4-80gb, h100-sxm5-80gb, h200-sxm5-141gb, b200, got 'abacus'" in (
+        capsys.readouterr().err
+    )
