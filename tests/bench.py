@@ -18,16 +18,16 @@ from statistics import median
 from types import SimpleNamespace
 
 import psutil
+
 from data.bench import main as data_bench
 from factories import make_run, make_workload
-
+from trainpace.app.options import cache_folder
 from trainpace.cases import PUBLISHED, Workload
 from trainpace.cases.scaling import resolve
 from trainpace.launch.distributed import Distributed
-from trainpace.rank import loop
 from trainpace.probe.device import present
+from trainpace.rank import loop
 from trainpace.runs.run import write_run
-from trainpace.app.options import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from hypothesis import settings
+
 from repository import Repository
 
 pytest_plugins = ["pytester"]

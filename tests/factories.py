@@ -5,8 +5,8 @@ from typing import Any
 
 from trainpace.cases import PUBLISHED, Workload
 from trainpace.judge.systems import SideBySide, System, figures
-from trainpace.runs.run import DataIdentity, Device, RankSamples, Run
 from trainpace.report.record import CaseResult, CompareResult, CostResult, Results, Versus
+from trainpace.runs.run import DataIdentity, Device, RankSamples, Run
 
 CPU = Device(slug="cpu-test-2c", name="Test CPU", kind="cpu", count=2, memory_bytes=8 << 30)
 DATA = DataIdentity(sources=("generated",), tokenizer="bytes", fingerprint="0123abcd", seed=0)

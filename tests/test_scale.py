@@ -1,7 +1,6 @@
 """A thousand ranks with a thousand steps each are read and judged; how fast, tests/bench.py prints."""
 
 from factories import make_run, make_workload
-
 from trainpace.judge.refresh import baseline_of
 from trainpace.judge.verdict import Verdict, judge
 from trainpace.runs.run import read_runs, write_run

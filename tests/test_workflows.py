@@ -204,7 +204,7 @@ def test_comment_installs_enough(checkout, path):
     foreign = {name for name in done.stdout.split() if name not in sys.stdlib_module_names and not name.startswith("_")}
     script = "\n".join(step.get("run", "") for step in load(path)["jobs"]["comment"]["steps"])
 
-    assert foreign - OF_PYDANTIC - {"perf"} <= {IMPORTED_AS.get(word, word) for word in script.split()}
+    assert foreign - OF_PYDANTIC - {"trainpace"} <= {IMPORTED_AS.get(word, word) for word in script.split()}
 
 
 # What the scripts do

@@ -76,8 +76,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _published(options: argparse.Namespace) -> int:
-    from trainpace.store.files import FileError
     from trainpace.report.published import render, rows, write
+    from trainpace.store.files import FileError
 
     try:
         found = rows()

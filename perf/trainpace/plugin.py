@@ -4,22 +4,20 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import trainpace
 from trainpace.app import options as perf_options
-from trainpace.cases import Case
 from trainpace.app.compare_plugin import ComparePlugin, is_compare
 from trainpace.app.cost_plugin import CostPlugin, is_cost
-from trainpace.store.files import FileError
-from trainpace.plan.budget import TooLong
-from trainpace.judge.verdict import Verdict, exit_status, outcome
-from trainpace.store.locks import DeviceBusy
 from trainpace.app.options import Options
 from trainpace.app.session import Measured, Selected, Session
+from trainpace.cases import Case
+from trainpace.judge.verdict import Verdict, exit_status, outcome
+from trainpace.plan.budget import TooLong
+from trainpace.store.files import FileError
+from trainpace.store.locks import DeviceBusy
 
 _SESSION = pytest.StashKey[Session]()
 _COSTS = pytest.StashKey[CostPlugin]()
@@ -32,8 +30,9 @@ class StaleBaseline(UserWarning):
     """A case is faster than its baseline, which hides the next regression until it is refreshed."""
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the options."""
+    _refuse_an_older_one(pluginmanager)
     perf_options.declare(parser)
     perf_options.declare_nodes(parser)
     perf_options.declare_gate(parser)
@@ -61,7 +60,6 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options, before anything is collected."""
     config.addinivalue_line("markers", "perf_trainer(name): measure this trainer, package.module:object")
-    _refuse_a_shadow(config)
     config.stash[_SESSION] = Session(
         options=Options.of(config),
         root=config.rootpath,
@@ -285,7 +283,8 @@ def _case(item: pytest.Item) -> Case:
     case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):
         raise pytest.UsageError(
-            f"{item.nodeid}: a test that uses judge_speed takes a parameter `case`, a trainpace.cases.Case; got {case!r}"
+            f"{item.nodeid}: a test that uses judge_speed takes a parameter `case`, a trainpace.cases.Case, "
+            f"got {case!r}"
         )
     return case
 
@@ -296,13 +295,10 @@ def _trainer(item: pytest.Item) -> str:
     return str(marker.args[0]) if marker else item.config.stash[_SESSION].options.trainer
 
 
-def _refuse_a_shadow(config: pytest.Config) -> None:
-    """A repository's own perf/ must be a plain folder: as a package it would hide this one from its tests."""
-    ours = Path(perf.__file__).resolve().parent
-    for folder in (config.rootpath, config.invocation_params.dir):
-        shadow = folder / "perf" / "__init__.py"
-        if shadow.exists() and shadow.parent.resolve() != ours:
-            raise pytest.UsageError(
-                f"{shadow} makes that folder a package named perf, which hides the installed suite: delete the file, "
-                "a folder of tests needs none"
-            )
+def _refuse_an_older_one(plugins: pytest.PytestPluginManager) -> None:
+    """An environment that was set up when the package was called `perf` loads that one too."""
+    if plugins.has_plugin("perf.plugin"):
+        raise pytest.UsageError(
+            "this environment holds a trainpace whose package is still called perf, and would load both: run "
+            "`pip install -e .` again"
+        )

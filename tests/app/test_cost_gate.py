@@ -53,7 +53,7 @@ def copy(checkout, tmp_path):
 def gate(folder, row, *options):
     """`pytest perf/test_cost.py` for one row in `folder`: its exit status and what it printed."""
     command = [sys.executable, "-m", "pytest", "perf/test_cost.py", "-k", row, "-p", "no:cacheprovider", *options]
-    environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "300"}
+    environment = os.environ | {"PYTHONPATH": str(folder / "perf"), "COLUMNS": "300"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     return done.returncode, done.stdout + done.stderr
 
@@ -62,7 +62,7 @@ def gate(folder, row, *options):
 def test_a_step_that_costs_more_is_red(copy, name):
     """The change ends in exit status 1; the message names the counters that rose, and the operators."""
     file, changed, row, counters = CHANGES[name]
-    path = copy / "perf" / "trainers" / "native" / file
+    path = copy / "perf" / "trainpace" / "trainers" / "native" / file
     text = path.read_text()
     assert changed(text) != text
     path.write_text(changed(text))
@@ -82,7 +82,7 @@ def test_the_gate_as_a_user_meets_it(copy):
     junit = ElementTree.parse(copy / "junit.xml")  # noqa: S314 - written by the line above
     properties = {each.get("name"): each.get("value") for each in junit.iter("property")}
     stored.unlink()
-    (copy / "perf" / "baselines").mkdir()  # as installed, without the published rows
+    (copy / "perf" / "trainpace" / "baselines").mkdir()  # as installed, without the published rows
     unjudged, missing = gate(copy, "llama2_7b-8k-sp1", "--perf-require-verdict")
     recorded, refreshed = gate(copy, "llama2_7b-8k-sp1", "--perf-refresh")
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from repository import finish
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own-trainer"

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from repository import finish
 from test_gate import git
+
+from repository import finish
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("-k", "test_speed and llama2_7b-8k", "--perf-scale=mini", "--perf-warmup=2", "--perf-steps=10")
@@ -54,7 +55,7 @@ def suite(folder, *arguments):
 
 def test_a_slower_native_step_is_red_explained_and_counted(clone):
     """Red with exit 1: the slowed part and operator are named, and the counted cost says that head does more work."""
-    model = clone / "perf" / "trainers" / "native" / "model.py"
+    model = clone / "perf" / "trainpace" / "trainers" / "native" / "model.py"
     text = model.read_text()
     assert FORWARD in text
     model.write_text(text.replace(FORWARD, SLOWED))

@@ -3,8 +3,8 @@
 import pytest
 from test_gate import Repository
 
-from trainpace.store.files import FileError
 from trainpace.app.priority import load_priorities, rank
+from trainpace.store.files import FileError
 
 BLIND = """
 import trainpace.plan.paired as rounds

@@ -9,14 +9,14 @@ import subprocess
 import sys
 
 import pytest
+
 from factories import make_run, make_runs
 from repository import Repository
-
 from trainpace.cases import PUBLISHED
 from trainpace.judge.refresh import refresh
+from trainpace.plugin import _SESSION
 from trainpace.probe.device import present
 from trainpace.runs.run import Health, write_run
-from trainpace.plugin import _SESSION
 
 EASY = ("--perf-tolerance=0.2",)
 """On a busy machine a sleep takes a little longer."""

@@ -69,6 +69,8 @@ def test_pytest_stays_without_torch():
     """The handle on the process imports no torch: the gate's judging and reporting need none."""
     import subprocess
 
-    code = "import sys, trainpace.plugin, trainpace.report.cost, trainpace.judge.cost; assert 'torch' not in sys.modules"
+    code = (
+        "import sys, trainpace.plugin, trainpace.report.cost, trainpace.judge.cost; assert 'torch' not in sys.modules"
+    )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,9 +3,9 @@
 import tempfile
 
 import pytest
+
 from factories import make_workload
 from repository import TOY
-
 from trainpace.launch.distributed import Distributed
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import present

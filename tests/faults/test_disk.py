@@ -9,8 +9,8 @@ import shutil
 import subprocess
 
 import pytest
-from factories import make_runs
 
+from factories import make_runs
 from trainpace.judge.refresh import refresh
 
 DISK = """

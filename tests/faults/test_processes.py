@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from repository import finish, wait_for
 
+from repository import finish, wait_for
 from trainpace.launch import follow
 from trainpace.runs.run import RunFailed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import atheris
 
 # Instrumented as they are imported; json and tomllib decide what is reached as much as our own code does.
-with atheris.instrument_imports(include=["perf", "json", "tomllib"]):
+with atheris.instrument_imports(include=["trainpace", "json", "tomllib"]):
     from readers import READERS, Reader
 
 

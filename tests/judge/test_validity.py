@@ -1,8 +1,8 @@
 """Facts that make a measurement untrusted."""
 
 import pytest
-from factories import DATA, LOSSES, make_full_workload, make_run
 
+from factories import DATA, LOSSES, make_full_workload, make_run
 from trainpace.judge.validity import faults, first_losses
 from trainpace.runs.run import Health
 

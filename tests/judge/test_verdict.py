@@ -4,12 +4,11 @@ import math
 from datetime import UTC, datetime
 
 import pytest
-from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_runs, make_workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_runs, make_workload
 from trainpace.judge import baseline as stored
-from trainpace.stats.tolerance import Spread, geometric_mean
 from trainpace.judge.verdict import (
     Verdict,
     command,
@@ -21,6 +20,7 @@ from trainpace.judge.verdict import (
 )
 from trainpace.runs import flops
 from trainpace.runs.run import Health, RunFailed, RunNode
+from trainpace.stats.tolerance import Spread, geometric_mean
 
 QUIET = Spread(0.01, 40)
 """1 % between runs, as a GPU or a still CPU shows."""

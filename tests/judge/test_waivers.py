@@ -2,12 +2,12 @@
 
 from datetime import date
 
-import factories
 import pytest
 
-from trainpace.store.files import FileError
-from trainpace.judge.waivers import Quarantined, excuse, load_quarantine
+import factories
 from trainpace.judge.verdict import Verdict, judge
+from trainpace.judge.waivers import Quarantined, excuse, load_quarantine
+from trainpace.store.files import FileError
 
 TODAY = date(2026, 11, 25)
 ENTRY = """

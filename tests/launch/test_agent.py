@@ -6,11 +6,11 @@ import subprocess
 
 import psutil
 import pytest
-from repository import TOY
 
+from repository import TOY
+from trainpace.launch.agent import interface_of, network, own_address
 from trainpace.launch.host_client import Side, host_command
 from trainpace.launch.launcher import agent_command, start_line
-from trainpace.launch.agent import interface_of, network, own_address
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Several nodes as one machine: what adds up, what must be equal, what is missing before anything runs."""
 
 import pytest
-from factories import CPU
 
+from factories import CPU
 from trainpace.launch.cluster import Node, counts, machine_of, shortages
 from trainpace.runs.run import Device, RunFailed
 

@@ -7,9 +7,9 @@ import tempfile
 import threading
 
 import pytest
+
 from factories import make_workload
 from repository import TOY, wait_for
-
 from trainpace.launch import follow
 from trainpace.launch.distributed import Distributed, trainer_object
 from trainpace.launch.host_client import Side

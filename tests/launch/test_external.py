@@ -4,8 +4,8 @@ import json
 import math
 
 import pytest
-from factories import make_workload
 
+from factories import make_workload
 from trainpace.launch.external import claim_faults, samples_of
 from trainpace.runs.run import RunFailed
 from trainpace.trainers.external import Claimed

@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from repository import finish, wait_for
 
 HANG = {"do": "hang", "case": "ours-32k-sp2", "step": 3}

@@ -1,9 +1,9 @@
 """What is measured of nodes before anything is trained, and what is said of it."""
 
 import pytest
-from factories import CPU, make_run
-from test_nodes import GPU, node
+from test_cluster import GPU, node
 
+from factories import CPU, make_run
 from trainpace.launch.preflight import preflight, slow_nodes, words, workload
 from trainpace.probe.device import Machine
 from trainpace.runs.run import Preflight, RunNode

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import time
 
-import cluster
 import pytest
+
+import cluster
 from repository import finish, wait_for
 
 WIDE = """

@@ -11,8 +11,8 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from repository import TOY, Done, wait_for
 
+from repository import TOY, Done, wait_for
 from trainpace.launch.torchrun import place
 
 PATIENCE = 150.0

@@ -1,12 +1,12 @@
 """Durations told before, hours told after."""
 
 import pytest
-from factories import make_runs, make_workload
 
+from factories import make_runs, make_workload
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
-from trainpace.plan.budget import Meter, of_case, predicted, total, words
 from trainpace.judge.refresh import baseline_of
+from trainpace.plan.budget import Meter, of_case, predicted, total, words
 
 
 def test_duration_from_a_baseline():

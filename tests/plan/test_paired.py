@@ -1,11 +1,11 @@
 """Pairs: what is measured again, and what is believed."""
 
 import pytest
-from factories import make_run, make_workload
 
+from factories import make_run, make_workload
 from trainpace.plan.paired import Pairs, measure_rounds
-from trainpace.stats.sequential import Settings
 from trainpace.runs.run import Health
+from trainpace.stats.sequential import Settings
 
 WORKLOAD = make_workload("llama2_7b-8k-sp1")
 

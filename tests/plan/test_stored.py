@@ -2,15 +2,15 @@
 
 import pytest
 import scipy.special  # noqa: F401 - pytester forgets what a test imports, and numpy cannot be imported twice
-from factories import make_run, make_runs
 
+from factories import make_run, make_runs
+from trainpace.app.session import Selected
 from trainpace.cases import PUBLISHED
 from trainpace.judge.refresh import refresh
 from trainpace.judge.verdict import Verdict
+from trainpace.plugin import _SESSION
 from trainpace.probe.device import present
 from trainpace.runs.run import Health, RunFailed
-from trainpace.plugin import _SESSION
-from trainpace.app.session import Selected
 
 NOISY = (990.0, 1005.0, 995.0, 1012.0, 998.0)
 """Five runs at 1 % noise, of every case's baseline."""

@@ -3,12 +3,12 @@
 from types import SimpleNamespace
 
 import pytest
-from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_workload
 
-from trainpace.cases import PUBLISHED
+from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_workload
 from trainpace.app.compare_plugin import judged
-from trainpace.plan.systems import compare
+from trainpace.cases import PUBLISHED
 from trainpace.judge.verdict import Verdict
+from trainpace.plan.systems import compare
 from trainpace.runs.run import Device, RunFailed
 from trainpace.trainers.external import Skipped
 

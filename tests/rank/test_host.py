@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+import trainpace
 from factories import make_workload
 from repository import TOY, wait_for
 
-import trainpace
-
-LAUNCH = Path(perf.__file__).parent / "launch"
+LAUNCH = Path(trainpace.__file__).parent / "rank"
 PATIENCE = 20.0
 
 
@@ -23,8 +23,8 @@ def settings(**overrides):
     """What a host is started with."""
     chosen = {
         "parent": os.getpid(),
-        "launcher": str(LAUNCH / "local.py"),
-        "loop": str(LAUNCH.parent / "measure" / "loop.py"),
+        "launcher": str(LAUNCH / "fork.py"),
+        "loop": str(LAUNCH / "loop.py"),
         "checkout": str(TOY),
         "preload": ["toy_trainer"],
         "software": ["pytest", "no-such-distribution"],

@@ -8,11 +8,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from factories import make_run, make_workload
 from hypothesis import given
 from hypothesis import strategies as st
-from repository import TOY
 
+from factories import make_run, make_workload
+from repository import TOY
 from trainpace.rank import loop
 from trainpace.runs import metrics
 from trainpace.runs.run import RankSamples

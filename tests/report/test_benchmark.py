@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from statistics import median
 
-import factories
 import pytest
 
+import factories
 import trainpace
 from trainpace.judge.verdict import judge, judge_failure
-from trainpace.runs import metrics
 from trainpace.probe.device import Machine
-from trainpace.runs.run import RunFailed
 from trainpace.report.benchmark import Clock, extra_info, machine_info, properties, step_seconds
+from trainpace.runs import metrics
+from trainpace.runs.run import RunFailed
 
 SESSION = """
 import pytest
@@ -58,12 +58,22 @@ def pytest_benchmark_generate_machine_info():
 def session(tmp_path):
     """Runs a pytest session of two cases and a killed one in a process of its own; returns the finished process."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
-    path = [str(Path(perf.__file__).parents[1]), str(Path(factories.__file__).parent)]
+    path = [str(Path(trainpace.__file__).parents[1]), str(Path(factories.__file__).parent)]
 
     def run(*arguments: str, tgs: tuple[float, ...] = (1000.0, 500.0)) -> subprocess.CompletedProcess[str]:
         (tmp_path / "test_ours.py").write_text(f"import sys\nsys.path[:0] = {path}\n" + SESSION.format(tgs=tgs))
         # Not the plugin itself: it brings the same hooks, and these tests are of the functions behind them.
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:trainpace.plugin", "-p", "no:cacheprovider", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:trainpace.plugin",
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+        ]
         return subprocess.run(
             command, cwd=tmp_path, env={"PYTHONPATH": ":".join(path)}, capture_output=True, text=True, check=False
         )

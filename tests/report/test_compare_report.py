@@ -6,11 +6,21 @@ import re
 import sys
 
 import pytest
+
 from browser import CHROMIUM, Elements, requested, run
 from factories import CPU, make_side_by_side, make_system, make_workload
-
+from trainpace.report.compare import (
+    Comparison,
+    bars,
+    draw,
+    last_line,
+    legend,
+    print_report,
+    reasons,
+    render,
+    write_report,
+)
 from trainpace.store.files import read_record
-from trainpace.report.compare import Comparison, bars, draw, last_line, legend, print_report, reasons, render, write_report
 
 FIRST = (1000.0, 1010.0, 990.0)
 NATIVE = make_system("native", *FIRST, title="native (deepspeed)")

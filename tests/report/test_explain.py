@@ -1,11 +1,10 @@
 """Where the time went, as a difference between two profiles."""
 
 from factories import make_run
-
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
-from trainpace.runs.cost import Cost
 from trainpace.report.explain import beside, count_differences, explain
+from trainpace.runs.cost import Cost
 
 BASE = {
     "parts": {"forward": 0.010, "backward": 0.020},

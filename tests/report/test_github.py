@@ -9,12 +9,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from factories import make_case_result, make_cost_result, make_results, make_run, make_runs, make_slower
 
+from factories import make_case_result, make_cost_result, make_results, make_run, make_runs, make_slower
 from trainpace.judge.refresh import refresh
-from trainpace.runs.run import write_run
 from trainpace.report.github import Log, annotations
 from trainpace.report.record import write_results
+from trainpace.runs.run import write_run
 
 BOT = "github-actions[bot]"
 MARKER = "<!-- trainpace: gate -->\n"
@@ -82,7 +82,7 @@ def comment(github, checkout, tmp_path):
     """Runs `python -m trainpace comment` on the folder `report`, in the environment of a workflow."""
 
     def run(*arguments, **environment):
-        command = [sys.executable, "-m", "perf", "comment", tmp_path / "report", "--pull-request", "7", *arguments]
+        command = [sys.executable, "-m", "trainpace", "comment", tmp_path / "report", "--pull-request", "7", *arguments]
         workflow = {
             "GITHUB_API_URL": f"http://127.0.0.1:{github.server_address[1]}",
             "GITHUB_REPOSITORY": "our/repo",

@@ -6,11 +6,11 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from browser import CHROMIUM, Elements, requested, run
 from factories import make_run, make_workload
-
-from trainpace.runs.run import Health, write_run
 from trainpace.report.history import PAGE
+from trainpace.runs.run import Health, write_run
 
 STABLE = [1000.0] * 20
 CREEP = [1000 * 0.99**number for number in range(1, 11)]
@@ -35,7 +35,7 @@ def record(folder, levels, case="llama2_7b-8k-sp1", *, noise=0.005, first=0, rev
 
 def history(*arguments):
     """The command in a process of its own: exit status, output lines, errors."""
-    command = [sys.executable, "-m", "perf", "history", *map(str, arguments)]
+    command = [sys.executable, "-m", "trainpace", "history", *map(str, arguments)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     return done.returncode, done.stdout.splitlines(), done.stderr
 

@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from browser import CHROMIUM, Elements, requested, run
 
+from browser import CHROMIUM, Elements, requested, run
 from trainpace.report import html
 
 HOSTILE = '</script><script>document.documentElement.dataset.hacked = 1</script><img src=x onerror="x()">&\'"'

@@ -4,6 +4,10 @@ import html
 import re
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
 from factories import (
     make_case_result,
     make_compare_result,
@@ -12,10 +16,6 @@ from factories import (
     make_slower,
     make_system,
 )
-from hypothesis import example, given
-from hypothesis import strategies as st
-from markdown_it import MarkdownIt
-
 from trainpace.report.markdown import fenced, headline, plain, render, sentence, write
 from trainpace.report.record import Versus
 

@@ -5,6 +5,7 @@ import math
 
 import jsonschema
 import pytest
+
 from factories import (
     make_case_result,
     make_cost_result,
@@ -15,15 +16,12 @@ from factories import (
     make_system,
     make_workload,
 )
-
 from trainpace.app.compare_plugin import Compared
 from trainpace.app.cost_gate import Counted
-from trainpace.store.files import FileError
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.cost import CostJudgement
 from trainpace.judge.refresh import Change, refresh
 from trainpace.judge.verdict import Verdict, judge, judge_failure
-from trainpace.runs.run import RunFailed, write_run
 from trainpace.report.record import (
     SCHEMA_FILE,
     case_result,
@@ -35,6 +33,8 @@ from trainpace.report.record import (
     schema_text,
     write_results,
 )
+from trainpace.runs.run import RunFailed, write_run
+from trainpace.store.files import FileError
 
 CASE = "ours-8k-sp1"
 STORED = (1000.0, 1001.0, 999.0)
@@ -154,7 +154,7 @@ def test_round_trip(tmp_path):
 
 
 def test_schema_is_of_this_version():
-    """The schema's file is that of the records; `python -m trainpace schema > perf/trainpace/report/results.schema.json` writes it."""
+    """The schema's file is that of the records; `python -m trainpace schema` writes it."""
     assert schema_text() == SCHEMA_FILE.read_text()
 
 

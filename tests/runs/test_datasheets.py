@@ -2,8 +2,8 @@
 
 import pytest
 
-from trainpace.runs.datasheets import DATASHEETS, peak_tflops
 from trainpace.probe.device import GPU_ALIASES
+from trainpace.runs.datasheets import DATASHEETS, peak_tflops
 from trainpace.runs.run import Device
 
 

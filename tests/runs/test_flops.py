@@ -1,8 +1,8 @@
 """The conventions: against the published table, a traced step, and sums done by hand."""
 
 import pytest
-from factories import make_full_workload, make_workload
 
+from factories import make_full_workload, make_workload
 from trainpace.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape
 from trainpace.judge.baseline import load_file, published_folder
 from trainpace.runs import flops

@@ -1,10 +1,9 @@
 """The value of a run, from its samples."""
 
 import pytest
-from factories import make_run, make_workload
 
-from trainpace.runs import flops
-from trainpace.runs import metrics
+from factories import make_run, make_workload
+from trainpace.runs import flops, metrics
 from trainpace.runs.run import RunNode
 
 

@@ -1,11 +1,11 @@
 """The record of a run and its file."""
 
 import pytest
-from factories import make_run, make_workload
 from pydantic import ValidationError
 
-from trainpace.store.files import FileError
+from factories import make_run, make_workload
 from trainpace.runs.run import read_runs, write_run
+from trainpace.store.files import FileError
 
 
 def test_run_survives_its_file(tmp_path):

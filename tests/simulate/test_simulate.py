@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainpace.simulate import gates
-from trainpace.simulate import noise
+from trainpace.simulate import gates, noise
 from trainpace.simulate.__main__ import NAME, SEED, main
 from trainpace.simulate.gates import OPEN, OURS, PASSED, SLOWER
 from trainpace.simulate.results import bounds, pick, read_csv, rows, tables

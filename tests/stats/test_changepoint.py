@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from trainpace.judge.verdict import Verdict
 from trainpace.stats import changepoint as trends
 from trainpace.stats.changepoint import trend
-from trainpace.judge.verdict import Verdict
 
 ERROR = trends.ERROR / 14
 

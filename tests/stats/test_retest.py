@@ -5,8 +5,8 @@ import math
 import pytest
 
 from trainpace.stats import retest as looks
-from trainpace.stats.tolerance import Spread
 from trainpace.stats.retest import accidents, borders, look, shared_loss
+from trainpace.stats.tolerance import Spread
 
 QUIET = Spread(0.01, 56)
 STORED = [990.0, 1005.0, 995.0, 1012.0, 998.0]

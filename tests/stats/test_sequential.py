@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainpace.judge.verdict import Verdict
 from trainpace.stats import sequential
 from trainpace.stats.sequential import Settings, decide, look
-from trainpace.judge.verdict import Verdict
 
 PAIRS = (0.004, -0.006, 0.002, -0.003, 0.005, -0.002, 0.003, -0.004)
 """Log ratios of unchanged code, spread 0.4 %."""

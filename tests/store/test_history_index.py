@@ -4,13 +4,13 @@ import json
 import os
 
 import pytest
-from factories import CPU, make_run, make_runs
 
-from trainpace.store.files import FileError
-from trainpace.store import history_index as points
+from factories import CPU, make_run, make_runs
 from trainpace.runs import metrics
-from trainpace.store.history_index import read_points
 from trainpace.runs.run import Health, write_run
+from trainpace.store import history_index as points
+from trainpace.store.files import FileError
+from trainpace.store.history_index import read_points
 
 
 def record(folder, *runs):

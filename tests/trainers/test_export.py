@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from factories import make_workload
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from factories import make_workload
 from trainpace.data import packed
 from trainpace.launch.distributed import Data
 from trainpace.trainers.export import exported

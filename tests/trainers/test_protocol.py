@@ -26,7 +26,7 @@ loop.main(request, 0, 0)
 
 def test_context_is_what_is_described(tmp_path):
     """The step loop gives a trainer exactly the fields that Context describes."""
-    measure = Path(perf.__file__).parent / "measure"
+    measure = Path(trainpace.__file__).parent / "rank"
     command = [sys.executable, "-c", ASK, str(measure), str(tmp_path)]
     said = subprocess.run(command, check=False, capture_output=True, text=True).stdout
 

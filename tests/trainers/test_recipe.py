@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from factories import make_workload
 
+from factories import make_workload
 from trainpace.launch.external import Programs
 from trainpace.trainers import recipe
 from trainpace.trainers.external import load

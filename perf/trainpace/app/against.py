@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trainpace.app.revisions import RevisionError, checked_out, merge_base
 from trainpace.app.options import INVOCATION, shared_folder
+from trainpace.app.revisions import RevisionError, checked_out, merge_base
 
 
 def run_from_base(config: pytest.Config) -> int:

@@ -1,4 +1,4 @@
-"""The part of the pytest plugin that compares trainers: its fixture and hooks. perf/trainpace/plugin.py registers it."""
+"""The part of the pytest plugin that compares trainers: its fixture and hooks. plugin.py registers it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from trainpace.app.session import Session
 from trainpace.cases import Case
 from trainpace.judge.systems import SideBySide
-from trainpace.store.files import FileError
 from trainpace.judge.verdict import Verdict, outcome
-from trainpace.store.locks import DeviceBusy
 from trainpace.runs.run import RunFailed
-from trainpace.app.session import Session
+from trainpace.store.files import FileError
+from trainpace.store.locks import DeviceBusy
 
 if TYPE_CHECKING:
     from trainpace.report.record import CompareResult

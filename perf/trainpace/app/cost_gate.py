@@ -8,10 +8,10 @@ from pathlib import Path
 from trainpace.cases import Case
 from trainpace.cases.scaling import full_workload
 from trainpace.cases.workload import Dtype
-from trainpace.runs.cost import Cost
 from trainpace.cost.worker import CountFailed, counted
 from trainpace.judge.cost import CostChange, CostJudgement, judge_cost, load_costs, refresh_costs
 from trainpace.judge.verdict import Verdict
+from trainpace.runs.cost import Cost
 
 Show = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
 

@@ -1,4 +1,4 @@
-"""The part of the pytest plugin that gates counted costs: its fixture and hooks. perf/trainpace/plugin.py registers it."""
+"""The part of the pytest plugin that gates counted costs: its fixture and hooks. plugin.py registers it."""
 
 import warnings
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from trainpace.cases import Case
 from trainpace.app.cost_gate import CostGate, Counted
-from trainpace.store.files import FileError
-from trainpace.judge.verdict import Verdict, outcome
 from trainpace.app.session import Session
+from trainpace.cases import Case
+from trainpace.judge.verdict import Verdict, outcome
+from trainpace.store.files import FileError
 
 if TYPE_CHECKING:
     from trainpace.report.record import CostResult
@@ -112,7 +112,7 @@ def _case(item: pytest.Item) -> Case:
     case: Any = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):
         raise pytest.UsageError(
-            f"{item.nodeid}: a test that uses judge_cost takes a parameter `case`, a trainpace.cases.Case; got {case!r}"
+            f"{item.nodeid}: a test that uses judge_cost takes a parameter `case`, a trainpace.cases.Case, got {case!r}"
         )
     return case
 

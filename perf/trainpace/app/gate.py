@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainpace.app.priority import load_priorities, rank
 from trainpace.cases import Workload
 from trainpace.cases.scaling import full_workload
-from trainpace.runs.cost import Cost
 from trainpace.cost.worker import CountFailed, counted
-from trainpace.app.priority import load_priorities, rank
-from trainpace.plan.paired import Pairs, judgement, measure_rounds
-from trainpace.plan.budget import of_run
-from trainpace.stats.tolerance import percent
-from trainpace.stats.sequential import Settings
 from trainpace.judge.verdict import Judgement, Verdict, judge_failure
+from trainpace.plan.budget import of_run
+from trainpace.plan.paired import Pairs, judgement, measure_rounds
+from trainpace.report.explain import beside, count_differences, explain
+from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run, RunFailed
-from trainpace.report.explain import beside, count_differences, explain
+from trainpace.stats.sequential import Settings
+from trainpace.stats.tolerance import percent
 
 if TYPE_CHECKING:
     from trainpace.app.session import Measured, Selected, Session

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from trainpace.store.files import check_record, read_toml
 from trainpace.records import Record
+from trainpace.store.files import check_record, read_toml
 
 FILE = "perf-priorities.toml"
 

@@ -9,31 +9,31 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainpace.app.options import Options, cache_folder
 from trainpace.cases import Case, Workload
 from trainpace.cases.scaling import Resolved, resolve
-from trainpace.store.files import FileError
-from trainpace.plan.budget import Meter, announce, say_hours
 from trainpace.judge import baseline as baselines
-from trainpace.judge.waivers import Quarantined, excuse, load_quarantine
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, command
+from trainpace.judge.waivers import Quarantined, excuse, load_quarantine
 from trainpace.launch.distributed import Data, Distributed
 from trainpace.launch.host_client import Side
 from trainpace.launch.launcher import Launcher, Local, many_nodes
-from trainpace.store.locks import device_lock
 from trainpace.launch.preflight import PREFLIGHT_STEPS, look_over
-from trainpace.runs import metrics
+from trainpace.plan.budget import Meter, announce, say_hours
 from trainpace.probe.device import Machine
+from trainpace.runs import metrics
 from trainpace.runs.run import Device, Run, RunFailed, read_runs, write_run
-from trainpace.app.options import Options, cache_folder
+from trainpace.store.files import FileError
+from trainpace.store.locks import device_lock
 from trainpace.trainers.external import is_described, load
 
 if TYPE_CHECKING:
     from trainpace.app.sides import Sides
     from trainpace.launch.external import Programs
+    from trainpace.plan.stored import StoredGate
     from trainpace.report.github import Log
     from trainpace.report.record import CompareResult, CostResult, Results
-    from trainpace.plan.stored import StoredGate
 
 PLANTED = 0.3
 """The slowdown that a self-test must find."""

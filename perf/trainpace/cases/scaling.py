@@ -230,7 +230,7 @@ def parameters(shape: Shape) -> int:
 def memory_bytes(workload: Workload) -> int:
     """Estimated peak memory of one rank in a training step, bytes: an upper estimate, for choosing a cut.
 
-    For a model whose steps were never counted; perf/trainpace/cost/estimate.py knows better where one was.
+    For a model whose steps were never counted; cost/estimate.py knows better where one was.
 
     The parts, with P parameters, T = S / sp tokens on a rank, h hidden, I intermediate, w bytes of the dtype:
 

@@ -1,7 +1,7 @@
 """Stored baselines: what they hold, how their files are read and written, which one a workload is judged against.
 
 One file a device, `<slug>.json`, sorted, one baseline a block. Reading is strict, because a baseline that was quietly
-misread lets every regression pass; perf/trainpace/judge/refresh.py writes what reading accepts.
+misread lets every regression pass; judge/refresh.py writes what reading accepts.
 """
 
 import json
@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from trainpace.cases.workload import Scale, Workload
-from trainpace.store.files import FileError, check_record, read_json
-from trainpace.stats import tolerance as compare
-from trainpace.stats import retest as looks
+from trainpace.records import Record
 from trainpace.runs import flops
 from trainpace.runs.run import DataIdentity, Device
-from trainpace.records import Record
+from trainpace.stats import retest as looks
+from trainpace.stats import tolerance as compare
+from trainpace.store.files import FileError, check_record, read_json
 
 # 1: first format (2026-11).
 SCHEMA = 1
@@ -211,7 +211,7 @@ def published_folder() -> Path:
     """The folder of the published rows: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "baselines"
-    return inside if inside.is_dir() else package.parent / "baselines"
+    return inside if inside.is_dir() else package.parents[1] / "baselines"
 
 
 def load(folders: Iterable[Path], device: str) -> list[Published | Measured]:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from trainpace.stats.tolerance import percent
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import LOSS_TOLERANCE, faults, first_losses
 from trainpace.judge.verdict import Judgement, Verdict, command, gather
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
+from trainpace.stats.tolerance import percent
 
 
 def log_ratio(base: Run, head: Run) -> float:

@@ -9,14 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from trainpace.store.files import write_whole, writing
-from trainpace.stats import tolerance as compare
 from trainpace.judge.baseline import BaselineFile, Measured, load_file, pool
-from trainpace.stats.tolerance import percent
 from trainpace.judge.validity import faults, first_losses
-from trainpace.runs import flops
-from trainpace.runs import metrics
+from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
+from trainpace.stats import tolerance as compare
+from trainpace.stats.tolerance import percent
+from trainpace.store.files import write_whole, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

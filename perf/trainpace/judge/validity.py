@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from trainpace.stats.tolerance import percent
-from trainpace.runs import flops
-from trainpace.runs import metrics
+from trainpace.runs import flops, metrics
 from trainpace.runs.run import DataIdentity, Run
+from trainpace.stats.tolerance import percent
 
 NUM_LOSSES = 5
 """First losses of a run that are stored and compared: before rounding has had time to drive two runs apart."""

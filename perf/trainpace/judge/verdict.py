@@ -11,17 +11,16 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from trainpace.cases.scaling import default_steps
 from trainpace.cases.workload import Workload
-from trainpace.stats import tolerance as compare
 from trainpace.judge.baseline import Baseline, Measured, Published
-from trainpace.stats.tolerance import Spread, percent
 from trainpace.judge.comparison import Comparison
-from trainpace.stats.retest import Look, look
 from trainpace.judge.validity import faults
-from trainpace.runs import flops
-from trainpace.runs import metrics
 from trainpace.probe.device import core_fault
-from trainpace.runs.run import Run, RunFailed
 from trainpace.records import Record
+from trainpace.runs import flops, metrics
+from trainpace.runs.run import Run, RunFailed
+from trainpace.stats import tolerance as compare
+from trainpace.stats.retest import Look, look
+from trainpace.stats.tolerance import Spread, percent
 
 RATIO_AGREEMENT = 1e-3
 """Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
@@ -88,7 +87,7 @@ class Judgement(Record):
     version_differences: tuple[str, ...] = ()
     """`torch 2.12.0 -> 2.13.0`, of what decides speed."""
     excused: str | None = None
-    """Why the verdict does not fail its test, though it would (perf/trainpace/judge/waivers.py)."""
+    """Why the verdict does not fail its test, though it would (judge/waivers.py)."""
 
     @property
     def peak_share(self) -> float | None:

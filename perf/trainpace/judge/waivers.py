@@ -18,9 +18,9 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from trainpace.store.files import FileError, check_record, read_toml
 from trainpace.judge.verdict import Judgement, Verdict
 from trainpace.records import Record
+from trainpace.store.files import FileError, check_record, read_toml
 
 FILE = "quarantine.toml"
 """In the folder of the baselines."""

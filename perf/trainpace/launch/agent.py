@@ -1,6 +1,6 @@
 """The agent of the suite on one of several nodes: starts the run host there, and looks after the node for it.
 
-    python -c '<START>' '{"root": ..., "shared": ..., "node": 0}'        (perf/trainpace/launch/slurm.py, perf/trainpace/launch/torchrun.py)
+    python -c '<START>' '{"root": ..., "shared": ..., "node": 0}'        (launch/slurm.py, launch/torchrun.py)
 
 Requests come as JSON lines on standard input and are passed on to the host; its answers leave on standard output, with
 the number of the node. Besides, the agent says what the node is (`hello`), says every second that it lives while

@@ -14,18 +14,18 @@ from typing import Any, Self
 
 import trainpace
 from trainpace.cases.workload import Workload
-from trainpace.store.files import FileError, check_record
+from trainpace.launch.cluster import Node, counts
 from trainpace.launch.follow import Progress, follow
 from trainpace.launch.health import NodesWindow, health_of, nodes_health
 from trainpace.launch.host_client import Side, host_command
 from trainpace.launch.launcher import Launcher, Local
-from trainpace.launch.rank_log import Lines
-from trainpace.launch.cluster import Node, counts
 from trainpace.launch.pool import Pool
+from trainpace.launch.rank_log import Lines
 from trainpace.probe.device import GpuWindow, Machine, revision
 from trainpace.runs.run import Device, Health, Preflight, RankSamples, Run, RunFailed, RunNode
+from trainpace.store.files import FileError, check_record
 
-_PROFILE = Path(__file__).resolve().parent.parent / "measure" / "profile.py"
+_PROFILE = Path(__file__).resolve().parents[1] / "rank" / "profile.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class Distributed:
         """Train `workload` once, then a few steps more under a profiler; traces are kept in `folder`.
 
         Returns:
-            What perf/trainpace/rank/profile.py gives of rank 0.
+            What rank/profile.py gives of rank 0.
 
         Raises:
             RunFailed: as `run`.
@@ -166,7 +166,7 @@ class Distributed:
             samples,
             device=self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
             software=begun.hosts.software,
-            revision=revision(self.sides[side].checkout or Path(perf.__file__).resolve().parent),
+            revision=revision(self.sides[side].checkout or Path(trainpace.__file__).resolve().parent),
             nodes=[
                 RunNode(name=node.name, ranks=count, gpu_uuids=node.gpu_uuids, links=node.links, network=node.network)
                 for node, count in zip(nodes, placed, strict=False)

@@ -1,4 +1,4 @@
-"""Runs described programs (perf/trainpace/trainers/external.py) on a workload, and checks what they claim by the wall clock.
+"""Runs described programs (trainers/external.py) on a workload, and checks what they claim by the wall clock.
 
 A program is started by a run host, as ranks are: it is watched, hangs are ended, and nothing of it is left behind.
 """
@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Any, Self
 
 from trainpace.cases.workload import Workload
-from trainpace.store.files import FileError, check_record, write_whole
 from trainpace.launch.distributed import Data
 from trainpace.launch.folders import rank_logs
 from trainpace.launch.follow import Progress, follow
 from trainpace.launch.health import health_of
 from trainpace.launch.host_client import Side, host_command
 from trainpace.launch.launcher import Local
-from trainpace.launch.rank_log import Lines
 from trainpace.launch.pool import Pool
+from trainpace.launch.rank_log import Lines
 from trainpace.probe.device import SOFTWARE, GpuWindow, Machine
 from trainpace.runs.run import RankSamples, Run, RunFailed
+from trainpace.store.files import FileError, check_record, write_whole
 from trainpace.trainers import external as described
-from trainpace.trainers.external import Claimed, Description, Skipped
 from trainpace.trainers.export import Exported, exported
+from trainpace.trainers.external import Claimed, Description, Skipped
 from trainpace.trainers.recipe import LEARNING_RATE, warmup_steps, zero3
 
-_PROGRAM = Path(__file__).resolve().parent / "program.py"
+_PROGRAM = Path(__file__).resolve().parents[1] / "rank" / "program.py"
 _ASK = """
 import importlib.metadata as metadata, importlib.util, json, platform, sys
 found = {"python": platform.python_version()}

@@ -6,15 +6,15 @@ import socket
 import tempfile
 from pathlib import Path
 
-from trainpace.store.files import writing
 from trainpace.runs.run import RunFailed
+from trainpace.store.files import writing
 
 _FULL_BYTES = 1 << 12
 """Less free space than this is none: a line of a rank does not fit."""
 
 
 def work_folder(parent: Path | None = None) -> Path:
-    """A new folder for what runs write; perf/trainpace/launch/orphans.py removes it where its suite cannot.
+    """A new folder for what runs write; launch/orphans.py removes it where its suite cannot.
 
     Args:
         parent: a folder that several machines see; None: this machine's temporary files.

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainpace.launch.host_client import Hosts
 from trainpace.launch.cluster import Node
+from trainpace.launch.host_client import Hosts
 from trainpace.probe.device import Machine, cpu_faults
 from trainpace.runs.run import Health
 

@@ -1,6 +1,6 @@
 """The judging side's handle on the run hosts of one launch: one on this machine, or one on each of several nodes.
 
-A host answers in JSON lines (perf/trainpace/rank/host.py). Where there are several, an agent beside each (perf/trainpace/launch/agent.py)
+A host answers in JSON lines (rank/host.py). Where there are several, an agent beside each (launch/agent.py)
 adds the number of its node, says at short intervals that it lives, and tells what its node is.
 """
 
@@ -26,9 +26,9 @@ from trainpace.runs.run import RunFailed
 POLL_SECONDS = 0.05
 SILENT_SECONDS = 15.0
 """A node that gives no sign of life for this long is lost. Agents give one a second."""
-_HERE = Path(__file__).resolve().parent
-_HOST = _HERE / "host.py"
-_LOOP = _HERE.parent / "measure" / "loop.py"
+_RANK = Path(__file__).resolve().parents[1] / "rank"
+_HOST = _RANK / "host.py"
+_LOOP = _RANK / "loop.py"
 _PROTOCOL = 1
 _PRELOAD_SECONDS = 300.0
 _KILL_SECONDS = 10.0
@@ -103,7 +103,7 @@ def host_command(
     return HostCommand(
         python=side.python,
         settings={
-            "launcher": str(_HERE / "local.py"),
+            "launcher": str(_RANK / "fork.py"),
             "loop": str(loop),
             "checkout": str(side.checkout) if side.checkout else None,
             "preload": list(preload),

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from trainpace.cases import Case
 from trainpace.cases.scaling import NODE_GPUS, mini_ranks
-from trainpace.launch.host_client import POLL_SECONDS, HostCommand, Hosts, Pipe, Transport
 from trainpace.launch.agent import START
 from trainpace.launch.cluster import Node
+from trainpace.launch.host_client import POLL_SECONDS, HostCommand, Hosts, Pipe, Transport
 from trainpace.probe.device import Machine, present
 from trainpace.runs.run import RunFailed
 
@@ -129,7 +129,7 @@ def start_line(host: HostCommand) -> bytes:
 def agent_command(
     *, shared: Path, node: int | None = None, name: str | None = None, suite: str | None = None
 ) -> list[str]:
-    """The command of an agent (perf/trainpace/launch/agent.py); what is None it finds in Slurm's environment."""
+    """The command of an agent (launch/agent.py); what is None it finds in Slurm's environment."""
     root = Path(__file__).resolve().parents[2]
     settings = {"node": node, "name": name, "shared": str(shared), "suite": suite}
     return [sys.executable, "-c", START, str(root), json.dumps(settings)]

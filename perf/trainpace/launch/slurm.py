@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from trainpace.store.files import writing
+from trainpace.launch.cluster import Node, machine_of
 from trainpace.launch.host_client import HostCommand, Pipe, Transport
 from trainpace.launch.launcher import agent_command, look, start_line
-from trainpace.launch.cluster import Node, machine_of
 from trainpace.probe.device import Machine
 from trainpace.runs.run import RunFailed
+from trainpace.store.files import writing
 
 _END_SECONDS = 5.0
 # What a batch script asked for its own tasks; a step that inherits it would get a part of the node.

@@ -3,7 +3,7 @@
     torchrun --nnodes 4 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint HOST:PORT \\
         -m pytest perf --perf-launcher torchrun
 
-The process of rank 0 is the suite; the others serve it: they start agents (perf/trainpace/launch/agent.py) when it asks for them,
+The process of rank 0 is the suite; the others serve it: they start agents (launch/agent.py) when it asks for them,
 until it is done or gone. torchrun's own store tells them the suite's port and the word that it takes them by.
 """
 
@@ -21,12 +21,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trainpace.store.files import writing
+from trainpace.launch.cluster import Node, machine_of
 from trainpace.launch.host_client import HostCommand, NodeLost, Transport
 from trainpace.launch.launcher import agent_command, look, start_line
-from trainpace.launch.cluster import Node, machine_of
 from trainpace.probe.device import Machine
 from trainpace.runs.run import RunFailed
+from trainpace.store.files import writing
 
 _KEY = "trainpace"
 _GATHER_SECONDS = 300.0

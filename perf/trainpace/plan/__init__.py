@@ -1,1 +1,1 @@
-"""."""
+"""What to measure next, and what is found: one plan a gate. Pure."""

@@ -1,6 +1,6 @@
 """How long a selection takes, told before it runs, and what was spent and saved, told after it.
 
-A duration comes from the case's baseline on this device, else from the prediction on counts (perf/trainpace/stats/roofline.py)
+A duration comes from the case's baseline on this device, else from the prediction on counts (stats/roofline.py)
 where the device's datasheet allows one; what has neither is named, and counts as nothing.
 """
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trainpace.app.options import DEFAULT_REFRESH_RUNS
 from trainpace.cases.workload import Workload
 from trainpace.judge.baseline import Measured, Published, find
 from trainpace.runs.run import Run, RunFailed
-from trainpace.app.options import DEFAULT_REFRESH_RUNS
 
 if TYPE_CHECKING:
     from trainpace.app.session import Selected, Session
@@ -85,8 +85,8 @@ def predicted(workload: Workload, device: str) -> float | None:
     """TGS that the counts suggest for a published row as it was published; None where there is no such prediction."""
     if workload.scale != "full":
         return None
-    from trainpace.store.files import FileError
     from trainpace.report.predict import devices, predicted_on
+    from trainpace.store.files import FileError
 
     if device not in devices():
         return None

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from trainpace.cases import Workload
-from trainpace.stats.tolerance import geometric_mean
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.head_vs_base import judge_pairs, log_ratio, numerics_fault
-from trainpace.stats.sequential import Decision, Settings, decide
 from trainpace.judge.verdict import Judgement, Verdict, judge_failure, unjudged
-from trainpace.runs import metrics
 from trainpace.probe.device import core_fault
+from trainpace.runs import metrics
 from trainpace.runs.run import Run, RunFailed
+from trainpace.stats.sequential import Decision, Settings, decide
+from trainpace.stats.tolerance import geometric_mean
 
 DISTURBED_ATTEMPTS = 3
 """Pairs measured in place of one that something disturbed, before its case is invalid."""

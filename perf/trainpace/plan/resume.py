@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainpace.app.options import Options
 from trainpace.cases import Workload
 from trainpace.runs.run import Run, RunFailed, read_runs
-from trainpace.app.options import Options
 from trainpace.trainers.external import is_described
 
 

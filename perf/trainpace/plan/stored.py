@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from trainpace.cases import Case, Workload
-from trainpace.store.files import FileError
-from trainpace.judge import baseline as baselines
-from trainpace.stats.tolerance import MOST_RUNS, Spread
-from trainpace.stats.retest import WITNESSES, Look, borders
-from trainpace.judge.refresh import Change, baselines_of, refresh
-from trainpace.judge.verdict import Judgement, Verdict, judge, judge_failure, look_at, runs_to_measure, unjudged
-from trainpace.runs import metrics
-from trainpace.runs.datasheets import peak_tflops
-from trainpace.probe.device import SOFTWARE, core_fault, revision
-from trainpace.runs.run import Device, Run, RunFailed, read_runs, run_path
 from trainpace.app.options import DEFAULT_REFRESH_RUNS
 from trainpace.app.session import Measured, Selected, Session
+from trainpace.cases import Case, Workload
+from trainpace.judge import baseline as baselines
+from trainpace.judge.refresh import Change, baselines_of, refresh
+from trainpace.judge.verdict import Judgement, Verdict, judge, judge_failure, look_at, runs_to_measure, unjudged
+from trainpace.probe.device import SOFTWARE, core_fault, revision
+from trainpace.runs import metrics
+from trainpace.runs.datasheets import peak_tflops
+from trainpace.runs.run import Device, Run, RunFailed, read_runs, run_path
+from trainpace.stats.retest import WITNESSES, Look, borders
+from trainpace.stats.tolerance import MOST_RUNS, Spread
+from trainpace.store.files import FileError
 from trainpace.trainers.external import Skipped, is_described, load
 
 DISTURBED_ATTEMPTS = 3
@@ -299,8 +299,8 @@ class StoredGate:
 
     def _kept(self, entry: _Entry) -> list[Run]:
         """Runs of a session that was cut off, which need not be made again."""
-        from trainpace.rank.host import versions
         from trainpace.plan.resume import Now, data_names, resumed
+        from trainpace.rank.host import versions
 
         workload = entry.workload
         runs = self._kept_runs.get(workload.key, [])

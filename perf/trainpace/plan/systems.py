@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from trainpace.cases import Case, Workload
 from trainpace.judge.systems import SideBySide, Status, System, figures
-from trainpace.stats.tolerance import geometric_mean, percent
 from trainpace.judge.validity import NUM_LOSSES, faults
-from trainpace.runs import flops
-from trainpace.runs import metrics
+from trainpace.runs import flops, metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run, RunFailed
+from trainpace.stats.tolerance import geometric_mean, percent
 from trainpace.trainers.external import Description, Skipped, is_described, load
 
 if TYPE_CHECKING:

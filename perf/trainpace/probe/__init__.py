@@ -1,1 +1,1 @@
-"""."""
+"""What the machine at hand is and how it fares."""

@@ -1,1 +1,1 @@
-"""."""
+"""What runs in the measured interpreter: standard library and torch, nothing else of trainpace."""

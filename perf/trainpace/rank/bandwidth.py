@@ -1,6 +1,6 @@
 """A trainer that trains nothing: its steps time a fixed product and the two collectives between nodes, in turn.
 
-It runs where trainers do (perf/trainpace/launch/preflight.py asks for it), so that what is measured goes the way that a run goes:
+It runs where trainers do (launch/preflight.py asks for it), so that what is measured goes the way that a run goes:
 the same launcher, the same processes, the same interfaces.
 """
 

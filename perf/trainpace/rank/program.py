@@ -1,7 +1,7 @@
 """Runs a described program in the place of a rank, and watches it from outside: the wall clock's side of the story.
 
 Loaded by file path inside a run host, where the step loop is for a trainer that is an object; imports nothing of
-`perf`. Appends the same JSON lines to `rank-0.jsonl` (perf/trainpace/rank/loop.py): begin, step for each step that the
+`perf`. Appends the same JSON lines to `rank-0.jsonl` (rank/loop.py): begin, step for each step that the
 program's output shows, and at the end samples with what was seen from outside.
 """
 

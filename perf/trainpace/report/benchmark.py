@@ -14,8 +14,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from trainpace.judge.verdict import Judgement
-from trainpace.runs import metrics
 from trainpace.probe.device import Machine
+from trainpace.runs import metrics
 from trainpace.runs.run import Run
 
 

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 import trainpace
 from trainpace.judge.systems import CONFIDENCE, SideBySide, Status, System
-from trainpace.store.files import write_whole, writing
-from trainpace.stats.tolerance import percent
 from trainpace.records import Record
-from trainpace.report import charts
-from trainpace.report import html
+from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
 from trainpace.report.markdown import fenced, plain, sentence
 from trainpace.report.terminal import GIB, PLAIN_WIDTH, WIDE, as_text
+from trainpace.stats.tolerance import percent
+from trainpace.store.files import write_whole, writing
 
 if TYPE_CHECKING:
     import pytest
@@ -45,7 +44,7 @@ class Comparison(Record):
     # 1: first format (2026-11).
 
     schema_version: Literal[1] = 1
-    trainpace: str = perf.__version__
+    trainpace: str = trainpace.__version__
     said: tuple[str, ...]
     """Choices that the suite made by itself."""
     cases: tuple[SideBySide, ...]

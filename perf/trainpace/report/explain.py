@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from trainpace.runs.cost import Cost
 from trainpace.judge.cost import changed_counters
-from trainpace.runs.run import Run
+from trainpace.runs.cost import Cost
 from trainpace.runs.metrics import peak_memory
+from trainpace.runs.run import Run
 
 Profile = Mapping[str, Mapping[str, float]]
-"""What perf/trainpace/rank/profile.py gives: seconds of a micro-step by part and by operator, and calls by operator."""
+"""What rank/profile.py gives: seconds of a micro-step by part and by operator, and calls by operator."""
 
 NUM_OPERATORS = 8
 """Operators shown: the largest differences."""

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from trainpace.store.files import FileError
 from trainpace.report import markdown
 from trainpace.report.record import FILE, Results, Told, read_results
+from trainpace.store.files import FileError
 
 COMMENT_LENGTH = 65_000
 """Characters; GitHub refuses a comment above 65,536."""

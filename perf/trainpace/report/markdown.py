@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from trainpace.judge.systems import SideBySide
-from trainpace.runs.cost import PRODUCTS
-from trainpace.store.files import write_whole, writing
 from trainpace.judge.verdict import Verdict
 from trainpace.report.record import CaseResult, CostResult, Results, Told
+from trainpace.runs.cost import PRODUCTS
+from trainpace.store.files import write_whole, writing
 
 FILE = "summary.md"
 SUMMARY_LENGTH = 1_000_000

@@ -1,4 +1,4 @@
-"""What `python -m trainpace predict DEVICE` prints: floors and predictions, and how far the predictions can be trusted."""
+"""What `python -m trainpace predict DEVICE` prints: floors, predictions, and how far these can be trusted."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,6 +6,12 @@ from statistics import fmean
 
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
+from trainpace.judge.baseline import Published, load_file, published_folder
+from trainpace.judge.cost import load_costs
+from trainpace.report.terminal import GIB, PLAIN_WIDTH, as_text
+from trainpace.runs.cost import Cost
+from trainpace.runs.datasheets import DATASHEETS
+from trainpace.runs.flops import flops_per_token
 from trainpace.stats.roofline import (
     FAR_OFF,
     NODE_GPUS,
@@ -17,14 +23,8 @@ from trainpace.stats.roofline import (
     times,
     with_network,
 )
-from trainpace.runs.cost import Cost
-from trainpace.store.files import FileError
-from trainpace.judge.baseline import Published, load_file, published_folder
 from trainpace.stats.tolerance import percent
-from trainpace.judge.cost import load_costs
-from trainpace.runs.datasheets import DATASHEETS
-from trainpace.runs.flops import flops_per_token
-from trainpace.report.terminal import GIB, PLAIN_WIDTH, as_text
+from trainpace.store.files import FileError
 
 PUBLISHED_ON = "a100-sxm4-80gb"
 

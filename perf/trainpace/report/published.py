@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainpace.cases import PUBLISHED, Case
-from trainpace.store.files import FileError, write_whole
 from trainpace.judge.baseline import Published, load_file, published_folder
-from trainpace.stats.tolerance import percent
-from trainpace.runs.flops import DEFAULT, flops_per_token
-from trainpace.report import charts
-from trainpace.report import html
+from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
 from trainpace.report.markdown import plain, sentence
 from trainpace.report.predict import PUBLISHED_ON, predicted_published
 from trainpace.report.terminal import PLAIN_WIDTH, as_text
+from trainpace.runs.flops import DEFAULT, flops_per_token
+from trainpace.stats.tolerance import percent
+from trainpace.store.files import FileError, write_whole
 
 NAME = "published"
 """Of every file of the report."""

@@ -1,7 +1,9 @@
 """results.json: one session for machines, and what the other reports are written from.
 
 Its schema travels beside this file and is a promise to readers outside. So it is a record of its own, and no dump of
-the judgement, which changes with the judge. `python -m trainpace schema > perf/trainpace/report/results.schema.json` writes it anew.
+the judgement, which changes with the judge. This writes it anew:
+
+    python -m trainpace schema > perf/trainpace/report/results.schema.json
 """
 
 import json
@@ -12,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 import trainpace
-from trainpace.judge.systems import SideBySide
-from trainpace.store.files import read_record, write_whole, writing
 from trainpace.judge.refresh import Change
+from trainpace.judge.systems import SideBySide
 from trainpace.judge.verdict import Judgement, Verdict, outcome
-from trainpace.runs.run import Run
 from trainpace.records import Record
+from trainpace.runs.run import Run
+from trainpace.store.files import read_record, write_whole, writing
 
 if TYPE_CHECKING:
     from trainpace.app.compare_plugin import Compared
@@ -111,7 +113,7 @@ class CostResult(Told):
     """A case at full size as counted, without a measurement."""
 
     counters: dict[str, NonNegativeInt] | None
-    """Per rank and step; perf/trainpace/runs/cost.py says what each stands for."""
+    """Per rank and step; runs/cost.py says what each stands for."""
 
     @property
     def title(self) -> str:
@@ -137,7 +139,7 @@ class Results(Record):
     # 1: first format (2026-11).
 
     schema_version: Literal[1] = 1
-    trainpace: str = perf.__version__
+    trainpace: str = trainpace.__version__
     exit_status: int
     summary: str
     """The counts, with everything named that did not pass."""

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from trainpace.cases.workload import Workload
-from trainpace.store.files import FileError, read_record, write_whole, writing
 from trainpace.records import Record
+from trainpace.store.files import FileError, read_record, write_whole, writing
 
 # 1: first format (2026-11).
 SCHEMA = 1

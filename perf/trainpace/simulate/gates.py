@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from trainpace.stats import tolerance as compare
+from trainpace.simulate.noise import STEPS, Booleans, Floats, Integers, steps
 from trainpace.stats import sequential
+from trainpace.stats import tolerance as compare
 from trainpace.stats.retest import accidents, look
 from trainpace.stats.sequential import Settings
-from trainpace.simulate.noise import STEPS, Booleans, Floats, Integers, steps
 
 AT_EQUAL_COST = "4 pairs"
 OURS, OURS_RAISED, STORED = "ours, pairs", "ours, pairs, D raised", "ours, stored baseline"
@@ -69,7 +69,7 @@ def pairs(settings: Settings) -> Gate:
 
 
 def stored_gate(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
-    """Ours, against a stored baseline: perf/trainpace/stats/retest.py, call by call. Runs that are not asked for are not seen."""
+    """Ours, against a stored baseline: stats/retest.py, call by call. Runs that are not asked for are not seen."""
     found = [_one_session(now, then) for now, then in zip(np.exp(log_tgs[..., -1]), np.exp(stored), strict=True)]
     return Outcome(np.array([verdict for verdict, _ in found]), np.array([spent for _, spent in found], np.float64))
 

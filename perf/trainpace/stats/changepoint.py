@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from trainpace.stats.tolerance import CAP, FLOOR
 from trainpace.judge.verdict import Verdict
+from trainpace.stats.tolerance import CAP, FLOOR
 
 if TYPE_CHECKING:
     from numpy import float64

@@ -18,8 +18,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from trainpace.cases.workload import Workload
-from trainpace.store.files import FileError, read_record, write_whole
 from trainpace.runs.run import SCHEMA, Run
+from trainpace.store.files import FileError, read_record, write_whole
 
 CHUNK = 500
 """Files that a process reads at a time; fewer in all are read by this one."""

@@ -1,7 +1,7 @@
 """Other training systems, each described in a TOML file: its command, its files, and how its log is read.
 
 A described program has a clock of its own. What it claims is read from its most exact source, brought to this suite's
-definition of a step, and checked against the wall clock (perf/trainpace/launch/external.py).
+definition of a step, and checked against the wall clock (launch/external.py).
 """
 
 import json
@@ -18,8 +18,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from trainpace.cases.workload import Workload
-from trainpace.store.files import FileError, check_record
 from trainpace.records import Record
+from trainpace.store.files import FileError, check_record
 
 BUILT_IN = Path(__file__).parent / "systems"
 """The descriptions that the suite brings along, one file a system."""

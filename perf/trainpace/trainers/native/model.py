@@ -40,7 +40,7 @@ def _named_recompute() -> tuple[Any, Any]:
 
 
 def transformers_config(shape: Any, sequence: int) -> Any:
-    """The transformers config of `shape` (a `trainpace.cases.Shape`, or an object with its fields) for `sequence` tokens."""
+    """The transformers config of `shape` (a `trainpace.cases.Shape` or its like) for `sequence` tokens."""
     return AutoConfig.for_model(
         shape.architecture,
         hidden_size=shape.hidden,
