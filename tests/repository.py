@@ -13,6 +13,9 @@ from xml.etree import ElementTree
 
 TOY = Path(__file__).resolve().parent / "toy"
 SUITE_SECONDS = 60
+# Left out of the sessions that tests start: pytest would write a cache into a checkout, and the other two belong to
+# the tests' own environment and cost half of an empty session.
+BARE = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Repository:
         (path / "perf").mkdir(parents=True)
         shutil.copy(TOY / "ours.py", path / "perf" / "test_ours.py")
         shutil.copy(TOY / "toy_trainer.py", path / "training.py")
-        (path / "pytest.ini").write_text("[pytest]\nperf_trainer = training:Toy\naddopts = -p no:cacheprovider\n")
+        (path / "pytest.ini").write_text(f"[pytest]\nperf_trainer = training:Toy\naddopts = {' '.join(BARE)}\n")
         return cls(path)
 
     def copy(self, path):

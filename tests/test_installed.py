@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from factories import make_full_workload, make_run
-from repository import Repository
+from repository import BARE, Repository
 from trainpace.runs.run import Device, write_run
 
 
@@ -36,7 +36,7 @@ def run(installed, tmp_path):
 
 def test_package_lists_the_published_table(run):
     """`pytest --pyargs trainpace.suite` finds the fourteen rows in the package."""
-    done = run("-m", "pytest", "--pyargs", "trainpace.suite", "--collect-only", "-q", "-k", "test_speed")
+    done = run("-m", "pytest", "--pyargs", "trainpace.suite", "--collect-only", "-q", "-k", "test_speed", *BARE)
 
     assert done.returncode == 0
     assert done.stdout.count("test_speed.py::test_speed[") == 14
@@ -62,7 +62,7 @@ def test_package_judges_against_the_published_rows(run, tmp_path):
     """Runs of a full-size case on the published device are judged against the row that travelled along."""
     device = Device(slug="a100-sxm4-80gb", name="NVIDIA A100-SXM4-80GB", kind="cuda", count=8, memory_bytes=80 << 30)
     write_run(make_run(tgs=3028.3, workload=make_full_workload(), device=device), tmp_path / "runs")
-    done = run("-m", "pytest", "--pyargs", "trainpace.suite", "--perf-replay=runs", "-p", "no:cacheprovider")
+    done = run("-m", "pytest", "--pyargs", "trainpace.suite", "--perf-replay=runs", *BARE)
 
     assert done.returncode == 0
     assert "1 case: 1 pass" in done.stdout

@@ -15,6 +15,8 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
+from repository import BARE
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "examples" / "kubernetes"
 PYTORCHJOB = json.loads((ROOT / "tests" / "schemas" / "pytorchjob.json").read_text())
@@ -327,7 +329,7 @@ def test_documented():
 def test_options_exist(command, checkout):
     """Every option of ours in the command is one that pytest knows."""
     given = {word for word in suite(command("job.yaml")) if word.startswith("--perf-")}
-    line = [sys.executable, "-m", "pytest", "--help", "-p", "no:cacheprovider"]
+    line = [sys.executable, "-m", "pytest", "--help", *BARE]
     told = subprocess.run(line, cwd=checkout, capture_output=True, text=True, check=True).stdout
 
     assert given <= set(re.findall(r"--perf-[a-z-]+", told))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from factories import make_run, make_runs
-from repository import Repository
+from repository import BARE, Repository
 from trainpace.cases import PUBLISHED
 from trainpace.judge.refresh import refresh
 from trainpace.runs.run import write_run
@@ -36,7 +36,7 @@ def checked_out(checkout):
     """Runs the suite of this checkout, as `pytest perf` does in it."""
 
     def run(*arguments, **options):
-        command = [sys.executable, "-m", "pytest", "perf", "-p", "no:cacheprovider", *map(str, arguments)]
+        command = [sys.executable, "-m", "pytest", "perf", *BARE, *map(str, arguments)]
         return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, **options)
 
     return run
@@ -202,13 +202,13 @@ def test_strangers_may_use_them(pytester, monkeypatch, options):
     pytester.makepyfile(test_theirs=STRANGER + "def test_plain(): pass", like_xdist=LIKE_XDIST)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
 
-    assert pytester.runpytest_subprocess(*options).ret == 0
+    assert pytester.runpytest_subprocess(*BARE, *options).ret == 0
 
 
 def test_strangers_keep_their_benchmarks(pytester):
     """A session with benchmarks of its own keeps its table, and its file describes the machine as ever."""
     pytester.makepyfile(test_theirs=STRANGER)
-    done = pytester.runpytest_subprocess("--benchmark-json=theirs.json")
+    done = pytester.runpytest_subprocess(*BARE, "--benchmark-json=theirs.json")
     machine = json.loads((pytester.path / "theirs.json").read_text())["machine_info"]
 
     done.stdout.fnmatch_lines(["* benchmark: 1 tests *", "test_theirs *", "* 1 passed in *"])
@@ -220,14 +220,14 @@ def test_strangers_import_little(pytester, monkeypatch):
     """All that a stranger's session pays for an installed suite is a plugin without anything heavy."""
     pytester.makepyfile(test_theirs="def test_plain(): pass", look=LOOK)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
-    done = pytester.runpytest_subprocess("-p", "look")
+    done = pytester.runpytest_subprocess(*BARE, "-p", "look")
 
     done.stdout.fnmatch_lines(["HEAVY []"])
 
 
 def test_help(pytester):
     """The options are in pytest's help, under one heading."""
-    done = pytester.runpytest_subprocess("--help")
+    done = pytester.runpytest_subprocess(*BARE, "--help")
 
     done.stdout.fnmatch_lines(["trainpace: speed of LLM training:", "*--perf-scale=*", "*--perf-step-timeout=SECONDS*"])
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from repository import BARE
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / ".github" / "workflows"
 EXAMPLE = ROOT / "examples" / "own-trainer" / ".github" / "workflows" / "perf.yml"
@@ -499,7 +501,7 @@ def test_gitlab_accepted_without_a_reason(merge_request):
 def test_options_exist(checkout, path):
     """Every option of ours that a workflow gives is one that pytest knows."""
     given = set(re.findall(r"--perf-[a-z-]+", path.read_text()))
-    command = [sys.executable, "-m", "pytest", "--help", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--help", *BARE]
     told = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout
 
     assert given - COMING <= set(re.findall(r"--perf-[a-z-]+", told))

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from repository import BARE
+
 CHECKPOINTING = re.compile(r"^ +self\.body\.activation_checkpointing_enable\(.*$", re.MULTILINE)
 
 # name -> (file of the native trainer, what is changed, a row that it concerns, counters that must be named)
@@ -52,7 +54,7 @@ def copy(checkout, tmp_path):
 
 def gate(folder, row, *options):
     """`pytest perf/test_cost.py` for one row in `folder`: its exit status and what it printed."""
-    command = [sys.executable, "-m", "pytest", "perf/test_cost.py", "-k", row, "-p", "no:cacheprovider", *options]
+    command = [sys.executable, "-m", "pytest", "perf/test_cost.py", "-k", row, *BARE, *options]
     environment = os.environ | {"PYTHONPATH": str(folder / "perf"), "COLUMNS": "300"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     return done.returncode, done.stdout + done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repository import finish
+from repository import BARE, finish
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own-trainer"
 QUICK = (
@@ -16,7 +16,7 @@ QUICK = (
     "        __import__('time').sleep(0.03)\n        now, following = batch[:-1], batch[1:]\n",
 )
 SLOWER = ("sleep(0.03)", "sleep(0.045)")
-OPTIONS = ("-k", "bigram-32k", "--perf-warmup=2", "--perf-steps=10", "--perf-detect=0.2", "-p", "no:cacheprovider")
+OPTIONS = ("-k", "bigram-32k", "--perf-warmup=2", "--perf-steps=10", "--perf-detect=0.2", *BARE)
 
 
 def git(folder, *arguments):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_gate import git
 
-from repository import finish
+from repository import BARE, finish
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("-k", "test_speed and llama2_7b-8k", "--perf-scale=mini", "--perf-warmup=2", "--perf-steps=10")
@@ -40,7 +40,7 @@ def suite(folder, *arguments):
     try:
         return finish(
             subprocess.Popen(
-                [str(Path(sys.executable).with_name("pytest")), "perf", *OPTIONS, "-p", "no:cacheprovider", *arguments],
+                [str(Path(sys.executable).with_name("pytest")), "perf", *OPTIONS, *BARE, *arguments],
                 cwd=folder,
                 env={**os.environ, "XDG_STATE_HOME": str(folder.parent / "state")},
                 stdout=subprocess.PIPE,

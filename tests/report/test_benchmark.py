@@ -10,6 +10,7 @@ import pytest
 
 import factories
 import trainpace
+from repository import BARE
 from trainpace.judge.verdict import judge, judge_failure
 from trainpace.probe.device import Machine
 from trainpace.report.benchmark import Clock, extra_info, machine_info, properties, step_seconds
@@ -63,17 +64,7 @@ def session(tmp_path):
     def run(*arguments: str, tgs: tuple[float, ...] = (1000.0, 500.0)) -> subprocess.CompletedProcess[str]:
         (tmp_path / "test_ours.py").write_text(f"import sys\nsys.path[:0] = {path}\n" + SESSION.format(tgs=tgs))
         # Not the plugin itself: it brings the same hooks, and these tests are of the functions behind them.
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:trainpace.plugin",
-            "-p",
-            "no:cacheprovider",
-            *arguments,
-        ]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:trainpace.plugin", *BARE, *arguments]
         return subprocess.run(
             command, cwd=tmp_path, env={"PYTHONPATH": ":".join(path)}, capture_output=True, text=True, check=False
         )

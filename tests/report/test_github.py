@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from factories import make_case_result, make_cost_result, make_results, make_run, make_runs, make_slower
+from repository import BARE
 from trainpace.judge.refresh import refresh
 from trainpace.report.github import Log, annotations
 from trainpace.report.record import write_results
@@ -166,7 +167,7 @@ def test_stranger_in_a_workflow(pytester, monkeypatch):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     pytester.makepyfile("def test(): pass")
 
-    pytester.runpytest_subprocess().stdout.no_fnmatch_line("::*")
+    pytester.runpytest_subprocess(*BARE).stdout.no_fnmatch_line("::*")
 
 
 # The comment
