@@ -1,0 +1,206 @@
+"""The README and the documents: each command that they show is typed, and each Python block is run.
+
+A command of pytest is typed in a scratch repository as far as its options and what it selects; it is run where it asks
+for no more than the toy can train. `python -m ...` is run. A Python block is written as the file that its first line
+names (`# perf/test_ours.py`).
+"""
+
+import importlib
+import re
+import shlex
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import scipy.stats  # noqa: F401 - pytester forgets what a test imports, and numpy cannot be imported twice
+
+from factories import make_runs
+from repository import BARE, Repository
+from trainpace.runs.run import write_run
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
+FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:pytest\s+perf|python\s+-m\s)[^`]*)`")
+NOT_TYPED = {
+    "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py has a server for it",
+    "python -m trainpace.simulate --out docs": "takes seven minutes",
+    "python -m trainpace.simulate --quick": "takes 17 s; tests/simulate/test_simulate.py runs the same",
+}
+MEASURED = {"pytest", "perf", "--perf-refresh", "--perf-runs", "--perf-resume", "runs"}
+"""Commands of these words alone are run: they measure whatever cases there are, and those of the toy take no time."""
+# What a page leaves open.
+FILLED = {"NAME": "hf"}
+
+
+def blocks(page, *languages):
+    """The fenced blocks of a page in these languages (`""`: in none), without what they are indented by."""
+    return [
+        textwrap.dedent(text) for _, language, text in FENCED.findall(PAGES[page].read_text()) if language in languages
+    ]
+
+
+def commands_in(text):
+    """The commands of ours in shell text, as words: pytest's, and those of the package."""
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        if "pytest" not in line and "python -m" not in line:
+            continue
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = []
+        for word in [*lexer, ";"]:
+            if " " in word and "pytest " in word:  # a command for another shell, as ssh takes it
+                found += commands_in(word)
+            if set(word) <= set(";&|()"):
+                found += command_of(words)
+                words = []
+            else:
+                words.append(word)
+    return found
+
+
+def command_of(words):
+    """One in a list, or none: from `pytest` on, whatever starts it, or `python -m` and our package."""
+    for place, word in enumerate(words):
+        if word.rpartition("/")[2] == "pytest":
+            return [("pytest", *words[place + 1 :])]
+        if words[place : place + 2] == ["python", "-m"] and words[place + 2].partition(".")[0] == perf.__name__:
+            return [tuple(words[place:])]
+    return []
+
+
+def commands(page):
+    """All that a page shows, each once: in its shell blocks, and within its sentences."""
+    sentences = INLINE.findall(FENCED.sub("", PAGES[page].read_text()))
+    texts = blocks(page, "", "sh") + [" ".join(text.split()) for text in sentences]
+    return list(dict.fromkeys(command for text in texts for command in commands_in(text)))
+
+
+def files(page):
+    """The Python blocks by the file that their first line names; one that names none goes on with the former."""
+    found, name = {}, None
+    for block in blocks(page, "python"):
+        named = re.match(r"# (\S+\.py)\n", block)
+        name = named[1] if named else name
+        assert name, f"{page}: expected a first line `# FILE.py`, got {block.splitlines()[0]!r}"
+        found[name] = found.get(name, "") + block
+    return found
+
+
+# A command that several pages show is typed once.
+SHOWN = {command: page for page in PAGES for command in commands(page)}
+
+
+def typed(kind):
+    """The commands of a kind, as parameters with readable ids."""
+    return [
+        pytest.param(command[len(kind) :], id=f"{page}: {shlex.join(command)}")
+        for command, page in SHOWN.items()
+        if command[: len(kind)] == kind and shlex.join(command) not in NOT_TYPED
+    ]
+
+
+def measured(page):
+    """What the commands of a page that are run give to `pytest perf`."""
+    return [command[2:] for command in commands(page) if set(command) <= MEASURED]
+
+
+@pytest.fixture
+def scratch(pytester, monkeypatch):
+    """A repository with all that the pages take for granted: cases, trainers, records, runs, another checkout."""
+    here = pytester.path / "here"
+    monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
+    monkeypatch.setenv("TRAINPACE_CACHE", str(pytester.path / "cache"))
+    shutil.copytree(ROOT / "examples", here / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    (here / "perf").mkdir()
+    (pytester.path / "head").mkdir()
+    for file in (*(ROOT / "perf").glob("test_*.py"), *(here / "examples" / "own-trainer" / "perf").glob("test_*.py")):
+        shutil.copy(file, here / "perf")
+    for name in ("alpaca.json", "alpaca_zh.json"):
+        (here / name).write_text("[]")
+    python = here / ".tox" / "peer-llamafactory" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    (here / "pytest.ini").write_text(f"[pytest]\naddopts = {' '.join(BARE)}\n")
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.mark.parametrize("arguments", typed(("pytest",)))
+def test_session(scratch, pytester, arguments):
+    """A session of pytest's takes the options, and selects something."""
+    config = pytester.parseconfigure(*(FILLED.get(word, word) for word in arguments))
+    session = pytest.Session.from_config(config)
+    config.hook.pytest_sessionstart(session=session)
+    items = session.perform_collect()
+    session.exitstatus = pytest.ExitCode.OK
+    config.hook.pytest_sessionfinish(session=session, exitstatus=session.exitstatus)
+
+    assert items
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if measured(page)])
+def test_measured(page, repository):
+    """The commands of a page that measure end with 0, one after the other in one repository."""
+    codes = {arguments: repository.suite(*arguments, "-k", "8k").code for arguments in measured(page)}
+
+    assert set(codes.values()) == {0}, codes
+
+
+@pytest.mark.parametrize("arguments", typed(("python", "-m")))
+def test_command(scratch, arguments):
+    """A command of the package ends with 0, with a history of unchanged runs in the folders that pages name."""
+    for folder in ("runs", "history"):
+        for run in make_runs(*(1000.0 + number % 3 for number in range(10))):
+            write_run(run, scratch / folder)
+    module, *rest = arguments
+
+    assert importlib.import_module(f"{module}.__main__").main(rest) == 0
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_python(page, tmp_path, started):
+    """The Python of a page, written where its first lines say, is a repository whose cases are measured.
+
+    What the page does not show is the toy's.
+    """
+    ours = Repository.create(tmp_path / "ours")
+    for name, text in files(page).items():
+        (ours.path / name).parent.mkdir(exist_ok=True)
+        (ours.path / name).write_text(text)
+    for ini in blocks(page, "ini"):
+        (ours.path / "pytest.ini").write_text(ini)
+    done = ours.suite(*BARE, "-k", "llama2_7b-8k or ours_3b-8k", "--perf-scale=mini", "--perf-steps=4")
+
+    assert done.code == 0
+    assert done.last_line.startswith("1 case: 1 no baseline")
+
+
+def test_exceptions_are_shown():
+    """What is not typed is still there to be typed."""
+    assert NOT_TYPED.keys() <= set(map(shlex.join, SHOWN))
+
+
+def test_pages_show_commands():
+    """They are found: the README alone shows more than ten."""
+    assert len(commands("README.md")) > 10
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options(pytester, page):
+    """Every option of ours that a page names is one that pytest knows."""
+    named = set(re.findall(r"--perf-[a-z]+(?:-[a-z]+)*", PAGES[page].read_text()))
+    known = vars(pytester.parseconfig().option)
+
+    assert [name for name in named if name.removeprefix("--").replace("-", "_") not in known] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_environments(page):
+    """Every environment of tox that a page names is in tox.ini."""
+    named = set(re.findall(r"tox run (?:--notest )?-e ([a-z-]+)(?=[\s`])", PAGES[page].read_text()))
+
+    assert named <= set(re.findall(r"^\[testenv:([a-z-]+)\]$", (ROOT / "tox.ini").read_text(), re.MULTILINE))
