@@ -25,7 +25,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md"
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:pytest\s+perf|python\s+-m\s)[^`]*)`")
 NOT_TYPED = {
-    "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py has a server for it",
+    "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py does too",
     "python -m trainpace.simulate --out docs": "takes seven minutes",
     "python -m trainpace.simulate --quick": "takes 17 s; tests/simulate/test_simulate.py runs the same",
 }
@@ -67,7 +67,7 @@ def command_of(words):
     for place, word in enumerate(words):
         if word.rpartition("/")[2] == "pytest":
             return [("pytest", *words[place + 1 :])]
-        if words[place : place + 2] == ["python", "-m"] and words[place + 2].partition(".")[0] == perf.__name__:
+        if words[place : place + 2] == ["python", "-m"] and words[place + 2].partition(".")[0] == "trainpace":
             return [tuple(words[place:])]
     return []
 
