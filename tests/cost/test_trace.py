@@ -25,15 +25,25 @@ def small(model=LLAMA2_7B, layers=2, sp=2, **overrides):
     )
 
 
-@pytest.mark.parametrize("row", ["llama2_7b-8k-sp1", "llama2_70b-1m-sp64"])
-def test_extended_equals_the_whole(row):
-    """Every counter of the smallest and of the largest row is what the trace of all their layers counts."""
+ENDS = ("llama2_7b-8k-sp1", "llama2_70b-1m-sp64")
+"""The smallest and the largest row."""
+
+
+@pytest.mark.parametrize("layers", [12, pytest.param(None, marks=pytest.mark.slow, id="all")])
+@pytest.mark.parametrize("row", ENDS)
+def test_extended_equals_the_whole(row, layers):
+    """Counters grow by the same amount with every layer: what is extended equals a trace of all layers.
+
+    Twelve of them at full width, or as many as the row has.
+    """
     workload = full_workload(ROWS[row])
+    shape = workload.shape.model_copy(update={"layers": layers or workload.shape.layers})
+    workload = workload.model_copy(update={"shape": shape})
 
     few, whole = count(workload), count(workload, extend=False)
 
     assert few.traced_layers == FEWEST_LAYERS + 1
-    assert whole.traced_layers == workload.shape.layers
+    assert whole.traced_layers == shape.layers
     assert few.counters == whole.counters
     assert few.operators == whole.operators
 
@@ -55,9 +65,9 @@ def test_two_processes_count_the_same():
     )
     command = [sys.executable, "-W", "ignore", "-c", code]
 
-    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    other = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert first == second
+    assert other.strip() == count(full_workload(PUBLISHED[2])).model_dump_json()
 
 
 def test_peak_memory_is_a_checkpoint_a_layer():
