@@ -64,20 +64,21 @@ def _history(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from trainpace.errors import FileError
     from trainpace.report.predict import render
 
     network = None if options.network is None else 1e9 * options.network
     try:
         print(render(options.device, network=network, width=shutil.get_terminal_size((160, 24)).columns), end="")
-    except ValueError as error:
+    except (FileError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
 def _published(options: argparse.Namespace) -> int:
+    from trainpace.errors import FileError
     from trainpace.report.published import render, rows, write
-    from trainpace.store.files import FileError
 
     try:
         found = rows()

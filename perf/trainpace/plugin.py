@@ -14,10 +14,8 @@ from trainpace.app.cost_plugin import CostPlugin, is_cost
 from trainpace.app.options import Options
 from trainpace.app.session import Measured, Selected, Session
 from trainpace.cases import Case
+from trainpace.errors import FileError, UsageError
 from trainpace.judge.verdict import Verdict, exit_status, outcome
-from trainpace.plan.budget import TooLong
-from trainpace.store.files import FileError
-from trainpace.store.locks import DeviceBusy
 
 _SESSION = pytest.StashKey[Session]()
 _COSTS = pytest.StashKey[CostPlugin]()
@@ -137,7 +135,7 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
     def judge(case: Case) -> Measured:
         try:
             measured = session.measure(request.node.nodeid, case, _trainer(request.node))
-        except (DeviceBusy, FileError, TooLong) as error:
+        except UsageError as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         session.excuse(measured)
         _record(measured, request)

@@ -4,7 +4,7 @@ import pytest
 from test_gate import Repository
 
 from trainpace.app.priority import load_priorities, rank
-from trainpace.store.files import FileError
+from trainpace.errors import FileError
 
 BLIND = """
 import trainpace.plan.paired as rounds

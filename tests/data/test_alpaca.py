@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainpace.data.alpaca import Dialogue, dialogue, source
-from trainpace.data.base import DataError, silent
+from trainpace.data.base import silent
+from trainpace.errors import DataError
 
 GOOD = '{"instruction": "Add.", "input": "1 2", "output": "3"}'
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: not text.isspace())

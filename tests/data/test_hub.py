@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from trainpace.data.alpaca import Dialogue, _hub
-from trainpace.data.base import DataError
+from trainpace.errors import DataError
 
 ASK = """
-from trainpace.data.base import DataError
+from trainpace.errors import DataError
 from trainpace.data.{module} import {function}
 try:
     {function}({name!r})

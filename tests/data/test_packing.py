@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainpace.data import DataError, Packed, opened, packed
+from trainpace.data import Packed, opened, packed
 from trainpace.data.packing import Block, pack, shares, stream
 from trainpace.data.tokenized import Tokenized, lists
+from trainpace.errors import DataError
 from trainpace.runs.run import DataIdentity
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=40)

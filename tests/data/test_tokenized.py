@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainpace.data.alpaca import Dialogue, Source
-from trainpace.data.base import DataError, Progress
+from trainpace.data.base import Progress
 from trainpace.data.tokenized import encode, tokenized
 from trainpace.data.tokenizer import ByteTokenizer
+from trainpace.errors import DataError
 
 DIALOGUES = st.lists(st.builds(Dialogue, st.text("ab é", min_size=1), st.text("ab é", min_size=1)), min_size=1)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trainpace.data import vocabulary_size
-from trainpace.data.base import DataError
 from trainpace.data.tokenizer import ByteTokenizer, is_hub_name, tokenizer_named
+from trainpace.errors import DataError
 
 ENCODABLE = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
+from trainpace.errors import FileError
 from trainpace.judge.baseline import load_file
-from trainpace.store.files import FileError
 
 
 def test_baselines_with_a_million_cases(tmp_path):

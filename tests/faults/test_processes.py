@@ -9,8 +9,8 @@ import time
 import pytest
 
 from repository import finish, wait_for
+from trainpace.errors import RunFailed
 from trainpace.launch import follow
-from trainpace.runs.run import RunFailed
 
 
 def hosts(fleet):

@@ -15,8 +15,9 @@ from pathlib import Path
 from factories import make_results, make_run, make_runs
 from trainpace.app.priority import load_priorities
 from trainpace.data.alpaca import source
-from trainpace.data.base import DataError, silent
+from trainpace.data.base import silent
 from trainpace.data.tokenizer import tokenizer_named
+from trainpace.errors import DataError, FileError, RunFailed
 from trainpace.judge.baseline import load_file
 from trainpace.judge.cost import load_costs, refresh_costs
 from trainpace.judge.refresh import refresh
@@ -24,8 +25,7 @@ from trainpace.judge.waivers import load_quarantine
 from trainpace.launch.rank_log import Lines
 from trainpace.report.record import read_results, write_results
 from trainpace.runs.cost import Cost
-from trainpace.runs.run import RunFailed, read_runs, write_run
-from trainpace.store.files import FileError
+from trainpace.runs.run import read_runs, write_run
 from trainpace.store.history_index import INDEX, read_points
 from trainpace.trainers.external import Reading, load, read_claims
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from factories import make_full_workload, make_runs, make_workload
 from trainpace.cases import PUBLISHED
+from trainpace.errors import FileError
 from trainpace.judge import baseline as stored
 from trainpace.judge.refresh import refresh
 from trainpace.stats.tolerance import Spread
-from trainpace.store.files import FileError
 
 KEY = make_workload().key
 ROW = "llama2_7b-8k-sp1/full/published"

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from factories import CPU, DATA, make_run, make_runs, make_workload
+from trainpace.errors import FileError
 from trainpace.judge import baseline as stored
 from trainpace.judge.refresh import refresh
 from trainpace.runs.run import Health
-from trainpace.store.files import FileError, write_whole
+from trainpace.store.files import write_whole
 
 KEY = make_workload().key
 OTHER = make_workload("llama2_70b-8k-sp1")

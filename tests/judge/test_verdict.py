@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_runs, make_workload
+from trainpace.errors import RunFailed
 from trainpace.judge import baseline as stored
 from trainpace.judge.verdict import (
     Verdict,
@@ -19,7 +20,7 @@ from trainpace.judge.verdict import (
     runs_to_measure,
 )
 from trainpace.runs import flops
-from trainpace.runs.run import Health, RunFailed, RunNode
+from trainpace.runs.run import Health, RunNode
 from trainpace.stats.tolerance import Spread, geometric_mean
 
 QUIET = Spread(0.01, 40)

@@ -5,9 +5,9 @@ from datetime import date
 import pytest
 
 import factories
+from trainpace.errors import FileError
 from trainpace.judge.verdict import Verdict, judge
 from trainpace.judge.waivers import Quarantined, excuse, load_quarantine
-from trainpace.store.files import FileError
 
 TODAY = date(2026, 11, 25)
 ENTRY = """

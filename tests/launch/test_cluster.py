@@ -3,8 +3,9 @@
 import pytest
 
 from factories import CPU
+from trainpace.errors import RunFailed
 from trainpace.launch.cluster import Node, counts, machine_of, shortages
-from trainpace.runs.run import Device, RunFailed
+from trainpace.runs.run import Device
 
 GPU = Device(slug="a100-sxm4-80gb", name="NVIDIA A100", kind="cuda", count=8, memory_bytes=80 << 30)
 

@@ -10,11 +10,11 @@ import pytest
 
 from factories import make_workload
 from repository import TOY, wait_for
+from trainpace.errors import RunFailed
 from trainpace.launch import follow
 from trainpace.launch.distributed import Distributed, trainer_object
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import present
-from trainpace.runs.run import RunFailed
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from factories import make_workload
+from trainpace.errors import RunFailed
 from trainpace.launch.external import claim_faults, samples_of
-from trainpace.runs.run import RunFailed
 from trainpace.trainers.external import Claimed
 
 PROGRAM = '''

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from trainpace.errors import RunFailed
 from trainpace.launch import host_client as module
 from trainpace.launch.host_client import Hosts, NodeLost, Pipe
-from trainpace.runs.run import RunFailed
 
 # Prints what it is told, then waits for its input's end.
 SPEAKER = "import sys; print(sys.argv[1], flush=True); sys.stdin.read()"

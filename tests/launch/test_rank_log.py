@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from trainpace.errors import RunFailed
 from trainpace.launch.rank_log import Lines
-from trainpace.runs.run import RunFailed
 
 STEP = '{"event": "step", "step": 4}\n'
 

@@ -6,11 +6,12 @@ import scipy.special  # noqa: F401 - pytester forgets what a test imports, and n
 from factories import make_run, make_runs
 from trainpace.app.session import Selected
 from trainpace.cases import PUBLISHED
+from trainpace.errors import RunFailed
 from trainpace.judge.refresh import refresh
 from trainpace.judge.verdict import Verdict
 from trainpace.plugin import _SESSION
 from trainpace.probe.device import present
-from trainpace.runs.run import Health, RunFailed
+from trainpace.runs.run import Health
 
 NOISY = (990.0, 1005.0, 995.0, 1012.0, 998.0)
 """Five runs at 1 % noise, of every case's baseline."""

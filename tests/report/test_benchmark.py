@@ -11,17 +11,17 @@ import pytest
 import factories
 import trainpace
 from repository import BARE
+from trainpace.errors import RunFailed
 from trainpace.judge.verdict import judge, judge_failure
 from trainpace.probe.device import Machine
 from trainpace.report.benchmark import Clock, extra_info, machine_info, properties, step_seconds
 from trainpace.runs import metrics
-from trainpace.runs.run import RunFailed
 
 SESSION = """
 import pytest
 import factories
 from trainpace.judge.verdict import judge, judge_failure
-from trainpace.runs.run import RunFailed
+from trainpace.errors import RunFailed
 from trainpace.report.benchmark import Clock, export
 
 TGS = {tgs}

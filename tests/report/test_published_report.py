@@ -8,8 +8,8 @@ import pytest
 from browser import CHROMIUM, Elements, requested, run
 from trainpace.__main__ import main
 from trainpace.cases import PUBLISHED
+from trainpace.errors import FileError
 from trainpace.report import published
-from trainpace.store.files import FileError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 CHARTS = {"published-llama2_7b", "published-yi_34b_200k", "published-llama2_70b"}

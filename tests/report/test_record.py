@@ -18,6 +18,7 @@ from factories import (
 )
 from trainpace.app.compare_plugin import Compared
 from trainpace.app.cost_gate import Counted
+from trainpace.errors import FileError, RunFailed
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.cost import CostJudgement
 from trainpace.judge.refresh import Change, refresh
@@ -33,8 +34,7 @@ from trainpace.report.record import (
     schema_text,
     write_results,
 )
-from trainpace.runs.run import RunFailed, write_run
-from trainpace.store.files import FileError
+from trainpace.runs.run import write_run
 
 CASE = "ours-8k-sp1"
 STORED = (1000.0, 1001.0, 999.0)

@@ -10,13 +10,13 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 import factories
+from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Published
 from trainpace.judge.refresh import Change, refresh
 from trainpace.judge.verdict import Judgement, judge, judge_failure, unjudged
 from trainpace.report import terminal
 from trainpace.report.terminal import Bar, Lines, Progress, last_line, print_report, refresh_lines, render
 from trainpace.runs import flops
-from trainpace.runs.run import RunFailed
 
 STORED = (1000.0, 1010.0, 990.0, 1005.0, 995.0)
 QUIET = "llama2_7b-8k-sp1"

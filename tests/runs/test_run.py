@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from factories import make_run, make_workload
+from trainpace.errors import FileError
 from trainpace.runs.run import read_runs, write_run
-from trainpace.store.files import FileError
 
 
 def test_run_survives_its_file(tmp_path):

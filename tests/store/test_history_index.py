@@ -6,10 +6,10 @@ import os
 import pytest
 
 from factories import CPU, make_run, make_runs
+from trainpace.errors import FileError
 from trainpace.runs import metrics
 from trainpace.runs.run import Health, write_run
 from trainpace.store import history_index as points
-from trainpace.store.files import FileError
 from trainpace.store.history_index import read_points
 
 

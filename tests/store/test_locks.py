@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from trainpace.store.locks import DeviceBusy, device_lock
+from trainpace.errors import DeviceBusy
+from trainpace.store.locks import device_lock
 
 HOLD = """
 import sys

@@ -8,7 +8,7 @@ import pytest
 
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
-from trainpace.store.files import FileError
+from trainpace.errors import FileError
 from trainpace.trainers import external as described
 from trainpace.trainers.external import Claimed, Reading, cannot, filled, load, names, newest, read_claims, uses
 

@@ -8,11 +8,9 @@ import pytest
 
 from trainpace.app.session import Session
 from trainpace.cases import Case
+from trainpace.errors import RunFailed, UsageError
 from trainpace.judge.systems import SideBySide
 from trainpace.judge.verdict import Verdict, outcome
-from trainpace.runs.run import RunFailed
-from trainpace.store.files import FileError
-from trainpace.store.locks import DeviceBusy
 
 if TYPE_CHECKING:
     from trainpace.report.record import CompareResult
@@ -95,7 +93,7 @@ class ComparePlugin:
                 found, detail = measured(self._session, case)
             except RunFailed as failure:
                 compared = Compared(case=case.id, found=None, verdict=Verdict.INVALID, reasons=(str(failure),))
-            except (DeviceBusy, FileError) as error:
+            except UsageError as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
             else:
                 compared = judged(found, detail)

@@ -9,8 +9,8 @@ import pytest
 from trainpace.app.cost_gate import CostGate, Counted
 from trainpace.app.session import Session
 from trainpace.cases import Case
+from trainpace.errors import FileError
 from trainpace.judge.verdict import Verdict, outcome
-from trainpace.store.files import FileError
 
 if TYPE_CHECKING:
     from trainpace.report.record import CostResult

@@ -8,13 +8,14 @@ from trainpace.app.priority import load_priorities, rank
 from trainpace.cases import Workload
 from trainpace.cases.scaling import full_workload
 from trainpace.cost.worker import CountFailed, counted
+from trainpace.errors import RunFailed
 from trainpace.judge.verdict import Judgement, Verdict, judge_failure
 from trainpace.plan.budget import of_run
 from trainpace.plan.paired import Pairs, judgement, measure_rounds
 from trainpace.report.explain import beside, count_differences, explain
 from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import peak_tflops
-from trainpace.runs.run import Run, RunFailed
+from trainpace.runs.run import Run
 from trainpace.stats.sequential import Settings
 from trainpace.stats.tolerance import percent
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainpace.errors import UsageError
 
-class RevisionError(ValueError):
+
+class RevisionError(UsageError):
     """A revision that cannot be had; the message says what git said."""
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainpace.app.options import Options, cache_folder
 from trainpace.cases import Case, Workload
 from trainpace.cases.scaling import Resolved, resolve
+from trainpace.errors import FileError, RunFailed
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, command
@@ -23,8 +24,7 @@ from trainpace.launch.preflight import PREFLIGHT_STEPS, look_over
 from trainpace.plan.budget import Meter, announce, say_hours
 from trainpace.probe.device import Machine
 from trainpace.runs import metrics
-from trainpace.runs.run import Device, Run, RunFailed, read_runs, write_run
-from trainpace.store.files import FileError
+from trainpace.runs.run import Device, Run, read_runs, write_run
 from trainpace.store.locks import device_lock
 from trainpace.trainers.external import is_described, load
 
@@ -243,7 +243,7 @@ class Session:
         Against another revision the first case measures all of them, in rounds.
 
         Raises:
-            TooLong: where the selection takes longer than --perf-max-hours.
+            BudgetExceeded: where the selection takes longer than --perf-max-hours.
         """
         if not self._announced:
             self._announced = True
@@ -403,7 +403,8 @@ class Session:
         Raises:
             RunFailed: where it is no tokenizer.
         """
-        from trainpace.data import DataError, vocabulary_size
+        from trainpace.data import vocabulary_size
+        from trainpace.errors import DataError
 
         try:
             return vocabulary_size(self.options.tokenizer)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainpace.app.revisions import RevisionError, changed_files, checked_out
+from trainpace.errors import UsageError
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import revision
 
@@ -57,7 +58,7 @@ def prepare(
         within: a folder that all nodes see, for what is made; None: this machine's temporary files.
 
     Raises:
-        ValueError: naming what cannot be had.
+        UsageError: naming what cannot be had.
     """
     head_checkout = root
     if head is not None:
@@ -68,12 +69,12 @@ def prepare(
             try:
                 head_checkout = stack.enter_context(checked_out(root, head, within=within))
             except RevisionError as error:
-                raise ValueError(f"--perf-head {head}: neither a folder nor a revision: {error}") from None
+                raise UsageError(f"--perf-head {head}: neither a folder nor a revision: {error}") from None
     interpreter = sys.executable
     if python is not None:
         interpreter = str(folder / python)
         if shutil.which(interpreter) is None:
-            raise ValueError(f"--perf-against-python: no interpreter {interpreter}")
+            raise UsageError(f"--perf-against-python: no interpreter {interpreter}")
     base_side, head_side = Side(checkout=root), Side(checkout=head_checkout, python=interpreter)
     if build is not None:
         base_side, head_side = (_built(stack, side, build, within) for side in (base_side, head_side))
@@ -122,7 +123,7 @@ def _built(stack: ExitStack, side: Side, build: str, within: Path | None) -> Sid
     }
     done = subprocess.run(shlex.split(build), cwd=copy, env=searched, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"--perf-build failed in a copy of {side.checkout}:\n{(done.stdout + done.stderr)[-2000:]}")
+        raise UsageError(f"--perf-build failed in a copy of {side.checkout}:\n{(done.stdout + done.stderr)[-2000:]}")
     return Side(checkout=copy, python=str(python))
 
 

@@ -15,11 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from trainpace.cost.memory import Memory, tensors
+from trainpace.errors import SuiteError
 from trainpace.runs.cost import COLLECTIVES, FLOP_GROUPS
 from trainpace.trainers.native.workspace import WORKSPACES
 
 
-class CannotTrace(Exception):
+class CannotTrace(SuiteError):
     """A step that cannot be traced; the message names the operator that stopped it."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainpace.cases.workload import Workload
+from trainpace.errors import SuiteError
 from trainpace.runs.cost import Cost
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -25,7 +26,7 @@ PROCESSES = 2
 """Each takes a few hundred MiB and a core."""
 
 
-class CountFailed(Exception):
+class CountFailed(SuiteError):
     """A workload that could not be counted, and why; `detail` is the traceback where the reason is not the model's."""
 
     def __init__(self, message: str, detail: str = "") -> None:

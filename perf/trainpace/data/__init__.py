@@ -10,15 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainpace.data.base import DataError, Progress
+    from trainpace.data.base import Progress
     from trainpace.data.packing import Packed, opened, packed
     from trainpace.data.tokenizer import BYTES, vocabulary_size
 
-__all__ = ["BYTES", "DataError", "Packed", "Progress", "opened", "packed", "vocabulary_size"]
+__all__ = ["BYTES", "Packed", "Progress", "opened", "packed", "vocabulary_size"]
 
 _HOME = {
     "BYTES": "tokenizer",
-    "DataError": "base",
     "Packed": "packing",
     "Progress": "base",
     "opened": "packing",

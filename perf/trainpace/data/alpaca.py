@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from trainpace.data.base import DataError, Progress
+from trainpace.data.base import Progress
 from trainpace.data.cache import content_key, file_hash
 from trainpace.data.tokenizer import first_line, is_hub_name
+from trainpace.errors import DataError
 
 ENGLISH = ("instruction", "input", "output")
 CHINESE = ("instruction_zh", "input_zh", "output_zh")
@@ -114,7 +115,7 @@ def _lines(path: Path) -> Iterator[tuple[float, Dialogue]]:
             found = True
             try:
                 yield read / size, dialogue(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
-            except (ValueError, RecursionError) as error:
+            except (DataError, ValueError, RecursionError) as error:
                 _refuse(error, f"{path}, line {number}")
     if not found:
         raise DataError(f"{path}: expected one record a line, got an empty file")

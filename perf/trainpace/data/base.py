@@ -2,11 +2,6 @@
 
 from collections.abc import Callable
 
-
-class DataError(ValueError):
-    """Data or a tokenizer that cannot be used: the message names the place, what was expected and what came."""
-
-
 Progress = Callable[[float, str], None]
 """Called with the fraction that is done, 0..1, and what is being done now."""
 

@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from trainpace.data.alpaca import Source, source
-from trainpace.data.base import DataError, Progress, silent, within
+from trainpace.data.base import Progress, silent, within
 from trainpace.data.cache import content_key, entry
 from trainpace.data.corpus import CHINESE, ENGLISH, generated
 from trainpace.data.tokenized import IGNORED, Tokenized, tokenized
 from trainpace.data.tokenizer import Ids, Positions, tokenizer_named
+from trainpace.errors import DataError
 
 # Tokens gathered at once: few calls, and arrays that stay in a core's cache better than whole sequences of 1M.
 _BLOCK = 1 << 18

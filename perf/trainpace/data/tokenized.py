@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from trainpace.data.alpaca import Dialogue, Source
-from trainpace.data.base import DataError, Progress, silent
+from trainpace.data.base import Progress, silent
 from trainpace.data.cache import content_key, entry
 from trainpace.data.tokenizer import Ids, Positions, Tokenizer
+from trainpace.errors import DataError
 
 IGNORED = -100
 """The label of a token that is not judged (PyTorch's convention)."""

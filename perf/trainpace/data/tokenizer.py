@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainpace.data.base import DataError
 from trainpace.data.cache import content_key, file_hash
+from trainpace.errors import DataError
 
 if TYPE_CHECKING:
     import tokenizers

@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from trainpace.cases.workload import Scale, Workload
+from trainpace.errors import FileError
 from trainpace.records import Record
 from trainpace.runs import flops
 from trainpace.runs.run import DataIdentity, Device
 from trainpace.stats import retest as looks
 from trainpace.stats import tolerance as compare
-from trainpace.store.files import FileError, check_record, read_json
+from trainpace.store.files import check_record, read_json
 
 # 1: first format (2026-11).
 SCHEMA = 1

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainpace.cases.workload import Workload
+from trainpace.errors import FileError
 from trainpace.judge.baseline import published_folder
 from trainpace.judge.refresh import locked
 from trainpace.judge.verdict import Verdict
 from trainpace.records import Record
 from trainpace.runs.cost import CATEGORIES, Cost
-from trainpace.store.files import FileError, check_record, read_json, write_whole, writing
+from trainpace.store.files import check_record, read_json, write_whole, writing
 
 # 1: first format (2026-11).
 SCHEMA = 1

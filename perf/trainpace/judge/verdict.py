@@ -11,13 +11,14 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from trainpace.cases.scaling import default_steps
 from trainpace.cases.workload import Workload
+from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Baseline, Measured, Published
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import faults
 from trainpace.probe.device import core_fault
 from trainpace.records import Record
 from trainpace.runs import flops, metrics
-from trainpace.runs.run import Run, RunFailed
+from trainpace.runs.run import Run
 from trainpace.stats import tolerance as compare
 from trainpace.stats.retest import Look, look
 from trainpace.stats.tolerance import Spread, percent

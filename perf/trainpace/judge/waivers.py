@@ -18,9 +18,10 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
+from trainpace.errors import FileError
 from trainpace.judge.verdict import Judgement, Verdict
 from trainpace.records import Record
-from trainpace.store.files import FileError, check_record, read_toml
+from trainpace.store.files import check_record, read_toml
 
 FILE = "quarantine.toml"
 """In the folder of the baselines."""

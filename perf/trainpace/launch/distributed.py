@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import trainpace
 from trainpace.cases.workload import Workload
+from trainpace.errors import FileError, RunFailed
 from trainpace.launch.cluster import Node, counts
 from trainpace.launch.follow import Progress, follow
 from trainpace.launch.health import NodesWindow, health_of, nodes_health
@@ -22,8 +23,8 @@ from trainpace.launch.launcher import Launcher, Local
 from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import Lines
 from trainpace.probe.device import GpuWindow, Machine, revision
-from trainpace.runs.run import Device, Health, Preflight, RankSamples, Run, RunFailed, RunNode
-from trainpace.store.files import FileError, check_record
+from trainpace.runs.run import Device, Health, Preflight, RankSamples, Run, RunNode
+from trainpace.store.files import check_record
 
 _PROFILE = Path(__file__).resolve().parents[1] / "rank" / "profile.py"
 

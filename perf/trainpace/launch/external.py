@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from trainpace.cases.workload import Workload
+from trainpace.errors import FileError, RunFailed, Skipped
 from trainpace.launch.distributed import Data
 from trainpace.launch.folders import rank_logs
 from trainpace.launch.follow import Progress, follow
@@ -26,11 +27,11 @@ from trainpace.launch.launcher import Local
 from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import Lines
 from trainpace.probe.device import SOFTWARE, GpuWindow, Machine
-from trainpace.runs.run import RankSamples, Run, RunFailed
-from trainpace.store.files import FileError, check_record, write_whole
+from trainpace.runs.run import RankSamples, Run
+from trainpace.store.files import check_record, write_whole
 from trainpace.trainers import external as described
 from trainpace.trainers.export import Exported, exported
-from trainpace.trainers.external import Claimed, Description, Skipped
+from trainpace.trainers.external import Claimed, Description
 from trainpace.trainers.recipe import LEARNING_RATE, warmup_steps, zero3
 
 _PROGRAM = Path(__file__).resolve().parents[1] / "rank" / "program.py"

@@ -6,7 +6,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from trainpace.runs.run import RunFailed
+from trainpace.errors import RunFailed
 from trainpace.store.files import writing
 
 _FULL_BYTES = 1 << 12

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from trainpace.cases.workload import Workload
+from trainpace.errors import RunFailed
 from trainpace.launch.host_client import POLL_SECONDS, Exit, Hosts, describe_exit
 from trainpace.launch.rank_log import Lines
-from trainpace.runs.run import RunFailed
 
 LATE_SECONDS = 5.0
 """How much later than a rank's end a shared file system may show its last lines."""

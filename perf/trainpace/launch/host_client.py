@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainpace.errors import RunFailed
 from trainpace.launch import orphans as left
 from trainpace.launch.folders import tail
 from trainpace.probe.device import SOFTWARE
-from trainpace.runs.run import RunFailed
 
 POLL_SECONDS = 0.05
 SILENT_SECONDS = 15.0

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from trainpace.cases import Case
 from trainpace.cases.scaling import NODE_GPUS, mini_ranks
+from trainpace.errors import RunFailed
 from trainpace.launch.agent import START
 from trainpace.launch.cluster import Node
 from trainpace.launch.host_client import POLL_SECONDS, HostCommand, Hosts, Pipe, Transport
 from trainpace.probe.device import Machine, present
-from trainpace.runs.run import RunFailed
 
 if TYPE_CHECKING:
     from trainpace.app.options import Options

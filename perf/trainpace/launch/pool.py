@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from trainpace.errors import RunFailed
 from trainpace.launch import orphans as left
 from trainpace.launch.folders import explained, run_folder, work_folder
 from trainpace.launch.host_client import HostCommand, Hosts, NodeLost
 from trainpace.launch.launcher import Launcher
-from trainpace.runs.run import RunFailed
 
 
 @dataclass(frozen=True)

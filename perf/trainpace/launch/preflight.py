@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from trainpace.cases.workload import Shape, Workload
+from trainpace.errors import RunFailed
 from trainpace.launch.cluster import Node, shortages
 from trainpace.probe.device import Machine
-from trainpace.runs.run import Preflight, Run, RunFailed
+from trainpace.runs.run import Preflight, Run
 
 TRAINER = "trainpace.rank.bandwidth:Bandwidth"
 SLOW_NODE = 0.05

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from trainpace.runs.run import RunFailed
+from trainpace.errors import RunFailed
 
 _STEP = b'{"event": "step", "step": '
 

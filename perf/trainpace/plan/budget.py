@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING
 
 from trainpace.app.options import DEFAULT_REFRESH_RUNS
 from trainpace.cases.workload import Workload
+from trainpace.errors import BudgetExceeded, RunFailed
 from trainpace.judge.baseline import Measured, Published, find
-from trainpace.runs.run import Run, RunFailed
+from trainpace.runs.run import Run
 
 if TYPE_CHECKING:
     from trainpace.app.session import Selected, Session
 
 STARTUP_SECONDS = 120.0
 """Of a run whose start was never measured: processes, imports, the model, the first and slowest step."""
-
-
-class TooLong(ValueError):
-    """The selection takes longer than is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +82,8 @@ def predicted(workload: Workload, device: str) -> float | None:
     """TGS that the counts suggest for a published row as it was published; None where there is no such prediction."""
     if workload.scale != "full":
         return None
+    from trainpace.errors import FileError
     from trainpace.report.predict import devices, predicted_on
-    from trainpace.store.files import FileError
 
     if device not in devices():
         return None
@@ -138,7 +135,7 @@ def announce(session: "Session") -> None:
     """Say before anything runs how long the selection takes, where hours are counted.
 
     Raises:
-        TooLong: where that is longer than --perf-max-hours.
+        BudgetExceeded: where that is longer than --perf-max-hours.
     """
     most = session.options.max_hours
     if session.options.replay or (most is None and not _are_counted(session)):
@@ -151,7 +148,7 @@ def announce(session: "Session") -> None:
     session.tell(str(estimate))
     session.say(str(estimate))
     if most is not None and estimate.hours > most:
-        raise TooLong(
+        raise BudgetExceeded(
             f"--perf-max-hours {most:g}: the selection takes about {words(estimate.hours)}: select fewer cases with "
             "-k, or allow more"
         )

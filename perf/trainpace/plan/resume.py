@@ -11,7 +11,8 @@ from pathlib import Path
 
 from trainpace.app.options import Options
 from trainpace.cases import Workload
-from trainpace.runs.run import Run, RunFailed, read_runs
+from trainpace.errors import RunFailed
+from trainpace.runs.run import Run, read_runs
 from trainpace.trainers.external import is_described
 
 
@@ -52,9 +53,9 @@ def data_names(options: Options, trainer: str) -> tuple[tuple[str, ...], str] | 
     Raises:
         RunFailed: where there is no such data.
     """
-    from trainpace.data import DataError
     from trainpace.data.packing import sources_named
     from trainpace.data.tokenizer import BYTES, tokenizer_named
+    from trainpace.errors import DataError
 
     own = trainer != "native" and not is_described(trainer)
     if own and not options.data and options.tokenizer == BYTES:

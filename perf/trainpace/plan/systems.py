@@ -6,13 +6,14 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from trainpace.cases import Case, Workload
+from trainpace.errors import RunFailed, Skipped
 from trainpace.judge.systems import SideBySide, Status, System, figures
 from trainpace.judge.validity import NUM_LOSSES, faults
 from trainpace.runs import flops, metrics
 from trainpace.runs.datasheets import peak_tflops
-from trainpace.runs.run import Run, RunFailed
+from trainpace.runs.run import Run
 from trainpace.stats.tolerance import geometric_mean, percent
-from trainpace.trainers.external import Description, Skipped, is_described, load
+from trainpace.trainers.external import Description, is_described, load
 
 if TYPE_CHECKING:
     from trainpace.app.session import Session

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from trainpace.errors import FileError, SuiteError
 from trainpace.report import markdown
 from trainpace.report.record import FILE, Results, Told, read_results
-from trainpace.store.files import FileError
 
 COMMENT_LENGTH = 65_000
 """Characters; GitHub refuses a comment above 65,536."""
@@ -71,7 +71,7 @@ def _property(value: str) -> str:
 # The comment
 
 
-class GitHubError(Exception):
+class GitHubError(SuiteError):
     """GitHub did not do what it was asked; the message says what, and its answer."""
 
 

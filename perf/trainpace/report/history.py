@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainpace.errors import FileError
 from trainpace.judge.verdict import Verdict
 from trainpace.report import html
 from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Trend, trend
 from trainpace.stats.tolerance import percent
-from trainpace.store.files import FileError, write_whole
+from trainpace.store.files import write_whole
 from trainpace.store.history_index import Kind, Point, read_points, sessions
 
 PAGE = "history.html"

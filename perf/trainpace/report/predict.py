@@ -6,6 +6,7 @@ from statistics import fmean
 
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
+from trainpace.errors import FileError
 from trainpace.judge.baseline import Published, load_file, published_folder
 from trainpace.judge.cost import load_costs
 from trainpace.report.terminal import GIB, PLAIN_WIDTH, as_text
@@ -24,7 +25,6 @@ from trainpace.stats.roofline import (
     with_network,
 )
 from trainpace.stats.tolerance import percent
-from trainpace.store.files import FileError
 
 PUBLISHED_ON = "a100-sxm4-80gb"
 

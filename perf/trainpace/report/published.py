@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainpace.cases import PUBLISHED, Case
+from trainpace.errors import FileError
 from trainpace.judge.baseline import Published, load_file, published_folder
 from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
@@ -16,7 +17,7 @@ from trainpace.report.predict import PUBLISHED_ON, predicted_published
 from trainpace.report.terminal import PLAIN_WIDTH, as_text
 from trainpace.runs.flops import DEFAULT, flops_per_token
 from trainpace.stats.tolerance import percent
-from trainpace.store.files import FileError, write_whole
+from trainpace.store.files import write_whole
 
 NAME = "published"
 """Of every file of the report."""

@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from trainpace.cases.workload import Workload
+from trainpace.errors import FileError
 from trainpace.records import Record
-from trainpace.store.files import FileError, read_record, write_whole, writing
+from trainpace.store.files import read_record, write_whole, writing
 
 # 1: first format (2026-11).
 SCHEMA = 1
@@ -163,16 +164,6 @@ class Run(Record):
     def steps(self) -> int:
         """Measured steps that were made."""
         return self.stopped_after or self.workload.steps
-
-
-class RunFailed(Exception):
-    """A run that ended without its steps. `cause` is one line; `detail` is the failing rank's traceback or log."""
-
-    def __init__(self, cause: str, *, rank: int | None = None, detail: str = "") -> None:
-        self.cause = cause
-        self.rank = rank
-        self.detail = detail
-        super().__init__(f"rank {rank}: {cause}" if rank is not None else cause)
 
 
 def write_run(run: Run, folder: Path) -> Path:

@@ -10,13 +10,10 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
+from trainpace.errors import FileError
 from trainpace.records import Record
 
 R = TypeVar("R", bound=Record)
-
-
-class FileError(ValueError):
-    """A file that cannot be used: the message names the file, the place in it, what was expected and what came."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -76,8 +73,6 @@ def read_json(path: Path) -> Any:
         raise FileError(f"{path}: nested too deeply") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from None
-    except FileError:
-        raise
     except ValueError as error:
         # Python's own limit on the digits of an integer.
         raise FileError(f"{path}: {error}") from None

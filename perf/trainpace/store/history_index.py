@@ -18,8 +18,9 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from trainpace.cases.workload import Workload
+from trainpace.errors import FileError
 from trainpace.runs.run import SCHEMA, Run
-from trainpace.store.files import FileError, read_record, write_whole
+from trainpace.store.files import read_record, write_whole
 
 CHUNK = 500
 """Files that a process reads at a time; fewer in all are read by this one."""
@@ -158,11 +159,12 @@ def _point(path: str, shared: dict[object, Any]) -> Point:
             kind = Kind(workload.case, workload.scale, workload.trainer, workload.hash, run.device.slug)
             shared[text] = kind, workload
         kind, workload = shared[text]
-        if [len(rank.seconds) for rank in run.ranks] != [workload.steps] * workload.ranks:
-            raise FileError(f"{path}: expected {workload.ranks} ranks with {workload.steps} steps each")
     except (OSError, ValueError) as error:
         read_record(Path(path), Run)  # names the line, the field and the value
         raise FileError(f"{path}: {error}") from None
+    if [len(rank.seconds) for rank in run.ranks] != [workload.steps] * workload.ranks:
+        read_record(Path(path), Run)  # names what is missing
+        raise FileError(f"{path}: expected {workload.ranks} ranks with {workload.steps} steps each")
     try:
         started = datetime.fromisoformat(run.started)
     except ValueError:

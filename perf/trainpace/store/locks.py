@@ -5,13 +5,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from trainpace.errors import DeviceBusy
 from trainpace.store.files import writing
 
 _TOKEN = "TRAINPACE_LOCK"  # noqa: S105 - the name of a variable
-
-
-class DeviceBusy(RuntimeError):
-    """Another suite holds the device; the message names its process."""
 
 
 @contextmanager

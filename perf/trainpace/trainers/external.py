@@ -18,17 +18,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from trainpace.cases.workload import Workload
+from trainpace.errors import FileError
 from trainpace.records import Record
-from trainpace.store.files import FileError, check_record
+from trainpace.store.files import check_record
 
 BUILT_IN = Path(__file__).parent / "systems"
 """The descriptions that the suite brings along, one file a system."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-class Skipped(Exception):
-    """A program that is not there, or cannot do what is asked; the message says why, and what to do."""
 
 
 class Number(Record):

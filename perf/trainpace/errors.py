@@ -1,0 +1,56 @@
+"""Errors that end a case or the session with a message for the user. Any other exception is a bug.
+
+    SuiteError
+      UsageError       exit status 4: options, files, revisions and devices that cannot be used
+        FileError  DataError  DeviceBusy  BudgetExceeded  (app.revisions: RevisionError)
+      RunFailed        the case is `invalid`
+        (launch.host_client: NodeLost)
+      Skipped          the case is skipped
+      (cost.counter: CannotTrace, cost.worker: CountFailed, app.github_client: GitHubError)
+
+A `ValueError` is of one wrong value, raised by code that does not know where the value came from.
+"""
+
+
+class SuiteError(Exception):
+    """Base of every error that the suite raises for its user."""
+
+
+class UsageError(SuiteError):
+    """Something the user gave cannot be used. The message says what was expected and what came."""
+
+
+class FileError(UsageError):
+    """A file that cannot be used. The message names the file, the place in it, what was expected and what came."""
+
+
+class DataError(UsageError):
+    """Training data or a tokenizer that cannot be used. The message says where, what was expected and what came."""
+
+
+class DeviceBusy(UsageError):
+    """Another session holds the device. The message names its process."""
+
+
+class BudgetExceeded(UsageError):
+    """The selected cases take longer than `--perf-max-hours` allows. The message says how long each takes."""
+
+
+class RunFailed(SuiteError):
+    """A run that ended without its steps.
+
+    Args:
+        cause: one line.
+        rank: the rank that failed; None where no single rank is known to be the cause.
+        detail: that rank's traceback or the end of its log; may be empty.
+    """
+
+    def __init__(self, cause: str, *, rank: int | None = None, detail: str = "") -> None:
+        self.cause = cause
+        self.rank = rank
+        self.detail = detail
+        super().__init__(f"rank {rank}: {cause}" if rank is not None else cause)
+
+
+class Skipped(SuiteError):
+    """A case that cannot be measured here. The message says why, and what to do."""
