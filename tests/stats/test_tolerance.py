@@ -125,9 +125,3 @@ def test_noise_alone_is_red_in_one_session_of_a_hundred():
 def test_relative_spread_is_the_coefficient_of_variation(values, spread):
     """Standard deviation over mean, none for a single run."""
     assert pytest.approx(spread) == compare.relative_spread(values)
-
-
-@pytest.mark.parametrize(("share", "text"), [(0.05, "5 %"), (0.0412, "4.1 %"), (0.1, "10 %"), (1.0, "100 %")])
-def test_shares_are_written_for_people(share, text):
-    """A digit where it says something."""
-    assert text == compare.percent(share)

@@ -12,6 +12,7 @@ from trainpace.cost.worker import CountFailed, counted
 from trainpace.judge.cost import CostChange, CostJudgement, judge_cost, load_costs, refresh_costs
 from trainpace.judge.verdict import Verdict
 from trainpace.runs.cost import Cost
+from trainpace.text import count
 
 Show = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
 
@@ -63,7 +64,7 @@ class CostGate:
         if case.id not in self._costs:
             cases = {each.id: each for each in (*self.cases, case) if each.id not in self._costs}
             workloads = [full_workload(each, dtype=self.dtype) for each in cases.values()]
-            title = f"counting {len(cases)} full-size step{'' if len(cases) == 1 else 's'}"
+            title = f"counting {count(len(cases), 'full-size step')}"
             try:
                 with self.show(title, len(cases)) as progress:
                     for done, (name, cost) in enumerate(counted(workloads), start=1):

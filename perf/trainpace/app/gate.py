@@ -17,7 +17,7 @@ from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
 from trainpace.stats.sequential import Settings
-from trainpace.stats.tolerance import percent
+from trainpace.text import percent
 
 if TYPE_CHECKING:
     from trainpace.app.session import Measured, Selected, Session

@@ -12,6 +12,7 @@ from trainpace.cases.published import Case
 from trainpace.cases.workload import Attention, Dtype, Scale, Shape, Workload
 from trainpace.probe.device import Machine
 from trainpace.runs.run import Device
+from trainpace.text import GIB, gib
 
 MINI_SEQUENCE_CUT = 64
 """A mini sequence is the case's over this: 8k -> 128 tokens, 1M -> 16k."""
@@ -23,7 +24,6 @@ NODE_GPUS = 8
 LEAST_MINI_RANK_TOKENS = 16
 """A user's short case is not cut below this."""
 
-GIB = 1 << 30
 MEMORY_SHARE = 0.9
 """Of a GPU's memory that an estimate may fill; the rest is CUDA's context, NCCL's buffers and fragments."""
 LEAST_LAYERS = 2
@@ -141,7 +141,7 @@ def resolve(
     memory = memory or memory_bytes
     lacks = _lacks(full, gpus, memory)
     if scale != "proxy" and not lacks:
-        return resolved(full, f"{gpus.count} GPUs of {gpus.memory_bytes / GIB:.0f} GiB: full")
+        return resolved(full, f"{gpus.count} GPUs of {gib(gpus.memory_bytes, 0)}: full")
     if scale == "full":
         raise ValueError(f"{case.id}: scale full {lacks}; proxy and auto cut the case to this machine")
 
@@ -151,11 +151,11 @@ def resolve(
         warnings.append(f"the cut stored with the proxy baseline is not reused: {refusal}")
     cut = stored_cut if stored_cut and not refusal else _proxy_cut(full, gpus, memory)
     if cut is None and scale == "auto":
-        return mini(f"even {LEAST_LAYERS} layers of a short sequence do not fit {gpus.memory_bytes / GIB:.0f} GiB")
+        return mini(f"even {LEAST_LAYERS} layers of a short sequence do not fit {gib(gpus.memory_bytes, 0)}")
     if cut is None:
         raise ValueError(
             f"{case.id}: scale proxy: even {LEAST_LAYERS} layers of a short sequence do not fit "
-            f"{gpus.count} GPUs of {gpus.memory_bytes / GIB:.0f} GiB; use larger GPUs, or scale mini"
+            f"{gpus.count} GPUs of {gib(gpus.memory_bytes, 0)}; use larger GPUs, or scale mini"
         )
     shape = case.model.shape.model_copy(update={"layers": cut.shape.layers})
     proxy = at("proxy", shape, sequence=cut.sequence, sp=cut.sp, ranks=cut.ranks)

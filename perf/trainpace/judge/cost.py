@@ -17,6 +17,7 @@ from trainpace.judge.verdict import Verdict
 from trainpace.records import Record
 from trainpace.runs.cost import CATEGORIES, Cost
 from trainpace.store.files import check_record, read_json, write_whole, writing
+from trainpace.text import gib, version_changes
 
 # 1: first format (2026-11).
 SCHEMA = 1
@@ -100,12 +101,7 @@ def judge_cost(cost: Cost, stored: Cost | None) -> CostJudgement:
     here, there = cost.counters.keys(), stored.counters.keys()
     missing = [f"expected counter {name} in the baseline, got none: record it with {refresh}" for name in here - there]
     missing += [f"expected counter {name} as in the baseline, got none: it is not counted now" for name in there - here]
-    then, now = stored.software, cost.software
-    differences = tuple(
-        f"{name} {then.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    )
+    differences = tuple(version_changes(stored.software, cost.software))
     facts = facts.model_copy(update={"version_differences": differences})
     if missing:
         return _ends(facts, Verdict.INVALID, *sorted(missing))
@@ -161,7 +157,7 @@ def _change(name: str, then: Mapping[str, int], now: Mapping[str, int]) -> str:
 def _amount(name: str, value: int) -> str:
     """Memory in GiB, whatever is counted whole up to a million whole, the rest with six digits."""
     if ".memory." in name:
-        return f"{value / 2**30:.3f} GiB"
+        return gib(value, 3)
     return f"{value:,}" if value < 10_000_000 else f"{value:.6g}"
 
 

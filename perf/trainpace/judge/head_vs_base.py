@@ -8,7 +8,7 @@ from trainpace.judge.validity import LOSS_TOLERANCE, faults, first_losses
 from trainpace.judge.verdict import Judgement, Verdict, command, gather
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
-from trainpace.stats.tolerance import percent
+from trainpace.text import gib, percent
 
 
 def log_ratio(base: Run, head: Run) -> float:
@@ -50,7 +50,7 @@ def judge_pairs(
     memory, base_memory = judged.peak_memory_bytes, max(metrics.peak_memory(run) for run in base)
     if memory > base_memory * (1 + comparison.detect):
         verdict = Verdict.REGRESSION
-        reasons.append(f"peak memory {memory / 2**30:.2f} GiB is {percent(memory / base_memory - 1)} above the base's")
+        reasons.append(f"peak memory {gib(memory)} is {percent(memory / base_memory - 1)} above the base's")
     if verdict is Verdict.INCONCLUSIVE:
         more = "no number of pairs"
         if comparison.pairs_needed:

@@ -14,8 +14,8 @@ from trainpace.judge.validity import faults, first_losses
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
 from trainpace.stats import tolerance as compare
-from trainpace.stats.tolerance import percent
 from trainpace.store.files import write_whole, writing
+from trainpace.text import percent, signed_percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,8 @@ class Change:
             return f"{self.key}: not recorded: {self.refused}"
         if self.old is None:
             return f"{self.key}: none -> {self.new.tgs:.1f} TGS"
-        percents = 100 * (self.new.tgs / self.old.tgs - 1)
-        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({percents:+.1f} %)"
+        change = signed_percent(self.new.tgs / self.old.tgs - 1)
+        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({change})"
 
 
 def refresh(

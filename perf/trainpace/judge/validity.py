@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import DataIdentity, Run
-from trainpace.stats.tolerance import percent
+from trainpace.text import percent
 
 NUM_LOSSES = 5
 """First losses of a run that are stored and compared: before rounding has had time to drive two runs apart."""

@@ -21,7 +21,8 @@ from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
 from trainpace.stats import tolerance as compare
 from trainpace.stats.retest import Look, look
-from trainpace.stats.tolerance import Spread, percent
+from trainpace.stats.tolerance import Spread
+from trainpace.text import gib, percent, version_changes
 
 RATIO_AGREEMENT = 1e-3
 """Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
@@ -418,8 +419,8 @@ def _more_memory(facts: Judgement, baseline: Published | Measured, limit: compar
     if memory <= stored * (1 + allowed):
         return []
     return [
-        f"peak memory {memory / 2**30:.2f} GiB is {percent(memory / stored - 1)} above the baseline's "
-        f"{stored / 2**30:.2f} GiB (tolerance {percent(allowed)})"
+        f"peak memory {gib(memory)} is {percent(memory / stored - 1)} above the baseline's "
+        f"{gib(stored)} (tolerance {percent(allowed)})"
     ]
 
 
@@ -436,9 +437,4 @@ def _what_decides(workload: Workload, baseline: Published | Measured, needed: in
 def _version_differences(baseline: Published | Measured, run: Run) -> tuple[str, ...]:
     then, now = baseline.software, run.software
     # A table names a few versions only; what it does not name is no difference.
-    names = then.keys() & now.keys() if isinstance(baseline, Published) else then.keys() | now.keys()
-    return tuple(
-        f"{name} {then.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted(names)
-        if then.get(name) != now.get(name)
-    )
+    return tuple(version_changes(then, now, then.keys() & now.keys() if isinstance(baseline, Published) else None))

@@ -22,6 +22,7 @@ from trainpace.errors import RunFailed
 from trainpace.launch import orphans as left
 from trainpace.launch.folders import tail
 from trainpace.probe.device import SOFTWARE
+from trainpace.text import differences
 
 POLL_SECONDS = 0.05
 SILENT_SECONDS = 15.0
@@ -237,9 +238,7 @@ class Hosts:
         self.software = ready[0]
         for node, software in ready.items():
             if software != self.software:
-                names = sorted(software.keys() | self.software.keys())
-                other = [name for name in names if software.get(name) != self.software.get(name)]
-                said = ", ".join(f"{name} {self.software.get(name)} and {software.get(name)}" for name in other)
+                said = ", ".join(f"{name} {a} and {b}" for name, a, b in differences(self.software, software))
                 raise RunFailed(
                     f"expected the same versions on all nodes, {self._called(0)} and {self._called(node)} have {said}: "
                     "start all of them from one environment"

@@ -13,6 +13,7 @@ from trainpace.app.options import Options
 from trainpace.cases import Workload
 from trainpace.errors import RunFailed
 from trainpace.runs.run import Run, read_runs
+from trainpace.text import differences, short_revision
 from trainpace.trainers.external import is_described
 
 
@@ -30,9 +31,8 @@ class Now:
     def difference(self, run: Run) -> str | None:
         """Why `run` is not one of this session; None where it is."""
         versions = [
-            f"was measured with {name} {run.software.get(name, 'none')}, here is {self.software.get(name, 'none')}"
-            for name in sorted(run.software.keys() | self.software.keys())
-            if run.software.get(name) != self.software.get(name)
+            f"was measured with {name} {old or 'none'}, here is {new or 'none'}"
+            for name, old, new in differences(run.software, self.software)
         ]
         unnamed = self.revision is None or self.revision.endswith("+dirty")
         trained_on = run.data and (run.data.sources, run.data.tokenizer)
@@ -40,7 +40,7 @@ class Now:
             f"was disturbed: {''.join(run.health.faults[:1])}": bool(run.health.faults),
             f"was measured on {run.device.slug}, this is {self.device}": run.device.slug != self.device,
             "no commit names what is measured now: it may have changed since": unnamed,
-            f"is of revision {_short(run.revision)}, this is {_short(self.revision)}": run.revision != self.revision,
+            f"is of revision {_revision(run)}, this is {_revision(self)}": run.revision != self.revision,
             "; ".join(versions): bool(versions),
             "trained on other data": self.data is not None and trained_on != self.data,
         }
@@ -97,6 +97,5 @@ def resumed(runs: Sequence[Run], now: Now, number: int, most: int | None = None)
     return usable, said
 
 
-def _short(revision: str | None) -> str:
-    commit, plus, dirty = (revision or "none").partition("+")
-    return commit[:10] + plus + dirty
+def _revision(of: Now | Run) -> str:
+    return short_revision(of.revision, unknown="none")

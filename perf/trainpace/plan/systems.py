@@ -12,7 +12,8 @@ from trainpace.judge.validity import NUM_LOSSES, faults
 from trainpace.runs import flops, metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
-from trainpace.stats.tolerance import geometric_mean, percent
+from trainpace.stats.tolerance import geometric_mean
+from trainpace.text import percent
 from trainpace.trainers.external import Description, is_described, load
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
 from trainpace.report.markdown import fenced, plain, sentence
 from trainpace.report.terminal import GIB, PLAIN_WIDTH, WIDE, as_text
-from trainpace.stats.tolerance import percent
 from trainpace.store.files import write_whole, writing
+from trainpace.text import percent
 
 if TYPE_CHECKING:
     import pytest

@@ -7,6 +7,7 @@ from trainpace.judge.cost import changed_counters
 from trainpace.runs.cost import Cost
 from trainpace.runs.metrics import peak_memory
 from trainpace.runs.run import Run
+from trainpace.text import GIB
 
 Profile = Mapping[str, Mapping[str, float]]
 """What rank/profile.py gives: seconds of a micro-step by part and by operator, and calls by operator."""
@@ -49,7 +50,7 @@ def beside(base: Sequence[Run], head: Sequence[Run]) -> list[str]:
     figures = (
         ("start-up", "s", [[run.startup_seconds for run in runs] for runs in (base, head)], median),
         ("compiling", "s", [[run.compile_seconds for run in runs] for runs in (base, head)], median),
-        ("peak memory", "GiB", [[peak_memory(run) / 2**30 for run in runs] for runs in (base, head)], max),
+        ("peak memory", "GiB", [[peak_memory(run) / GIB for run in runs] for runs in (base, head)], max),
     )
     shown = [(name, unit, of(values[0]), of(values[1])) for name, unit, values, of in figures]
     return [f"{name}: {old:.2f} -> {new:.2f} {unit}" for name, unit, old, new in shown if old or new]

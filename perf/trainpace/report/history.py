@@ -15,9 +15,9 @@ from trainpace.errors import FileError
 from trainpace.judge.verdict import Verdict
 from trainpace.report import html
 from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Trend, trend
-from trainpace.stats.tolerance import percent
 from trainpace.store.files import write_whole
 from trainpace.store.history_index import Kind, Point, read_points, sessions
+from trainpace.text import percent
 
 PAGE = "history.html"
 MIB = 1 << 20

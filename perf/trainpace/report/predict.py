@@ -24,7 +24,7 @@ from trainpace.stats.roofline import (
     times,
     with_network,
 )
-from trainpace.stats.tolerance import percent
+from trainpace.text import percent
 
 PUBLISHED_ON = "a100-sxm4-80gb"
 

@@ -16,8 +16,8 @@ from trainpace.report.markdown import plain, sentence
 from trainpace.report.predict import PUBLISHED_ON, predicted_published
 from trainpace.report.terminal import PLAIN_WIDTH, as_text
 from trainpace.runs.flops import DEFAULT, flops_per_token
-from trainpace.stats.tolerance import percent
 from trainpace.store.files import write_whole
+from trainpace.text import percent
 
 NAME = "published"
 """Of every file of the report."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
+from trainpace.text import percent
+
 SESSION_ERROR = 0.01
 """Chance that a session of unchanged code shows any regression, over all its selected cases."""
 FLOOR = 0.01
@@ -142,8 +144,3 @@ def quantile(spread: Spread, error: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(spread.freedom, 1 - error))
-
-
-def percent(share: float) -> str:
-    """A share for people: `4.1 %`, `5 %`."""
-    return f"{share:.1%}".replace("%", " %").replace(".0 ", " ")

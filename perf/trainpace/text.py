@@ -1,0 +1,80 @@
+"""Figures as text, written one way in every report and message: `4.8 %`, `1.25 GiB`, `torch 2.12.0 -> 2.13.0`."""
+
+from collections.abc import Iterable, Mapping
+
+GIB = 1 << 30
+"""Bytes."""
+UNKNOWN = "-"
+"""What stands for a figure that is not known."""
+
+
+def known(value: float | None, form: str) -> str:
+    """`value` in the format `form`; UNKNOWN where it is None."""
+    return UNKNOWN if value is None else f"{value:{form}}"
+
+
+def percent(share: float) -> str:
+    """A share with at most one digit: `4.1 %`, `5 %`."""
+    return fixed_percent(share).replace(".0 ", " ")
+
+
+def fixed_percent(share: float, digits: int = 1) -> str:
+    """A share with `digits` digits: `57.0 %`, which a column aligns."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def signed_percent(share: float, digits: int = 1) -> str:
+    """A difference as a share: `+1.5 %`, `-0.3 %`."""
+    return f"{100 * share:+.{digits}f} %"
+
+
+def gib(num_bytes: float, digits: int = 2) -> str:
+    """`1.25 GiB`."""
+    return f"{num_bytes / GIB:.{digits}f} GiB"
+
+
+def tflops(value: float | None) -> str:
+    """At most six characters from a mini model to a B200: `0.0011`, `12.35`, `2250`; UNKNOWN for None."""
+    return known(value, ".4g" if value is None or value >= 1 else "#.2g")
+
+
+def count(number: int, noun: str) -> str:
+    """`1 case`, `2 cases`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def short_revision(revision: str | None, *, unknown: str) -> str:
+    """The first ten digits of a commit, and `+dirty` where it is; `unknown` for None."""
+    commit, plus, dirty = (revision or unknown).partition("+")
+    return commit[:10] + plus + dirty
+
+
+def differences(
+    then: Mapping[str, str], now: Mapping[str, str], names: Iterable[str] | None = None
+) -> list[tuple[str, str | None, str | None]]:
+    """Software whose versions differ: name, version then, version now (None where it is absent), by name.
+
+    `names` are those to look at; None for all.
+    """
+    looked_at = then.keys() | now.keys() if names is None else names
+    return [(name, then.get(name), now.get(name)) for name in sorted(looked_at) if then.get(name) != now.get(name)]
+
+
+def version_changes(
+    then: Mapping[str, str], now: Mapping[str, str], names: Iterable[str] | None = None, *, absent: str = "absent"
+) -> list[str]:
+    """`torch 2.12.0 -> 2.13.0` of each of the `differences`."""
+    return [f"{name} {old or absent} -> {new or absent}" for name, old, new in differences(then, now, names)]
+
+
+def grouped(sentences: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]]:
+    """Each sentence once, with the cases that it is said of.
+
+    Args:
+        sentences: a case, and what is said of it.
+    """
+    cases: dict[str, list[str]] = {}
+    for case, texts in sentences:
+        for text in texts:
+            cases.setdefault(text, []).append(case)
+    return cases
