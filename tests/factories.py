@@ -4,9 +4,10 @@ import random
 from typing import Any
 
 from trainpace.cases import PUBLISHED, Workload
+from trainpace.cases.machine import Device
 from trainpace.judge.systems import SideBySide, System, figures
 from trainpace.report.record import CaseResult, CompareResult, CostResult, Results, Versus
-from trainpace.runs.run import DataIdentity, Device, RankSamples, Run
+from trainpace.runs.run import DataIdentity, RankSamples, Run
 
 CPU = Device(slug="cpu-test-2c", name="Test CPU", kind="cpu", count=2, memory_bytes=8 << 30)
 DATA = DataIdentity(sources=("generated",), tokenizer="bytes", fingerprint="0123abcd", seed=0)

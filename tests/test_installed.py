@@ -8,7 +8,8 @@ import pytest
 
 from factories import make_full_workload, make_run
 from repository import BARE, Repository
-from trainpace.runs.run import Device, write_run
+from trainpace.cases.machine import Device
+from trainpace.runs.run import write_run
 
 
 @pytest.fixture(scope="session")

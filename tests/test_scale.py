@@ -2,8 +2,9 @@
 
 from factories import make_run, make_workload
 from trainpace.judge.refresh import baseline_of
-from trainpace.judge.verdict import Verdict, judge
+from trainpace.judge.verdict import judge
 from trainpace.runs.run import read_runs, write_run
+from trainpace.runs.verdict import Verdict
 
 
 def test_a_thousand_ranks(tmp_path):

@@ -15,7 +15,8 @@ from trainpace.app.options import Options
 from trainpace.app.session import Measured, Selected, Session
 from trainpace.cases import Case
 from trainpace.errors import FileError, UsageError
-from trainpace.judge.verdict import Verdict, exit_status, outcome
+from trainpace.judge.verdict import exit_status, outcome
+from trainpace.runs.verdict import Verdict
 
 _SESSION = pytest.StashKey[Session]()
 _COSTS = pytest.StashKey[CostPlugin]()

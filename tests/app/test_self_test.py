@@ -8,7 +8,7 @@ from trainpace.errors import FileError
 
 BLIND = """
 import trainpace.plan.paired as rounds
-from trainpace.judge.verdict import Verdict
+from trainpace.runs.verdict import Verdict
 from dataclasses import replace
 real = rounds.decide
 rounds.decide = lambda *a: {case: replace(found, verdict=Verdict.PASS) for case, found in real(*a).items()}

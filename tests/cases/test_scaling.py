@@ -3,9 +3,8 @@
 import pytest
 
 from trainpace.cases import LLAMA2_7B, PUBLISHED, YI_34B_200K, Case, Workload
+from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import memory_bytes, resolve
-from trainpace.probe.device import Machine
-from trainpace.runs.run import Device
 from trainpace.text import GIB
 
 CPU = Device(slug="cpu-amd-epyc-2c", name="AMD EPYC", kind="cpu", count=2, memory_bytes=16 * GIB)

@@ -3,9 +3,8 @@
 import pytest
 
 from trainpace.cases import PUBLISHED, Shape, Workload
+from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import resolve
-from trainpace.probe.device import Machine
-from trainpace.runs.run import Device
 
 CPU = Device(slug="cpu-amd-epyc-2c", name="AMD EPYC", kind="cpu", count=2, memory_bytes=1 << 34)
 WORKLOAD = resolve(PUBLISHED[0], Machine(gpus=None, cpu=CPU, free_bytes=1 << 33)).workload

@@ -12,8 +12,8 @@ from trainpace.cases.scaling import full_workload
 from trainpace.errors import FileError
 from trainpace.judge.baseline import published_folder
 from trainpace.judge.cost import FILE, judge_cost, load_costs, refresh_costs
-from trainpace.judge.verdict import Verdict
 from trainpace.runs.cost import Cost
+from trainpace.runs.verdict import Verdict
 
 COUNTERS = {
     "step.flops.matmul": 900,

@@ -3,7 +3,7 @@
 import pytest
 
 from factories import DATA, LOSSES, make_full_workload, make_run
-from trainpace.judge.validity import faults, first_losses
+from trainpace.judge.validity import core_fault, faults, first_losses
 from trainpace.runs.run import Health
 
 OTHER_DATA = DATA.model_copy(update={"seed": 1})
@@ -70,3 +70,23 @@ def test_losses_that_a_program_does_not_log_are_no_fault():
     assert first_losses(silent) == []
     assert faults(silent, reference=(DATA, LOSSES)) == []
     assert faults(make_run(), reference=(DATA, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("yardstick", "reference", "fault"),
+    [
+        (0.00055, 0.00055, False),
+        (0.00060, 0.00055, False),
+        (0.00062, 0.00055, True),
+        (0.00045, 0.00055, True),
+        (None, 0.00055, False),
+        (0.00062, None, False),
+    ],
+)
+def test_core_fault(yardstick, reference, fault):
+    """A tenth more or less than before is another machine; what is not known is no fault."""
+    said = core_fault(yardstick, reference)
+
+    assert bool(said) == fault
+    if fault:
+        assert f"took {1e3 * yardstick:.2f} ms, 0.55 ms before (limit 10%)" in said

@@ -10,17 +10,10 @@ from hypothesis import strategies as st
 from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_runs, make_workload
 from trainpace.errors import RunFailed
 from trainpace.judge import baseline as stored
-from trainpace.judge.verdict import (
-    Verdict,
-    command,
-    exit_status,
-    judge,
-    judge_failure,
-    outcome,
-    runs_to_measure,
-)
+from trainpace.judge.verdict import command, exit_status, judge, judge_failure, outcome, runs_to_measure
 from trainpace.runs import flops
 from trainpace.runs.run import Health, RunNode
+from trainpace.runs.verdict import Verdict
 from trainpace.stats.tolerance import Spread, geometric_mean
 
 QUIET = Spread(0.01, 40)

@@ -6,8 +6,9 @@ import pytest
 
 import factories
 from trainpace.errors import FileError
-from trainpace.judge.verdict import Verdict, judge
+from trainpace.judge.verdict import judge
 from trainpace.judge.waivers import Quarantined, excuse, load_quarantine
+from trainpace.runs.verdict import Verdict
 
 TODAY = date(2026, 11, 25)
 ENTRY = """

@@ -3,9 +3,9 @@
 import pytest
 
 from factories import CPU
+from trainpace.cases.machine import Device
 from trainpace.errors import RunFailed
 from trainpace.launch.cluster import Node, counts, machine_of, shortages
-from trainpace.runs.run import Device
 
 GPU = Device(slug="a100-sxm4-80gb", name="NVIDIA A100", kind="cuda", count=8, memory_bytes=80 << 30)
 

@@ -4,8 +4,8 @@ import pytest
 from test_cluster import GPU, node
 
 from factories import CPU, make_run
+from trainpace.cases.machine import Machine
 from trainpace.launch.preflight import preflight, slow_nodes, words, workload
-from trainpace.probe.device import Machine
 from trainpace.runs.run import Preflight, RunNode
 
 NAMES = ("n1", "n2", "n3", "n4")

@@ -7,10 +7,10 @@ import pytest
 from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_workload
 from trainpace.app.compare_plugin import judged
 from trainpace.cases import PUBLISHED
+from trainpace.cases.machine import Device
 from trainpace.errors import RunFailed, Skipped
-from trainpace.judge.verdict import Verdict
 from trainpace.plan.systems import compare
-from trainpace.runs.run import Device
+from trainpace.runs.verdict import Verdict
 
 CASE = PUBLISHED[0]
 A100 = Device(slug="a100-sxm4-80gb", name="NVIDIA A100-SXM4-80GB", kind="cuda", count=8, memory_bytes=80 << 30)

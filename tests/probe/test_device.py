@@ -13,7 +13,6 @@ from trainpace.probe.device import (
     GpuState,
     GpuWindow,
     cgroup_memory_bytes,
-    core_fault,
     cpu_faults,
     cpu_model,
     cpu_slug,
@@ -333,23 +332,3 @@ def test_revision_of_a_dirty_checkout(checkout):
 def test_revision_outside_a_checkout(tmp_path):
     """A folder that is in no checkout has no revision."""
     assert revision(tmp_path) is None
-
-
-@pytest.mark.parametrize(
-    ("yardstick", "reference", "fault"),
-    [
-        (0.00055, 0.00055, False),
-        (0.00060, 0.00055, False),
-        (0.00062, 0.00055, True),
-        (0.00045, 0.00055, True),
-        (None, 0.00055, False),
-        (0.00062, None, False),
-    ],
-)
-def test_core_fault(yardstick, reference, fault):
-    """A tenth more or less than before is another machine; what is not known is no fault."""
-    said = core_fault(yardstick, reference)
-
-    assert bool(said) == fault
-    if fault:
-        assert f"took {1e3 * yardstick:.2f} ms, 0.55 ms before (limit 10%)" in said

@@ -11,9 +11,9 @@ import pytest
 import factories
 import trainpace
 from repository import BARE
+from trainpace.cases.machine import Machine
 from trainpace.errors import RunFailed
 from trainpace.judge.verdict import judge, judge_failure
-from trainpace.probe.device import Machine
 from trainpace.report.benchmark import Clock, extra_info, machine_info, properties, step_seconds
 from trainpace.runs import metrics
 

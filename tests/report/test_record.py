@@ -22,7 +22,7 @@ from trainpace.errors import FileError, RunFailed
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.cost import CostJudgement
 from trainpace.judge.refresh import Change, refresh
-from trainpace.judge.verdict import Verdict, judge, judge_failure
+from trainpace.judge.verdict import judge, judge_failure
 from trainpace.report.record import (
     SCHEMA_FILE,
     case_result,
@@ -35,6 +35,7 @@ from trainpace.report.record import (
     write_results,
 )
 from trainpace.runs.run import write_run
+from trainpace.runs.verdict import Verdict
 
 CASE = "ours-8k-sp1"
 STORED = (1000.0, 1001.0, 999.0)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from trainpace.cases.machine import Device
 from trainpace.probe.device import GPU_ALIASES
 from trainpace.runs.datasheets import DATASHEETS, peak_tflops
-from trainpace.runs.run import Device
 
 
 def device(slug: str) -> Device:

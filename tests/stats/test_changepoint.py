@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainpace.judge.verdict import Verdict
+from trainpace.runs.verdict import Verdict
 from trainpace.stats import changepoint as trends
 from trainpace.stats.changepoint import trend
 

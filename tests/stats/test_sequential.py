@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainpace.judge.verdict import Verdict
+from trainpace.runs.verdict import Verdict
 from trainpace.stats import sequential
 from trainpace.stats.sequential import Settings, decide, look
 

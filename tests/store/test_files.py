@@ -4,8 +4,8 @@ from functools import reduce
 
 import pytest
 
+from trainpace.cases.machine import Device
 from trainpace.errors import FileError
-from trainpace.runs.run import Device
 from trainpace.store.files import check_record, read_json, read_record, read_toml, write_whole
 
 DEVICE = '{"slug": "cpu", "name": "CPU", "kind": "cpu", "count": 2, "memory_bytes": 1}'

@@ -10,7 +10,8 @@ from trainpace.app.session import Session
 from trainpace.cases import Case
 from trainpace.errors import RunFailed, UsageError
 from trainpace.judge.systems import SideBySide
-from trainpace.judge.verdict import Verdict, outcome
+from trainpace.judge.verdict import outcome
+from trainpace.runs.verdict import Verdict
 
 if TYPE_CHECKING:
     from trainpace.report.record import CompareResult

@@ -10,8 +10,8 @@ from trainpace.cases.scaling import full_workload
 from trainpace.cases.workload import Dtype
 from trainpace.cost.worker import CountFailed, counted
 from trainpace.judge.cost import CostChange, CostJudgement, judge_cost, load_costs, refresh_costs
-from trainpace.judge.verdict import Verdict
 from trainpace.runs.cost import Cost
+from trainpace.runs.verdict import Verdict
 from trainpace.text import count
 
 Show = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]

@@ -10,7 +10,8 @@ from trainpace.app.cost_gate import CostGate, Counted
 from trainpace.app.session import Session
 from trainpace.cases import Case
 from trainpace.errors import FileError
-from trainpace.judge.verdict import Verdict, outcome
+from trainpace.judge.verdict import outcome
+from trainpace.runs.verdict import Verdict
 
 if TYPE_CHECKING:
     from trainpace.report.record import CostResult

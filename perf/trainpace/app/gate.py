@@ -9,13 +9,14 @@ from trainpace.cases import Workload
 from trainpace.cases.scaling import full_workload
 from trainpace.cost.worker import CountFailed, counted
 from trainpace.errors import RunFailed
-from trainpace.judge.verdict import Judgement, Verdict, judge_failure
+from trainpace.judge.verdict import Judgement, judge_failure
 from trainpace.plan.budget import of_run
 from trainpace.plan.paired import Pairs, judgement, measure_rounds
 from trainpace.report.explain import beside, count_differences, explain
 from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
+from trainpace.runs.verdict import Verdict
 from trainpace.stats.sequential import Settings
 from trainpace.text import percent
 

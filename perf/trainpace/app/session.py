@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainpace.app.options import Options, cache_folder
 from trainpace.cases import Case, Workload
+from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import Resolved, resolve
 from trainpace.errors import FileError, RunFailed
 from trainpace.judge import baseline as baselines
@@ -22,9 +23,8 @@ from trainpace.launch.host_client import Side
 from trainpace.launch.launcher import Launcher, Local, many_nodes
 from trainpace.launch.preflight import PREFLIGHT_STEPS, look_over
 from trainpace.plan.budget import Meter, announce, say_hours
-from trainpace.probe.device import Machine
 from trainpace.runs import metrics
-from trainpace.runs.run import Device, Run, read_runs, write_run
+from trainpace.runs.run import Run, read_runs, write_run
 from trainpace.store.locks import device_lock
 from trainpace.trainers.external import is_described, load
 

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from trainpace.cases.machine import Device, Machine
 from trainpace.cases.published import Case
 from trainpace.cases.workload import Attention, Dtype, Scale, Shape, Workload
-from trainpace.probe.device import Machine
-from trainpace.runs.run import Device
 from trainpace.text import GIB, gib
 
 MINI_SEQUENCE_CUT = 64

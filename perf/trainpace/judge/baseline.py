@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from trainpace.cases.machine import Device
 from trainpace.cases.workload import Scale, Workload
 from trainpace.errors import FileError
 from trainpace.records import Record
 from trainpace.runs import flops
-from trainpace.runs.run import DataIdentity, Device
+from trainpace.runs.run import DataIdentity
 from trainpace.stats import retest as looks
 from trainpace.stats import tolerance as compare
 from trainpace.store.files import check_record, read_json

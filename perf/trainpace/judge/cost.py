@@ -13,9 +13,9 @@ from trainpace.cases.workload import Workload
 from trainpace.errors import FileError
 from trainpace.judge.baseline import published_folder
 from trainpace.judge.refresh import locked
-from trainpace.judge.verdict import Verdict
 from trainpace.records import Record
 from trainpace.runs.cost import CATEGORIES, Cost
+from trainpace.runs.verdict import Verdict
 from trainpace.store.files import check_record, read_json, write_whole, writing
 from trainpace.text import gib, version_changes
 

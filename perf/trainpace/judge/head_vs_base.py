@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import LOSS_TOLERANCE, faults, first_losses
-from trainpace.judge.verdict import Judgement, Verdict, command, gather
+from trainpace.judge.verdict import Judgement, command, gather
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
+from trainpace.runs.verdict import Verdict
 from trainpace.text import gib, percent
 
 

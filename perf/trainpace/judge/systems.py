@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
 from trainpace.records import Record
-from trainpace.runs.run import Device
 
 CONFIDENCE = 0.95
 """Of every interval here, two-sided."""

@@ -1,5 +1,6 @@
 """What makes a measurement untrusted: facts that say the number is wrong, whatever it is. Not slow: invalid."""
 
+import math
 from collections.abc import Sequence
 
 from trainpace.runs import flops, metrics
@@ -11,6 +12,8 @@ NUM_LOSSES = 5
 LOSS_TOLERANCE = 0.005
 """Relative. Runs of one workload on the same tokens differ by the order of sums in bf16, far below this; a wrong mask,
 a dropped label or another learning rate differs by more within the first steps."""
+YARDSTICK_LIMIT = 0.10
+"""How much longer or shorter the fixed piece of work may take on the same machine."""
 
 
 def first_losses(run: Run) -> list[float]:
@@ -55,3 +58,18 @@ def _loss_faults(expected: Sequence[float], got: Sequence[float]) -> list[str]:
                 f"got {came:.4f}: something else is trained"
             ]
     return []
+
+
+def core_fault(yardstick: float | None, reference: float | None) -> str | None:
+    """Why a CPU was not what it was: the suite's fixed piece of work took another time than in `reference`.
+
+    No counter of a guest shows that somebody else's work shares its cores from outside. Both in seconds; None where one
+    is not known. Measured on a shared host: 1 to 4 % between runs that nothing disturbed, 10 to 80 % where steps took 5
+    to 55 % longer.
+    """
+    if yardstick is None or reference is None or abs(math.log(yardstick / reference)) <= math.log1p(YARDSTICK_LIMIT):
+        return None
+    return (
+        f"the machine's cores are not what they were: a fixed piece of work took {1e3 * yardstick:.2f} ms, "
+        f"{1e3 * reference:.2f} ms before (limit {YARDSTICK_LIMIT:.0%}): somebody else's work shares or shared them"
+    )

@@ -3,7 +3,6 @@
 import math
 import shlex
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from statistics import median
 from typing import Literal
 
@@ -14,11 +13,11 @@ from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Baseline, Measured, Published
 from trainpace.judge.comparison import Comparison
-from trainpace.judge.validity import faults
-from trainpace.probe.device import core_fault
+from trainpace.judge.validity import core_fault, faults
 from trainpace.records import Record
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
+from trainpace.runs.verdict import Verdict
 from trainpace.stats import tolerance as compare
 from trainpace.stats.retest import Look, look
 from trainpace.stats.tolerance import Spread
@@ -26,22 +25,6 @@ from trainpace.text import gib, percent, version_changes
 
 RATIO_AGREEMENT = 1e-3
 """Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
-
-
-class Verdict(StrEnum):
-    """What is said of a case. What was not judged is never called pass."""
-
-    PASS = "pass"  # noqa: S105 - a verdict, no password
-    REGRESSION = "regression"
-    IMPROVEMENT = "improvement"
-    NO_BASELINE = "no baseline"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
-
-    @property
-    def judged(self) -> bool:
-        """Whether it says anything of the speed."""
-        return self not in {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE, Verdict.INVALID}
 
 
 class Judgement(Record):

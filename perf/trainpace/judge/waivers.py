@@ -19,8 +19,9 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from trainpace.errors import FileError
-from trainpace.judge.verdict import Judgement, Verdict
+from trainpace.judge.verdict import Judgement
 from trainpace.records import Record
+from trainpace.runs.verdict import Verdict
 from trainpace.store.files import check_record, read_toml
 
 FILE = "quarantine.toml"

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from trainpace.cases.machine import Device, Machine
 from trainpace.errors import RunFailed
-from trainpace.probe.device import Machine
 from trainpace.records import Record
-from trainpace.runs.run import Device
 
 CLOCK_SECONDS = 2.0
 """Nodes' calendars this far apart are worth a word: files that one writes are old or from the future for another."""

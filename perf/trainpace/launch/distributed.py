@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import trainpace
+from trainpace.cases.machine import Device, Machine
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError, RunFailed
 from trainpace.launch.cluster import Node, counts
@@ -22,8 +23,8 @@ from trainpace.launch.host_client import Side, host_command
 from trainpace.launch.launcher import Launcher, Local
 from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import Lines
-from trainpace.probe.device import GpuWindow, Machine, revision
-from trainpace.runs.run import Device, Health, Preflight, RankSamples, Run, RunNode
+from trainpace.probe.device import GpuWindow, revision
+from trainpace.runs.run import Health, Preflight, RankSamples, Run, RunNode
 from trainpace.store.files import check_record
 
 _PROFILE = Path(__file__).resolve().parents[1] / "rank" / "profile.py"

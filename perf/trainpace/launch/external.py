@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from trainpace.cases.machine import Machine
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError, RunFailed, Skipped
 from trainpace.launch.distributed import Data
@@ -26,8 +27,8 @@ from trainpace.launch.host_client import Side, host_command
 from trainpace.launch.launcher import Local
 from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import Lines
-from trainpace.probe.device import SOFTWARE, GpuWindow, Machine
-from trainpace.runs.run import RankSamples, Run
+from trainpace.probe.device import GpuWindow
+from trainpace.runs.run import SOFTWARE, RankSamples, Run
 from trainpace.store.files import check_record, write_whole
 from trainpace.trainers import external as described
 from trainpace.trainers.export import Exported, exported

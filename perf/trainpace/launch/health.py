@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainpace.cases.machine import Machine
 from trainpace.launch.cluster import Node
 from trainpace.launch.host_client import Hosts
-from trainpace.probe.device import Machine, cpu_faults
+from trainpace.probe.device import cpu_faults
 from trainpace.runs.run import Health
 
 Samples = Mapping[str, Any]

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from trainpace.errors import RunFailed
 from trainpace.launch import orphans as left
 from trainpace.launch.folders import tail
-from trainpace.probe.device import SOFTWARE
+from trainpace.runs.run import SOFTWARE
 from trainpace.text import differences
 
 POLL_SECONDS = 0.05

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from trainpace.cases import Case
+from trainpace.cases.machine import Machine
 from trainpace.cases.scaling import NODE_GPUS, mini_ranks
 from trainpace.errors import RunFailed
 from trainpace.launch.agent import START
 from trainpace.launch.cluster import Node
 from trainpace.launch.host_client import POLL_SECONDS, HostCommand, Hosts, Pipe, Transport
-from trainpace.probe.device import Machine, present
+from trainpace.probe.device import present
 
 if TYPE_CHECKING:
     from trainpace.app.options import Options

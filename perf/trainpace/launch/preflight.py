@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from trainpace.cases.machine import Machine
 from trainpace.cases.workload import Shape, Workload
 from trainpace.errors import RunFailed
 from trainpace.launch.cluster import Node, shortages
-from trainpace.probe.device import Machine
 from trainpace.runs.run import Preflight, Run
 
 TRAINER = "trainpace.rank.bandwidth:Bandwidth"

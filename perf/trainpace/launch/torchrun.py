@@ -21,11 +21,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trainpace.cases.machine import Machine
 from trainpace.errors import RunFailed
 from trainpace.launch.cluster import Node, machine_of
 from trainpace.launch.host_client import HostCommand, NodeLost, Transport
 from trainpace.launch.launcher import agent_command, look, start_line
-from trainpace.probe.device import Machine
 from trainpace.store.files import writing
 
 _KEY = "trainpace"

@@ -12,10 +12,11 @@ from trainpace.cases import Workload
 from trainpace.errors import RunFailed
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.head_vs_base import judge_pairs, log_ratio, numerics_fault
-from trainpace.judge.verdict import Judgement, Verdict, judge_failure, unjudged
-from trainpace.probe.device import core_fault
+from trainpace.judge.validity import core_fault
+from trainpace.judge.verdict import Judgement, judge_failure, unjudged
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
+from trainpace.runs.verdict import Verdict
 from trainpace.stats.sequential import Decision, Settings, decide
 from trainpace.stats.tolerance import geometric_mean
 

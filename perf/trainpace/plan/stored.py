@@ -15,14 +15,17 @@ from pathlib import Path
 from trainpace.app.options import DEFAULT_REFRESH_RUNS
 from trainpace.app.session import Measured, Selected, Session
 from trainpace.cases import Case, Workload
+from trainpace.cases.machine import Device
 from trainpace.errors import FileError, RunFailed, Skipped
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import Change, baselines_of, refresh
-from trainpace.judge.verdict import Judgement, Verdict, judge, judge_failure, look_at, runs_to_measure, unjudged
-from trainpace.probe.device import SOFTWARE, core_fault, revision
+from trainpace.judge.validity import core_fault
+from trainpace.judge.verdict import Judgement, judge, judge_failure, look_at, runs_to_measure, unjudged
+from trainpace.probe.device import revision
 from trainpace.runs import metrics
 from trainpace.runs.datasheets import peak_tflops
-from trainpace.runs.run import Device, Run, read_runs, run_path
+from trainpace.runs.run import SOFTWARE, Run, read_runs, run_path
+from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import WITNESSES, Look, borders
 from trainpace.stats.tolerance import MOST_RUNS, Spread
 from trainpace.trainers.external import is_described, load

@@ -3,7 +3,6 @@
 The reader of NVML hands plain numbers to small pure functions, which alone decide what makes a run invalid.
 """
 
-import math
 import os
 import platform
 import re
@@ -20,27 +19,9 @@ from typing import Any
 import psutil
 import pynvml  # type: ignore[import-untyped]
 
+from trainpace.cases.machine import Device, Machine
 from trainpace.runs.datasheets import DATASHEETS
-from trainpace.runs.run import Device, Health
-
-SOFTWARE = (
-    "python",
-    "torch",
-    "transformers",
-    "datasets",
-    "tokenizers",
-    "deepspeed",
-    "accelerate",
-    "flash-attn",
-    "liger-kernel",
-    "triton",
-    "nvidia-nccl-cu12",
-    "nvidia-nccl-cu13",
-    "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13",
-    "numpy",
-)
-"""Distributions (and `python`) whose versions decide speed. The run host looks them up in the measured interpreter."""
+from trainpace.runs.run import Health
 
 Findings = tuple[tuple[str, ...], tuple[str, ...]]
 """(faults, notes): sentences that make a run invalid, and sentences that only deserve to be read."""
@@ -58,36 +39,6 @@ GPU_ALIASES = {
     "h200": "h200-sxm5-141gb",
     "h200-nvl": "h200-nvl-141gb",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """The machine at hand, as far as this process may use it."""
-
-    gpus: Device | None
-    """All of one kind; None without a driver or with none visible."""
-    cpu: Device
-    """`count` is the cores that affinity and cgroup allow, `memory_bytes` what the cgroup allows."""
-    gpu_free_bytes: int | None = None
-    """Of the GPU that has least."""
-    free_bytes: int
-    """Memory that new processes can take without swapping."""
-    nodes: int = 1
-    """Machines that this stands for; `gpus.count` is over all of them, and `cpu` is one's."""
-    network: str = ""
-    """What joins the nodes: `infiniband`, `roce` or `ethernet`; nothing where there is one."""
-    notes: tuple[str, ...] = ()
-    """What a user should know about the choice of devices."""
-
-    @property
-    def node_gpus(self) -> int:
-        """GPUs of one node."""
-        return self.gpus.count // self.nodes if self.gpus else 0
-
-    @property
-    def device(self) -> Device:
-        """The one that the largest scale runs on: the GPUs where there are any."""
-        return self.gpus or self.cpu
 
 
 def present() -> Machine:
@@ -273,8 +224,6 @@ def _asked(question: Any) -> Any:
 
 # Health
 
-YARDSTICK_LIMIT = 0.10
-"""How much longer or shorter the fixed piece of work may take on the same machine."""
 FOREIGN_CORES_LIMIT = 0.05
 """Cores kept busy by others above which a CPU run is disturbed: it finds loads of 0.3 cores (27 of 27)."""
 
@@ -358,21 +307,6 @@ def cpu_faults(foreign_cores: float | None) -> Findings:
     if foreign_cores > FOREIGN_CORES_LIMIT:
         return (f"other processes kept {foreign_cores:.2f} cores busy (limit {FOREIGN_CORES_LIMIT})",), ()
     return (), ()
-
-
-def core_fault(yardstick: float | None, reference: float | None) -> str | None:
-    """Why a CPU was not what it was: the suite's fixed piece of work took another time than in `reference`.
-
-    No counter of a guest shows that somebody else's work shares its cores from outside. Both in seconds; None where one
-    is not known. Measured on a shared host: 1 to 4 % between runs that nothing disturbed, 10 to 80 % where steps took 5
-    to 55 % longer.
-    """
-    if yardstick is None or reference is None or abs(math.log(yardstick / reference)) <= math.log1p(YARDSTICK_LIMIT):
-        return None
-    return (
-        f"the machine's cores are not what they were: a fixed piece of work took {1e3 * yardstick:.2f} ms, "
-        f"{1e3 * reference:.2f} ms before (limit {YARDSTICK_LIMIT:.0%}): somebody else's work shares or shared them"
-    )
 
 
 class GpuWindow:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from trainpace.cases.machine import Machine
 from trainpace.judge.verdict import Judgement
-from trainpace.probe.device import Machine
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 

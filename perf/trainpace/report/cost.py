@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainpace.judge.cost import CostJudgement
-from trainpace.judge.verdict import Verdict
 from trainpace.report.terminal import GIB, PLAIN_WIDTH, STYLES, as_text
 from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import DATASHEETS
 from trainpace.runs.flops import flops_per_token
+from trainpace.runs.verdict import Verdict
 
 if TYPE_CHECKING:
     import pytest

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trainpace.errors import FileError
-from trainpace.judge.verdict import Verdict
 from trainpace.report import html
+from trainpace.runs.verdict import Verdict
 from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Trend, trend
 from trainpace.store.files import write_whole
 from trainpace.store.history_index import Kind, Point, read_points, sessions

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from trainpace.judge.systems import SideBySide
-from trainpace.judge.verdict import Verdict
 from trainpace.report.record import CaseResult, CostResult, Results, Told
 from trainpace.runs.cost import PRODUCTS
+from trainpace.runs.verdict import Verdict
 from trainpace.store.files import write_whole, writing
 
 FILE = "summary.md"

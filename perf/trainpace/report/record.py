@@ -16,9 +16,10 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 import trainpace
 from trainpace.judge.refresh import Change
 from trainpace.judge.systems import SideBySide
-from trainpace.judge.verdict import Judgement, Verdict, outcome
+from trainpace.judge.verdict import Judgement, outcome
 from trainpace.records import Record
 from trainpace.runs.run import Run
+from trainpace.runs.verdict import Verdict
 from trainpace.store.files import read_record, write_whole, writing
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainpace.judge.refresh import Change
-from trainpace.judge.verdict import Judgement, Verdict
+from trainpace.judge.verdict import Judgement
 from trainpace.runs import flops
+from trainpace.runs.verdict import Verdict
 
 if TYPE_CHECKING:
     import pytest

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from trainpace.cases.machine import Device
 from trainpace.cases.workload import Dtype
-from trainpace.runs.run import Device
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError
 from trainpace.records import Record
@@ -13,23 +14,26 @@ from trainpace.store.files import read_record, write_whole, writing
 # 1: first format (2026-11).
 SCHEMA = 1
 
+SOFTWARE = (
+    "python",
+    "torch",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "deepspeed",
+    "accelerate",
+    "flash-attn",
+    "liger-kernel",
+    "triton",
+    "nvidia-nccl-cu12",
+    "nvidia-nccl-cu13",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "numpy",
+)
+"""Distributions (and `python`) whose versions decide speed. The run host looks them up in the measured interpreter."""
+
 Seconds = Annotated[list[PositiveFloat], Field(min_length=1)]
-
-
-class Device(Record):
-    """What was measured on. `slug` names the device's baseline file."""
-
-    slug: str
-    """`a100-sxm4-80gb`, `cpu-amd-epyc-2c`."""
-    name: str
-    """As the driver or the kernel gives it."""
-    kind: str
-    """`cuda` or `cpu`."""
-    count: PositiveInt
-    """GPUs (or CPU cores) present on a node."""
-    memory_bytes: PositiveInt
-    """Of one GPU, or of the machine where the device is its CPU."""
-    power_limit_watts: PositiveFloat | None = None
 
 
 class RankSamples(Record):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from trainpace.judge.verdict import Verdict
+from trainpace.runs.verdict import Verdict
 from trainpace.stats.tolerance import CAP, FLOOR
 
 if TYPE_CHECKING:

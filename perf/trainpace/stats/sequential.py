@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainpace.judge.verdict import Verdict
+from trainpace.runs.verdict import Verdict
 from trainpace.stats.spending import chi_square_medians, quantiles, student, student_levels
 from trainpace.stats.tolerance import ACCIDENTS, GROSS, LEAST_FREEDOM, OWN, SESSION_ERROR, error_per_case
 

@@ -1,0 +1,54 @@
+"""What a case is cut to and measured on: records of a device and of a machine. probe/device.py fills them in."""
+
+from dataclasses import dataclass
+
+from pydantic import PositiveFloat, PositiveInt
+
+from trainpace.records import Record
+
+
+class Device(Record):
+    """The GPUs, or the CPU, of a machine. `slug` names the device's baseline file."""
+
+    slug: str
+    """`a100-sxm4-80gb`, `cpu-amd-epyc-2c`."""
+    name: str
+    """As the driver or the kernel gives it."""
+    kind: str
+    """`cuda` or `cpu`."""
+    count: PositiveInt
+    """GPUs (or CPU cores) present on a node."""
+    memory_bytes: PositiveInt
+    """Of one GPU, or of the machine where the device is its CPU."""
+    power_limit_watts: PositiveFloat | None = None
+    """Of one GPU, as the driver enforces it; None for a CPU, or where the driver does not say it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The devices and the memory that a session may use, of one machine or of several equal ones."""
+
+    gpus: Device | None
+    """All of one kind; None without a driver or with none visible."""
+    cpu: Device
+    """`count` is the cores that affinity and cgroup allow, `memory_bytes` what the cgroup allows."""
+    gpu_free_bytes: int | None = None
+    """Free memory of the GPU that has least; None without GPUs."""
+    free_bytes: int
+    """Memory of the machine, in bytes, that new processes can take without swapping."""
+    nodes: int = 1
+    """Number of machines; `gpus.count` is over all of them, `cpu` is one machine's."""
+    network: str = ""
+    """Network between the nodes: `infiniband`, `roce` or `ethernet`; empty for a single machine."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the report on how devices were chosen."""
+
+    @property
+    def node_gpus(self) -> int:
+        """GPUs of one node; 0 without any."""
+        return self.gpus.count // self.nodes if self.gpus else 0
+
+    @property
+    def device(self) -> Device:
+        """The device of the largest scale: the GPUs where there are any, else the CPU."""
+        return self.gpus or self.cpu
