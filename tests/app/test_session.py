@@ -45,9 +45,13 @@ def published(tmp_path, monkeypatch, started):
     """A repository with one published case, and its baseline at 1000 TGS, recorded from runs at 1 % noise."""
     repository = Repository.create(tmp_path / "ours")
     (repository.path / "perf" / "test_ours.py").write_text(
-        "from perf.test_speed import test_speed\n"
+        "import os\n"
+        "import pytest\n"
+        "from trainpace.cases import PUBLISHED\n"
+        "@pytest.mark.parametrize('case', PUBLISHED, ids=str)\n"
+        "def test_speed(case, judge_speed):\n"
+        "    judge_speed(case)\n"
         "def test_ordinary():\n"
-        "    import os\n"
         "    assert 'BREAK' not in os.environ\n"
     )
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -254,6 +258,7 @@ def test_marker_chooses_the_trainer(repository):
     assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:toy))"
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(present().cpu.count != os.cpu_count(), reason="load by others cannot be told on these cores")
 def test_load_by_others_is_invalid(repository, started):
     """A run that others disturbed is measured again, three times in all, and then invalid: exit 7, with their share."""
