@@ -1,5 +1,6 @@
 """What tests share: who was started, and a user's own repository."""
 
+import fcntl
 import os
 import signal
 import time
@@ -15,6 +16,8 @@ from repository import Repository
 
 pytest_plugins = ["pytester"]
 
+HERE = Path(__file__).parent
+
 LEAVE_SECONDS = 20.0
 """What is told to end gets this long; it takes a fraction of it."""
 
@@ -24,9 +27,45 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 
+FIRST = (
+    "launch/test_external",
+    "trainers/test_parity",
+    "cost/test_trace_real",
+    "app/test_gate_native",
+    "app/test_session",
+    "app/test_cost_gate",
+    "cost/test_trace",
+)
+"""Files that take longest: begun first, so that no worker waits for another's last file."""
+
+
 def pytest_configure():
-    """Tests press Ctrl-C, which a shell that started them in the background has told them to ignore."""
+    """Tests press Ctrl-C, which a shell that started them in the background has told them to ignore.
+
+    The sessions that they start know nothing of a worker: pytest-benchmark measures nothing in one.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["TRAINPACE_TEST_WORKER"] = os.environ.pop("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first."""
+    places = {f"{HERE / name}.py": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(FIRST)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """A test that is marked `alone` waits until no other worker runs one, and they wait for it."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    shared = Path(item.config.option.basetemp).parent
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with (shared / "running.lock").open("w") as running:
+        with (shared / "next.lock").open("w") as following:  # who waits is not overtaken
+            fcntl.flock(following, fcntl.LOCK_EX)
+            fcntl.flock(running, how)
+        return (yield)
 
 
 class Started:
@@ -54,8 +93,8 @@ class Started:
 
 @pytest.fixture(autouse=True)
 def no_workflow(monkeypatch):
-    """Sessions that tests start report to the test, not to the workflow that runs the tests."""
-    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+    """Sessions that tests start report to the test: not to the workflow, nor at the width, of who runs the tests."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
 
 

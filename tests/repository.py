@@ -13,9 +13,15 @@ from xml.etree import ElementTree
 
 TOY = Path(__file__).resolve().parent / "toy"
 SUITE_SECONDS = 60
-# Left out of the sessions that tests start: pytest would write a cache into a checkout, and the other two belong to
-# the tests' own environment and cost half of an empty session.
-BARE = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio")
+# Left out of the sessions that tests start: pytest would write a cache into a checkout, and the others belong to the
+# tests' own environment and cost half of an empty session.
+BARE = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:xdist")
+
+
+def one_core():
+    """The core on which tests start a session: another one for each worker of pytest-xdist."""
+    present = sorted(os.sched_getaffinity(0))
+    return {present[int(os.environ.get("TRAINPACE_TEST_WORKER", "0")) % len(present)]}
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Repository:
         # On one core of several the load by others cannot be told, and so cannot make a run invalid; the toy sleeps,
         # and is not slowed by it either.
         present = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores or {min(present)})
+        os.sched_setaffinity(0, cores or one_core())
         try:
             return subprocess.Popen(
                 # The script, not `python -m pytest`, which would put this folder on the path.

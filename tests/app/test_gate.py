@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repository import BARE, finish
+from repository import BARE, finish, one_core
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own-trainer"
 QUICK = (
@@ -60,7 +60,7 @@ class Repository:
     def suite(self, *arguments, folder=None):
         """Run the suite in a checkout, on one core: there load by others cannot be told, and makes nothing invalid."""
         present = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(present)})
+        os.sched_setaffinity(0, one_core())
         try:
             return finish(
                 subprocess.Popen(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_gate import git
 
-from repository import BARE, finish
+from repository import BARE, finish, one_core
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("-k", "test_speed and llama2_7b-8k", "--perf-scale=mini", "--perf-warmup=2", "--perf-steps=10")
@@ -36,7 +36,7 @@ def clone(tmp_path, started):
 def suite(folder, *arguments):
     """The suite on one core: there load by others cannot be told, and makes nothing invalid."""
     present = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(present)})
+    os.sched_setaffinity(0, one_core())
     try:
         return finish(
             subprocess.Popen(
