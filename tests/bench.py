@@ -21,7 +21,7 @@ import psutil
 
 from data.bench import main as data_bench
 from factories import make_run, make_workload
-from trainpace.app.options import cache_folder
+from trainpace.app.option_values import cache_folder
 from trainpace.cases import PUBLISHED, Workload
 from trainpace.cases.scaling import resolve
 from trainpace.launch.distributed import Distributed

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from trainpace.app import options as perf_options
 from trainpace.app.compare_plugin import ComparePlugin, is_compare
 from trainpace.app.cost_plugin import CostPlugin, is_cost
-from trainpace.app.options import Options
+from trainpace.app.exclusions import COMPARISON, SPEED_CASE, refuse_other_plugins
+from trainpace.app.options import Options, declare_options
 from trainpace.app.session import Measured, Selected, Session
 from trainpace.cases import Case
 from trainpace.errors import FileError, UsageError
@@ -32,9 +32,7 @@ class StaleBaseline(UserWarning):
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the options."""
     _refuse_an_older_one(pluginmanager)
-    perf_options.declare(parser)
-    perf_options.declare_nodes(parser)
-    perf_options.declare_gate(parser)
+    declare_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -100,10 +98,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     compared = any(map(is_compare, session.items))
     if speed or compared or any(map(is_cost, session.items)):
         sys.stdout.write(config.stash[_SESSION].log.begin())
-    if (speed or compared) and (config.getoption("dist", "no") != "no" or config.getoption("numprocesses", None)):
-        raise pytest.UsageError(
-            "-n runs cases side by side, where they measure each other: leave it out for perf cases"
-        )
+    refuse_other_plugins(config, {SPEED_CASE} if speed else {COMPARISON} if compared else set())
     # What follows is of baselines, and of pytest-benchmark's clock: a comparison of trainers has neither.
     if not speed:
         return
@@ -111,11 +106,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         config.stash[_SESSION].say_quarantine()
     except FileError as error:
         raise pytest.UsageError(str(error)) from None
-    if not config.pluginmanager.hasplugin("benchmark"):
-        raise pytest.UsageError("perf cases need pytest-benchmark: leave -p no:benchmark out")
-    for name in ("disable", "skip"):
-        if config.getoption(f"benchmark_{name}"):
-            raise pytest.UsageError(f"--benchmark-{name} drops the measurement of perf cases: leave it out")
     if all(_is_speed(item) or is_cost(item) for item in session.items):
         from trainpace.report.benchmark import silence_table
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainpace.app.options import INVOCATION, shared_folder
+from trainpace.app.option_values import INVOCATION, shared_folder
 from trainpace.app.revisions import RevisionError, checked_out, merge_base
 
 

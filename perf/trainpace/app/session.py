@@ -9,7 +9,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainpace.app.options import Options, cache_folder
+from trainpace.app.option_values import cache_folder
+from trainpace.app.options import Options
 from trainpace.cases import Case, Workload
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import Resolved, resolve
