@@ -199,7 +199,7 @@ def test_example_follows_ours():
 @pytest.mark.parametrize("path", GATES, ids=named)
 def test_comment_installs_enough(checkout, path):
     """The job that comments installs what the report imports, and no torch."""
-    look = "import sys, trainpace.report.github; print(*{name.split('.')[0] for name in sys.modules})"
+    look = "import sys, trainpace.app.github_client; print(*{name.split('.')[0] for name in sys.modules})"
     # -S: what the environment itself loads at the start is not the report's.
     command = [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path!r}; {look}"]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)

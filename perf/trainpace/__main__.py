@@ -1,7 +1,6 @@
 """`python -m trainpace ...`: what is no test run. Thin: each command calls one function of a room."""
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _comment(options: argparse.Namespace) -> int:
-    from trainpace.report.github import GitHubError, comment_on
+    from trainpace.app.github_client import GitHubError, comment_on
 
     try:
         print(comment_on(options.pull_request, options.folder, name=options.name, author=options.author))
@@ -58,18 +57,30 @@ def _comment(options: argparse.Namespace) -> int:
 
 
 def _history(options: argparse.Namespace) -> int:
-    from trainpace.report.history import history
+    from trainpace.errors import FileError
+    from trainpace.report.history import judge, lines
+    from trainpace.store.history_index import read_points
+    from trainpace.store.reports import write_history
 
-    return history(options.folder, check=options.check, report=options.report, since=options.since)
+    try:
+        judged = judge(read_points(options.folder), since=options.since)
+        if options.report:
+            write_history(judged, options.report)
+    except FileError as error:
+        print(error, file=sys.stderr)
+        return 4
+    print("\n".join(lines(judged)))
+    return int(options.check and any(series.lost for series in judged))
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from trainpace.app.printing import width
     from trainpace.errors import FileError
     from trainpace.report.predict import render
 
     network = None if options.network is None else 1e9 * options.network
     try:
-        print(render(options.device, network=network, width=shutil.get_terminal_size((160, 24)).columns), end="")
+        print(render(options.device, network=network, width=width()), end="")
     except (FileError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -77,17 +88,19 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _published(options: argparse.Namespace) -> int:
+    from trainpace.app.printing import width
     from trainpace.errors import FileError
-    from trainpace.report.published import render, rows, write
+    from trainpace.report.published import render, rows
+    from trainpace.store.reports import write_published
 
     try:
         found = rows()
         if options.report:
-            write(found, options.report)
-    except (FileError, OSError) as error:
+            write_published(found, options.report)
+    except FileError as error:
         print(error, file=sys.stderr)
         return 4
-    print(render(found, width=shutil.get_terminal_size((160, 24)).columns), end="")
+    print(render(found, width=width()), end="")
     return 0
 
 

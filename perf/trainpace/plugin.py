@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -160,15 +161,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the table, and what must be said beside it."""
     session = config.stash[_SESSION]
     if session.measured:
-        from trainpace.report.terminal import print_report
+        from trainpace.app.printing import print_section
+        from trainpace.report.terminal import render
 
-        print_report(
+        report = partial(
+            render,
             [each.judgement for each in session.measured.values()],
             changes=[each.change for each in session.measured.values() if each.change],
             said=session.said,
-            warnings=session.warnings,
-            terminal=terminalreporter,
         )
+        print_section(terminalreporter, "trainpace", report, warnings=session.warnings)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -250,7 +252,7 @@ def _tell(config: pytest.Config, text: str) -> None:
 @contextlib.contextmanager
 def _show(config: pytest.Config, title: str, steps: int) -> Iterator[Callable[[int, str], None]]:
     """A progress bar while a run is under way; pytest's capturing steps aside for it."""
-    from trainpace.report.terminal import Progress
+    from trainpace.app.printing import Progress
 
     capture = config.pluginmanager.getplugin("capturemanager")
     reporter = config.pluginmanager.getplugin("terminalreporter")

@@ -23,10 +23,10 @@ from trainpace.judge.cost import load_costs, refresh_costs
 from trainpace.judge.refresh import refresh
 from trainpace.judge.waivers import load_quarantine
 from trainpace.launch.rank_log import Lines
-from trainpace.report.record import read_results, write_results
 from trainpace.runs.cost import Cost
 from trainpace.runs.run import read_runs, write_run
 from trainpace.store.history_index import INDEX, read_points
+from trainpace.store.reports import read_results, write_results
 from trainpace.trainers.external import Reading, load, read_claims
 
 SEQUENCE = 128

@@ -138,16 +138,6 @@ def test_png_is_sharp():
     assert width > 2 * float(parsed(chart).get("viewBox").split()[2])
 
 
-def test_both_files_are_written(tmp_path):
-    """SVG for pages, PNG for where no SVG is shown."""
-    chart = draw("x", BARS)
-    chart.write(tmp_path, "one")
-
-    assert chart.svg == (tmp_path / "one.svg").read_text()
-    assert chart.png == (tmp_path / "one.png").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "one.svg"]
-
-
 def test_words_say_what_the_chart_shows():
     """For those who do not see it: every figure, with its interval."""
     bars = [

@@ -1,6 +1,5 @@
 """Trainers side by side: what is told of them on the terminal, in files and on a page that a real browser opens."""
 
-import io
 import json
 import re
 import sys
@@ -15,12 +14,11 @@ from trainpace.report.compare import (
     draw,
     last_line,
     legend,
-    print_report,
     reasons,
     render,
-    write_report,
 )
 from trainpace.store.files import read_record
+from trainpace.store.reports import write_compare
 
 FIRST = (1000.0, 1010.0, 990.0)
 NATIVE = make_system("native", *FIRST, title="native (deepspeed)")
@@ -45,7 +43,7 @@ LONG = make_side_by_side(NATIVE, FACTORY, FULL, WRONG, TRL, case="llama2_7b-32k-
 
 def written(folder, *comparisons, said=("mini: no GPU",)):
     """The report in `folder`: the names of its files."""
-    write_report(comparisons, folder, said=said)
+    write_compare(comparisons, folder, said=said)
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -167,25 +165,6 @@ def test_two_of_one_title_are_told_apart():
         ["Ours", "(a.toml)"],
         ["Ours", "(b.toml)"],
     ]
-
-
-def test_report_is_printed():
-    """Below a heading, uncoloured where pytest does not colour."""
-
-    class Terminal(io.StringIO):
-        hasmarkup = False
-
-        def section(self, title):
-            self.write(f"{title}\n")
-
-        write_raw = io.StringIO.write
-
-    terminal = Terminal()
-    print_report([SHORT], said=["mini: no GPU"], terminal=terminal)
-
-    assert terminal.getvalue().startswith("trainpace, side by side\n")
-    assert "mini: no GPU" in terminal.getvalue().splitlines()
-    assert "\x1b" not in terminal.getvalue()
 
 
 # In files

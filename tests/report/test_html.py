@@ -6,6 +6,7 @@ import pytest
 
 from browser import CHROMIUM, Elements, requested, run
 from trainpace.report import html
+from trainpace.store.reports import assets
 
 HOSTILE = '</script><script>document.documentElement.dataset.hacked = 1</script><img src=x onerror="x()">&\'"'
 DATA = {
@@ -34,6 +35,7 @@ def page(tmp_path):
             html.table([HOSTILE, "n"], [[html.Cell(HOSTILE, link="one", kind="pass"), html.Cell("1", 1.0)]]),
             html.chart("one", "trend", DATA, title=HOSTILE, notes=[HOSTILE]),
             html.chart("two", "trend", DATA, title="two"),
+            assets=assets(),
         )
     )
     return path
@@ -133,7 +135,7 @@ def test_many_runs_are_drawn_thin(tmp_path):
     data = {**DATA, "t": [1_760_000_000] * number, "v": [1000.0, 990.0] * (number // 2), "m": [1] * number}
     data |= {"r": [0] * number, "levels": [[0, number, 995.0]], "moves": []}
     page = tmp_path / "page.html"
-    page.write_text(html.page("many", html.chart("one", "trend", data, title="many")))
+    page.write_text(html.page("many", html.chart("one", "trend", data, title="many"), assets=assets()))
     elements = Elements(run(page, tmp_path / "profile", "--dump-dom"))
     (runs,) = elements.of_class("runs")
 

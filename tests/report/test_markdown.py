@@ -16,7 +16,7 @@ from factories import (
     make_slower,
     make_system,
 )
-from trainpace.report.markdown import fenced, headline, plain, render, sentence, write
+from trainpace.report.markdown import fenced, headline, plain, render, sentence
 from trainpace.report.record import Versus
 
 HOSTILE = [
@@ -314,17 +314,6 @@ def test_limit():
     assert "## ❌ Slower" in text
     assert "### Notes" in text
     assert text.endswith("Too long to be shown here: 1 of the sections. results.json has everything.\n")
-
-
-def test_written_to_the_folder_and_the_page(tmp_path, monkeypatch):
-    """The summary is a file, and is appended to the page of the workflow's run."""
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page.md"))
-    (tmp_path / "page.md").write_text("before\n")
-    results = make_results(make_case_result())
-    write(results, tmp_path)
-
-    assert (tmp_path / "summary.md").read_text() == render(results)
-    assert (tmp_path / "page.md").read_text() == f"before\n{render(results)}\n"
 
 
 # What is quoted

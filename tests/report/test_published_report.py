@@ -10,6 +10,7 @@ from trainpace.__main__ import main
 from trainpace.cases import PUBLISHED
 from trainpace.errors import FileError
 from trainpace.report import published
+from trainpace.store.reports import write_published
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 CHARTS = {"published-llama2_7b", "published-yi_34b_200k", "published-llama2_70b"}
@@ -77,7 +78,7 @@ def test_command_prints_and_writes(tmp_path, capsys):
 def test_without_matplotlib_all_but_the_charts_is_written(rows, tmp_path, monkeypatch):
     """And both texts say how to get them."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    published.write(rows, tmp_path)
+    write_published(rows, tmp_path)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["published.html", "published.md"]
     assert 'pip install "trainpace[charts]"' in (tmp_path / "published.md").read_text()
@@ -119,7 +120,7 @@ def test_committed_charts_are_those_of_the_table(rows):
 def test_page_opens_in_a_browser(rows, tmp_path):
     """From a file: it runs its script, shows three pictures, and asks for nothing."""
     pytest.importorskip("matplotlib")
-    published.write(rows, tmp_path)
+    write_published(rows, tmp_path)
     elements = Elements(run(tmp_path / "published.html", tmp_path / "profile", "--dump-dom"))
     root = next(attributes for name, attributes in elements.found if name == "html")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -23,20 +24,20 @@ from trainpace.judge.comparison import Comparison
 from trainpace.judge.cost import CostJudgement
 from trainpace.judge.refresh import Change, refresh
 from trainpace.judge.verdict import judge, judge_failure
+from trainpace.report import record
 from trainpace.report.record import (
-    SCHEMA_FILE,
     case_result,
     compare_result,
     compare_summary,
     cost_result,
     cost_summary,
-    read_results,
     schema_text,
-    write_results,
 )
 from trainpace.runs.run import write_run
 from trainpace.runs.verdict import Verdict
+from trainpace.store.reports import read_results, write_results
 
+SCHEMA = Path(record.__file__).with_name("results.schema.json")
 CASE = "ours-8k-sp1"
 STORED = (1000.0, 1001.0, 999.0)
 
@@ -59,7 +60,7 @@ def recorded(repository):
 def validated(path):
     """The content of a results.json, valid by the schema that travels in the package."""
     content = json.loads(path.read_text())
-    jsonschema.validate(content, json.loads(SCHEMA_FILE.read_text()))
+    jsonschema.validate(content, json.loads(SCHEMA.read_text()))
     return content
 
 
@@ -156,7 +157,7 @@ def test_round_trip(tmp_path):
 
 def test_schema_is_of_this_version():
     """The schema's file is that of the records; `python -m trainpace schema` writes it."""
-    assert schema_text() == SCHEMA_FILE.read_text()
+    assert schema_text() == SCHEMA.read_text()
 
 
 @pytest.mark.parametrize(

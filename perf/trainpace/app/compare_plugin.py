@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -69,9 +70,9 @@ class ComparePlugin:
             FileError: where one cannot be written.
         """
         if self.found and self._session.options.report:
-            from trainpace.report.compare import write_report
+            from trainpace.store.reports import write_compare
 
-            write_report(self.found, self._session.options.report, said=self._session.said)
+            write_compare(self.found, self._session.options.report, said=self._session.said)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -109,9 +110,11 @@ class ComparePlugin:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the tables."""
         if self.found:
-            from trainpace.report.compare import print_report
+            from trainpace.app.printing import print_section
+            from trainpace.report.compare import render
 
-            print_report(self.found, said=self._session.said, terminal=terminalreporter)
+            report = partial(render, self.found, said=self._session.said)
+            print_section(terminalreporter, "trainpace, side by side", report)
 
     def _outcome(self, compared: Compared) -> Literal["passed", "failed", "skipped"]:
         return outcome(compared.verdict, require_verdict=self._session.options.require_verdict)

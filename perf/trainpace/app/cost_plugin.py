@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -89,9 +90,11 @@ class CostPlugin:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table, below that of speed."""
         if self.gate.counted:
-            from trainpace.report.cost import print_report
+            from trainpace.app.printing import print_section
+            from trainpace.report.cost import render
 
-            print_report(list(self.gate.counted.values()), terminal=terminalreporter)
+            report = partial(render, list(self.gate.counted.values()))
+            print_section(terminalreporter, "trainpace: cost of a step, counted", report)
 
     def _end(self, result: Counted) -> None:
         how, text = _outcome(result, self._require_verdict)

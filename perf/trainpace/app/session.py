@@ -1,5 +1,6 @@
 """One session of the suite: measures cases, judges them, keeps what was said of each."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
@@ -30,10 +31,10 @@ from trainpace.store.locks import device_lock
 from trainpace.trainers.external import is_described, load
 
 if TYPE_CHECKING:
+    from trainpace.app.github_client import Log
     from trainpace.app.sides import Sides
     from trainpace.launch.external import Programs
     from trainpace.plan.stored import StoredGate
-    from trainpace.report.github import Log
     from trainpace.report.record import CompareResult, CostResult, Results
 
 PLANTED = 0.3
@@ -305,7 +306,7 @@ class Session:
     @cached_property
     def log(self) -> "Log":
         """The log of the workflow that the session runs in, if it does."""
-        from trainpace.report.github import Log
+        from trainpace.app.github_client import Log
 
         return Log()
 
@@ -326,9 +327,9 @@ class Session:
         """Write the report, where one was asked for or a workflow's page takes it. `status` is the session's."""
         if not (self.measured or costs or comparisons or self.options.report):
             return
-        from trainpace.report import markdown
-        from trainpace.report.record import Results, case_result, compare_summary, cost_summary, write_results
+        from trainpace.report.record import Results, case_result, compare_summary, cost_summary
         from trainpace.report.terminal import last_line
+        from trainpace.store.reports import write_results, write_summary
 
         measured = self.measured.values()
         changes = [each.change for each in measured if each.change]
@@ -354,7 +355,8 @@ class Session:
         )
         if self.options.report:
             write_results(self.results, self.options.report)
-        markdown.write(self.results, self.options.report)
+        page = os.environ.get("GITHUB_STEP_SUMMARY")
+        write_summary(self.results, self.options.report, page=Path(page) if page else None)
 
     def once(
         self, workload: Workload, title: str, *, side: str = "here", borders: Sequence[float] = ()

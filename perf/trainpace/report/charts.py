@@ -7,10 +7,7 @@ the same bytes: an SVG that is committed changes only with what it shows.
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-from trainpace.store.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,11 +82,6 @@ class Chart:
     svg: str
     png: bytes
     words: str
-
-    def write(self, folder: Path, name: str) -> None:
-        """Write `name`.svg and `name`.png into `folder`."""
-        write_whole(folder / f"{name}.svg", self.svg)
-        write_whole(folder / f"{name}.png", self.png)
 
 
 def group(length: str, detail: str) -> str:

@@ -5,11 +5,9 @@ systems in footnotes, and a system without a number with the reason.
 """
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import trainpace
@@ -19,11 +17,9 @@ from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
 from trainpace.report.markdown import fenced, plain, sentence
 from trainpace.report.terminal import GIB, PLAIN_WIDTH, WIDE, as_text
-from trainpace.store.files import write_whole, writing
 from trainpace.text import percent
 
 if TYPE_CHECKING:
-    import pytest
     from rich.table import Table
 
 NAME = "compare"
@@ -48,34 +44,6 @@ class Comparison(Record):
     said: tuple[str, ...]
     """Choices that the suite made by itself."""
     cases: tuple[SideBySide, ...]
-
-
-def print_report(
-    comparisons: Sequence[SideBySide], *, said: Sequence[str], terminal: "pytest.TerminalReporter"
-) -> None:
-    """Print the tables at the width that `terminal` has; coloured where pytest itself colours."""
-    terminal.section("trainpace, side by side")
-    width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
-    terminal.write_raw(render(comparisons, said=said, width=width, colour=terminal.hasmarkup))
-
-
-def write_report(comparisons: Sequence[SideBySide], folder: Path, *, said: Sequence[str]) -> None:
-    """Write compare.json, compare.md, compare.html and a chart a model into `folder`, each file whole or not at all.
-
-    Without matplotlib everything but the charts is written, and says what draws them.
-
-    Raises:
-        FileError: where one cannot be written.
-    """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    record = Comparison(said=tuple(said), cases=tuple(comparisons))
-    write_whole(folder / f"{NAME}.json", record.model_dump_json(indent=1) + "\n")
-    drawn = draw(comparisons)
-    for name, chart in drawn.items():
-        chart.write(folder, name)
-    write_whole(folder / f"{NAME}.md", markdown(comparisons, said=said, drawn=drawn))
-    write_whole(folder / f"{NAME}.html", page(comparisons, said=said, drawn=drawn))
 
 
 # What every form of the report says
@@ -383,7 +351,9 @@ def _commands(comparisons: Iterable[SideBySide]) -> list[tuple[SideBySide, str, 
 # As a page
 
 
-def page(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mapping[str, Chart]) -> str:
+def page(
+    comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mapping[str, Chart], assets: html.Assets
+) -> str:
     """compare.html."""
     notes = footnotes(comparisons)
     commands = {(found.case, name): f"command-{at}" for at, (found, name, _) in enumerate(_commands(comparisons))}
@@ -418,6 +388,7 @@ def page(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mappi
             for fragment in (html.heading(title), html.items(listed))
         ),
         *parts,
+        assets=assets,
     )
 
 

@@ -1,6 +1,5 @@
 """What a user sees of counted costs: a table below that of speed, what must be said beside it, a last line."""
 
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from trainpace.runs.flops import flops_per_token
 from trainpace.runs.verdict import Verdict
 
 if TYPE_CHECKING:
-    import pytest
     from rich.table import Table
 
     from trainpace.app.cost_gate import Counted
@@ -22,13 +20,6 @@ DEVICE = "a100-sxm4-80gb"
 """The published rows' own: whether the peak fits is said of its memory."""
 MEMORY_SHARE = 0.9
 """Of a GPU's memory that a peak may fill: the rest is CUDA's context, buffers of NCCL, fragments."""
-
-
-def print_report(results: "Sequence[Counted]", *, terminal: "pytest.TerminalReporter") -> None:
-    """Print the report of a session at the width that `terminal` has."""
-    terminal.section("trainpace: cost of a step, counted")
-    width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
-    terminal.write_raw(render(results, width=width, colour=terminal.hasmarkup))
 
 
 def render(results: "Sequence[Counted]", *, width: int = PLAIN_WIDTH, colour: bool = False) -> str:

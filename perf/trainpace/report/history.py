@@ -3,20 +3,17 @@
 python -m trainpace history runs --check --report out/
 """
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from trainpace.errors import FileError
 from trainpace.report import html
+from trainpace.runs.summary import Kind, Point, sessions
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Trend, trend
-from trainpace.store.files import write_whole
-from trainpace.store.history_index import Kind, Point, read_points, sessions
 from trainpace.text import percent
 
 PAGE = "history.html"
@@ -43,24 +40,10 @@ class Series:
         """Of the last level against the best one."""
         return self.trend.verdict if self.trend else Verdict.INCONCLUSIVE
 
-
-def history(folder: Path, *, check: bool = False, report: Path | None = None, since: Sequence[str] = ()) -> int:
-    """Print a line a case, write the page into `report`; the exit status.
-
-    Returns:
-        1 where `check` is asked for and a case lost speed; 4 where a file or an option cannot be used; else 0.
-    """
-    try:
-        judged = judge(read_points(folder), since=since)
-        if report:
-            report.mkdir(parents=True, exist_ok=True)
-            write_whole(report / PAGE, page(judged))
-    except (FileError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 4
-    sys.stdout.write("".join(f"{text}\n" for text in lines(judged)))
-    lost = any(series.verdict is Verdict.REGRESSION and not series.ended for series in judged)
-    return int(check and lost)
+    @property
+    def lost(self) -> bool:
+        """True where `--check` is red: speed was lost, and the series still goes on."""
+        return self.verdict is Verdict.REGRESSION and not self.ended
 
 
 def judge(series: dict[Kind, list[Point]], *, since: Sequence[str] = ()) -> list[Series]:
@@ -223,7 +206,7 @@ COLUMNS = (
 )
 
 
-def page(judged: Sequence[Series]) -> str:
+def page(judged: Sequence[Series], assets: html.Assets) -> str:
     """The page: what is lost first, then every case in a table and as a chart."""
     order = [Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.PASS]
     drawn = sorted(judged, key=lambda series: (series.ended, order.index(series.verdict)))
@@ -239,6 +222,7 @@ def page(judged: Sequence[Series]) -> str:
             "chart or use the arrow keys for one run; drag to enlarge, double-click or Escape to see all."
         ),
         *charts,
+        assets=assets,
     )
 
 

@@ -11,13 +11,20 @@ import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NewType
 
 Fragment = NewType("Fragment", str)
 """HTML with everything quoted in it escaped."""
 
-HERE = Path(__file__).parent
+
+@dataclass(frozen=True)
+class Assets:
+    """What every page has inside; store/reports.py reads it from the files beside this one."""
+
+    style: str
+    """page.css"""
+    script: str
+    """page.js"""
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,9 @@ def listing(name: str, title: str, text: str) -> Fragment:
     return Fragment(f'<h3 id="{html.escape(name)}">{html.escape(title)}</h3>\n<pre>{html.escape(text)}</pre>')
 
 
-def page(title: str, *fragments: Fragment) -> str:
+def page(title: str, *fragments: Fragment, assets: Assets) -> str:
     """The whole page."""
-    style, script = (HERE / "page.css").read_text("utf-8"), (HERE / "page.js").read_text("utf-8")
+    style, script = assets.style, assets.script
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"

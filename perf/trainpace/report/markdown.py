@@ -5,17 +5,14 @@ request. It passes through `plain`, `sentence` or `fenced`, after which it is te
 no link, no @mention, no reference to an issue.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from trainpace.judge.systems import SideBySide
 from trainpace.report.record import CaseResult, CostResult, Results, Told
 from trainpace.runs.cost import PRODUCTS
 from trainpace.runs.verdict import Verdict
-from trainpace.store.files import write_whole, writing
 
 FILE = "summary.md"
 SUMMARY_LENGTH = 1_000_000
@@ -36,16 +33,6 @@ _MEANING = re.compile(
     | (?P<links> [@#] | : (?=\S) | www (?=\.) | \b gh (?=-\d) )  # a mention, an issue, an address, an emoji
     """
 )
-
-
-def write(results: Results, folder: Path | None) -> None:
-    """Write summary.md into `folder`, and append it to the page of the workflow's run, where there is one."""
-    text = render(results)
-    if folder:
-        write_whole(folder / FILE, text)
-    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with writing(Path(page)), Path(page).open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
 
 
 def render(results: Results, limit: int = SUMMARY_LENGTH) -> str:

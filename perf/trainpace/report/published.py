@@ -5,7 +5,6 @@ python -m trainpace published --report out/
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainpace.cases import PUBLISHED, Case
 from trainpace.errors import FileError
@@ -16,7 +15,6 @@ from trainpace.report.markdown import plain, sentence
 from trainpace.report.predict import PUBLISHED_ON, predicted_published
 from trainpace.report.terminal import PLAIN_WIDTH, as_text
 from trainpace.runs.flops import DEFAULT, flops_per_token
-from trainpace.store.files import write_whole
 from trainpace.text import percent
 
 NAME = "published"
@@ -84,16 +82,6 @@ def rows() -> list[Row]:
         )
         for case in PUBLISHED
     ]
-
-
-def write(found: Sequence[Row], folder: Path) -> None:
-    """Write published.md, published.html and a chart a model into `folder`; without matplotlib no charts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = draw(found)
-    for name, chart in drawn.items():
-        chart.write(folder, name)
-    write_whole(folder / f"{NAME}.md", markdown(found, drawn))
-    write_whole(folder / f"{NAME}.html", page(found, drawn))
 
 
 def draw(found: Sequence[Row]) -> dict[str, Chart]:
@@ -209,7 +197,7 @@ def markdown(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
+def page(found: Sequence[Row], drawn: dict[str, Chart], assets: html.Assets) -> str:
     """published.html."""
     table = [
         [
@@ -225,6 +213,7 @@ def page(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
         *(html.picture(name, chart.svg, words=chart.words) for name, chart in drawn.items()),
         html.table(["case", *(name for name, _, _ in COLUMNS), "agrees"], table),
         html.items([*footnotes(found), *_undrawn(drawn)]),
+        assets=assets,
     )
 
 

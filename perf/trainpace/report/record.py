@@ -8,7 +8,6 @@ the judgement, which changes with the judge. This writes it anew:
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -20,14 +19,12 @@ from trainpace.judge.verdict import Judgement, outcome
 from trainpace.records import Record
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.store.files import read_record, write_whole, writing
 
 if TYPE_CHECKING:
     from trainpace.app.compare_plugin import Compared
     from trainpace.app.cost_gate import Counted
 
 FILE = "results.json"
-SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 DETAIL_LENGTH = 8000
 """Characters kept of what a failed run printed, the last ones."""
 
@@ -254,26 +251,6 @@ def cost_summary(costs: Sequence[CostResult]) -> str:
     said = [cost.said for cost in costs]
     counts = ", ".join(f"{said.count(word)} {word}" for word in dict.fromkeys(said))
     return f"{len(costs)} cost{'' if len(costs) == 1 else 's'}: {counts}" if costs else ""
-
-
-def write_results(results: Results, folder: Path) -> None:
-    """Write `results` into `folder`, whole or not at all.
-
-    Raises:
-        FileError: where it cannot be written.
-    """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / FILE, results.model_dump_json(indent=1) + "\n")
-
-
-def read_results(folder: Path) -> Results:
-    """Read what `write_results` wrote.
-
-    Raises:
-        FileError: where it is missing or is no such file.
-    """
-    return read_record(folder / FILE, Results)
 
 
 def schema_text() -> str:

@@ -7,19 +7,20 @@ import hashlib
 import json
 import os
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError
 from trainpace.runs.run import SCHEMA, Run
+from trainpace.runs.summary import Kind, Point
 from trainpace.store.files import read_record, write_whole
 
 CHUNK = 500
@@ -32,38 +33,6 @@ INDEX_VERSION = 2
 
 Stamp = tuple[int, int]
 """Size and time of change of a file, bytes and nanoseconds."""
-Software = tuple[tuple[str, str], ...]
-"""Versions, by name."""
-
-
-class Kind(NamedTuple):
-    """What runs must share to be one series."""
-
-    case: str
-    scale: str
-    trainer: str
-    hash: str
-    """Of the workload."""
-    device: str
-
-    def __str__(self) -> str:
-        trainer = "" if self.trainer == "native" else f" ({self.trainer})"
-        return f"{self.case}{trainer} {self.scale} on {self.device}"
-
-
-class Point(NamedTuple):
-    """One run of a series."""
-
-    kind: Kind
-    started: int
-    """Seconds since 1970, UTC."""
-    id: str
-    revision: str | None
-    software: Software
-    tgs: float
-    peak_memory_bytes: int
-    fault: str | None
-    """The first fact that makes it invalid."""
 
 
 def read_points(folder: Path) -> dict[Kind, list[Point]]:
@@ -191,17 +160,6 @@ def _tgs(ranks: Sequence[_Rank], workload: Workload) -> float:
         for rank in ranks
     )
     return workload.rank_tokens / seconds
-
-
-def sessions(points: Iterable[Point], *, apart: int = 3600) -> list[int]:
-    """The number of the session of each run: those of one revision, less than `apart` seconds after one another."""
-    numbers: list[int] = []
-    before: Point | None = None
-    for point in points:
-        same = before is not None and before.revision == point.revision and point.started - before.started < apart
-        numbers.append(numbers[-1] + (not same) if numbers else 0)
-        before = point
-    return numbers
 
 
 def _refuse_twice(folder: Path, points: list[Point]) -> None:

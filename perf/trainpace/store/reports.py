@@ -1,0 +1,88 @@
+"""The files of a report: results.json, summary.md, and the pages of a comparison, the history, the published table.
+
+Each file is written whole or not at all. Every writer raises FileError where one cannot be written.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from trainpace.judge.systems import SideBySide
+from trainpace.report import compare, history, markdown, published
+from trainpace.report.charts import Chart
+from trainpace.report.html import Assets
+from trainpace.report.record import FILE, Results
+from trainpace.store.files import read_record, write_whole, writing
+
+
+def write_results(results: Results, folder: Path) -> None:
+    """Write results.json into `folder`."""
+    _make(folder)
+    write_whole(folder / FILE, results.model_dump_json(indent=1) + "\n")
+
+
+def read_results(folder: Path) -> Results:
+    """Read what `write_results` wrote.
+
+    Raises:
+        FileError: where it is missing or is no such file.
+    """
+    return read_record(folder / FILE, Results)
+
+
+def write_summary(results: Results, folder: Path | None, *, page: Path | None) -> None:
+    """Write summary.md into `folder`, and append it to the file `page`, which a workflow shows; None: not there."""
+    text = markdown.render(results)
+    if folder:
+        write_whole(folder / markdown.FILE, text)
+    if page:
+        with writing(page), page.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+def write_compare(comparisons: Sequence[SideBySide], folder: Path, *, said: Sequence[str]) -> None:
+    """Write compare.json, compare.md, compare.html and a chart a model into `folder`.
+
+    Without matplotlib everything but the charts is written, and says what draws them.
+    """
+    _make(folder)
+    record = compare.Comparison(said=tuple(said), cases=tuple(comparisons))
+    write_whole(folder / f"{compare.NAME}.json", record.model_dump_json(indent=1) + "\n")
+    drawn = compare.draw(comparisons)
+    _write_charts(drawn, folder)
+    write_whole(folder / f"{compare.NAME}.md", compare.markdown(comparisons, said=said, drawn=drawn))
+    write_whole(folder / f"{compare.NAME}.html", compare.page(comparisons, said=said, drawn=drawn, assets=assets()))
+
+
+def write_published(rows: Sequence[published.Row], folder: Path) -> None:
+    """Write published.md, published.html and a chart a model into `folder`; without matplotlib no charts."""
+    _make(folder)
+    drawn = published.draw(rows)
+    _write_charts(drawn, folder)
+    write_whole(folder / f"{published.NAME}.md", published.markdown(rows, drawn))
+    write_whole(folder / f"{published.NAME}.html", published.page(rows, drawn, assets()))
+
+
+def write_history(judged: Sequence[history.Series], folder: Path) -> None:
+    """Write history.html into `folder`."""
+    _make(folder)
+    write_whole(folder / history.PAGE, history.page(judged, assets()))
+
+
+def assets() -> Assets:
+    """The style and the script of every page, as they come with the package."""
+    folder = files("trainpace.report")
+    return Assets(
+        style=(folder / "page.css").read_text(encoding="utf-8"), script=(folder / "page.js").read_text(encoding="utf-8")
+    )
+
+
+def _write_charts(drawn: Mapping[str, Chart], folder: Path) -> None:
+    for name, chart in drawn.items():
+        write_whole(folder / f"{name}.svg", chart.svg)
+        write_whole(folder / f"{name}.png", chart.png)
+
+
+def _make(folder: Path) -> None:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
