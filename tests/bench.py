@@ -27,7 +27,7 @@ from trainpace.cases.scaling import resolve
 from trainpace.launch.distributed import Distributed
 from trainpace.probe.device import present
 from trainpace.rank import loop
-from trainpace.runs.run import write_run
+from trainpace.store.runs import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -117,7 +117,7 @@ import numpy
 from trainpace.judge.refresh import baseline_of
 from trainpace.judge.verdict import judge
 from trainpace.launch.rank_log import Lines
-from trainpace.runs.run import read_runs
+from trainpace.store.runs import read_runs
 begin = time.perf_counter()
 """
 _JUDGE = """

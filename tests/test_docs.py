@@ -18,7 +18,7 @@ import scipy.stats  # noqa: F401 - pytester forgets what a test imports, and num
 
 from factories import make_runs
 from repository import BARE, Repository
-from trainpace.runs.run import write_run
+from trainpace.store.runs import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}

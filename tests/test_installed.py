@@ -9,7 +9,7 @@ import pytest
 from factories import make_full_workload, make_run
 from repository import BARE, Repository
 from trainpace.cases.machine import Device
-from trainpace.runs.run import write_run
+from trainpace.store.runs import write_run
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def test_package_lists_the_published_table(run):
 
 def test_baselines_travel_in_the_wheel(run, installed):
     """The published rows lie in the package, and only they."""
-    done = run("-c", "from trainpace.judge.baseline import published_folder as f; print(f())")
+    done = run("-c", "from trainpace.store.baselines import published_folder as f; print(f())")
 
     assert done.stdout.strip() == str(installed / "trainpace" / "baselines")
     assert sorted(file.name for file in (installed / "trainpace" / "baselines").iterdir()) == [

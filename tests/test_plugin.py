@@ -10,8 +10,8 @@ import pytest
 from factories import make_run, make_runs
 from repository import BARE, Repository
 from trainpace.cases import PUBLISHED
-from trainpace.judge.refresh import refresh
-from trainpace.runs.run import write_run
+from trainpace.store.baselines import refresh
+from trainpace.store.runs import write_run
 
 STRANGER = """
 def test_theirs(benchmark):

@@ -3,8 +3,8 @@
 from factories import make_run, make_workload
 from trainpace.judge.refresh import baseline_of
 from trainpace.judge.verdict import judge
-from trainpace.runs.run import read_runs, write_run
 from trainpace.runs.verdict import Verdict
+from trainpace.store.runs import read_runs, write_run
 
 
 def test_a_thousand_ranks(tmp_path):

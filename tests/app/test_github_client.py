@@ -13,9 +13,9 @@ import pytest
 from factories import make_case_result, make_results, make_run, make_runs, make_slower
 from repository import BARE
 from trainpace.app.github_client import Log
-from trainpace.judge.refresh import refresh
-from trainpace.runs.run import write_run
+from trainpace.store.baselines import refresh
 from trainpace.store.reports import write_results
+from trainpace.store.runs import write_run
 
 BOT = "github-actions[bot]"
 MARKER = "<!-- trainpace: gate -->\n"

@@ -13,10 +13,11 @@ import pytest
 from factories import make_run, make_runs
 from repository import Repository
 from trainpace.cases import PUBLISHED
-from trainpace.judge.refresh import refresh
 from trainpace.plugin import _SESSION
 from trainpace.probe.device import present
-from trainpace.runs.run import Health, write_run
+from trainpace.runs.run import Health
+from trainpace.store.baselines import refresh
+from trainpace.store.runs import write_run
 
 EASY = ("--perf-tolerance=0.2",)
 """On a busy machine a sleep takes a little longer."""

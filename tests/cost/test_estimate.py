@@ -5,8 +5,8 @@ import pytest
 from trainpace.cases import LLAMA2_7B, PUBLISHED
 from trainpace.cases.scaling import full_workload, memory_bytes
 from trainpace.cost.estimate import counted_memory
-from trainpace.judge.baseline import published_folder
-from trainpace.judge.cost import load_costs
+from trainpace.store.baselines import published_folder
+from trainpace.store.costs import load_costs
 
 COSTS = load_costs(published_folder())
 ROWS = {case.id: full_workload(case) for case in PUBLISHED}

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from factories import make_runs
-from trainpace.judge.refresh import refresh
+from trainpace.store.baselines import refresh
 
 DISK = """
 mkdir small frozen after && mount -t tmpfs -o size=64k tmpfs small && mount --bind frozen frozen || exit 99

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from trainpace.errors import FileError
-from trainpace.judge.baseline import load_file
+from trainpace.store.baselines import load_file
 
 
 def test_baselines_with_a_million_cases(tmp_path):

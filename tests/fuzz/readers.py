@@ -18,15 +18,14 @@ from trainpace.data.alpaca import source
 from trainpace.data.base import silent
 from trainpace.data.tokenizer import tokenizer_named
 from trainpace.errors import DataError, FileError, RunFailed
-from trainpace.judge.baseline import load_file
-from trainpace.judge.cost import load_costs, refresh_costs
-from trainpace.judge.refresh import refresh
-from trainpace.judge.waivers import load_quarantine
 from trainpace.launch.rank_log import Lines
 from trainpace.runs.cost import Cost
-from trainpace.runs.run import read_runs, write_run
+from trainpace.store.baselines import load_file, refresh
+from trainpace.store.costs import load_costs, refresh_costs
 from trainpace.store.history_index import INDEX, read_points
+from trainpace.store.quarantine import load_quarantine
 from trainpace.store.reports import read_results, write_results
+from trainpace.store.runs import read_runs, write_run
 from trainpace.trainers.external import Reading, load, read_claims
 
 SEQUENCE = 128

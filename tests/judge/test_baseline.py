@@ -11,12 +11,12 @@ from factories import make_full_workload, make_runs, make_workload
 from trainpace.cases import PUBLISHED
 from trainpace.errors import FileError
 from trainpace.judge import baseline as stored
-from trainpace.judge.refresh import refresh
 from trainpace.stats.tolerance import Spread
+from trainpace.store.baselines import load_baselines, load_file, published_folder, refresh
 
 KEY = make_workload().key
 ROW = "llama2_7b-8k-sp1/full/published"
-A100 = stored.published_folder() / "a100-sxm4-80gb.json"
+A100 = published_folder() / "a100-sxm4-80gb.json"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def path(tmp_path, monkeypatch):
 
 def test_published_table_is_whole():
     """Every published case has its row, under its own key, with GPUs, sp and sequence of the case."""
-    rows = stored.load_file(A100).baselines
+    rows = load_file(A100).baselines
 
     assert {case.id: (case.gpus, case.sp, case.sequence) for case in PUBLISHED} == {
         row.case: (row.gpus, row.sp, row.sequence) for row in rows.values()
@@ -38,18 +38,18 @@ def test_published_table_is_whole():
 
 def test_published_file_is_written_as_a_refresh_writes():
     """The first refresh on an A100 shows as the lines that it adds, and no other."""
-    assert A100.read_text() == stored.load_file(A100).text()
+    assert A100.read_text() == load_file(A100).text()
 
 
 def test_measured_baseline_survives_its_file(path):
     """What is read back is what the runs gave."""
-    baseline = stored.load_file(path).baselines[KEY]
+    baseline = load_file(path).baselines[KEY]
 
     assert baseline.workload == make_workload()
     assert baseline.tgs_of_runs == [990.0, 1000.0, 1010.0]
     assert pytest.approx(999.967, abs=1e-3) == baseline.tgs
     assert baseline.tgs == baseline.reference_tgs
-    assert path.read_text() == stored.load_file(path).text()
+    assert path.read_text() == load_file(path).text()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_wrong_value_is_refused(path, field, value, said):
     path.write_text(json.dumps(content))
 
     with pytest.raises(FileError, match=f"cpu-test-2c.json.*{said}"):
-        stored.load_file(path)
+        load_file(path)
 
 
 @pytest.mark.parametrize("field", sorted(stored.Measured.model_fields))
@@ -90,7 +90,7 @@ def test_missing_field_is_refused(path, field):
     path.write_text(json.dumps(content))
 
     with pytest.raises(FileError, match=f"{KEY}: {field}: "):
-        stored.load_file(path)
+        load_file(path)
 
 
 def test_number_too_large_for_a_float_is_refused(path):
@@ -98,7 +98,7 @@ def test_number_too_large_for_a_float_is_refused(path):
     path.write_text(path.read_text().replace('"tgs": 999.967', '"tgs": 1e999'))
 
     with pytest.raises(FileError, match=r"tgs: .*finite number"):
-        stored.load_file(path)
+        load_file(path)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_wrong_file_is_refused(path, old, new, said):
     path.write_text(path.read_text().replace(old, new, 1))
 
     with pytest.raises(FileError, match=said):
-        stored.load_file(path)
+        load_file(path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 300, -3])
@@ -137,7 +137,7 @@ def test_truncated_file_is_refused(path, length):
     path.write_text(path.read_text()[:length])
 
     with pytest.raises(FileError, match="not JSON, or cut off"):
-        stored.load_file(path)
+        load_file(path)
 
 
 @pytest.mark.parametrize(("content", "said"), [("[]", "expected an object .* got list"), ("3", "got int")])
@@ -146,7 +146,7 @@ def test_other_json_is_refused(path, content, said):
     path.write_text(content)
 
     with pytest.raises(FileError, match=said):
-        stored.load_file(path)
+        load_file(path)
 
 
 def test_baselines_that_are_no_object_are_refused(path):
@@ -154,7 +154,7 @@ def test_baselines_that_are_no_object_are_refused(path):
     path.write_text('{"schema_version": 1, "device": "cpu-test-2c", "baselines": []}')
 
     with pytest.raises(FileError, match="baselines: expected an object, got list"):
-        stored.load_file(path)
+        load_file(path)
 
 
 json_values = st.recursive(
@@ -206,7 +206,7 @@ def test_any_bytes_are_read_or_refused(path, data):
 
 def _read_or_refused(path):
     try:
-        return stored.load_file(path)
+        return load_file(path)
     except FileError as error:
         return path.name in str(error)
 
@@ -214,8 +214,8 @@ def _read_or_refused(path):
 def test_own_folder_comes_before_the_package(path):
     """A user's baselines are found first, the package's published rows last."""
     own = path.parent / "a100-sxm4-80gb.json"
-    own.write_text(stored.BaselineFile("a100-sxm4-80gb", stored.load_file(path).baselines).text())
-    found = stored.load([path.parent], "a100-sxm4-80gb")
+    own.write_text(stored.BaselineFile("a100-sxm4-80gb", load_file(path).baselines).text())
+    found = load_baselines([path.parent], "a100-sxm4-80gb")
 
     assert found[0].key == KEY
     assert len(found) == 1 + len(PUBLISHED)
@@ -223,17 +223,17 @@ def test_own_folder_comes_before_the_package(path):
 
 def test_package_folder_is_read_once():
     """A checkout's own baselines/ given as the user's folder does not double its rows."""
-    assert len(stored.load([A100.parent], "a100-sxm4-80gb")) == len(PUBLISHED)
+    assert len(load_baselines([A100.parent], "a100-sxm4-80gb")) == len(PUBLISHED)
 
 
 def test_unknown_device_has_no_baselines(tmp_path):
     """A folder without the device's file is how a device starts."""
-    assert stored.load([tmp_path, tmp_path / "absent"], "cpu-test-2c") == []
+    assert load_baselines([tmp_path, tmp_path / "absent"], "cpu-test-2c") == []
 
 
 def test_measured_is_found_by_its_workload(path):
     """A measured baseline matches its whole workload, and no other one."""
-    baselines = stored.load([path.parent], "cpu-test-2c")
+    baselines = load_baselines([path.parent], "cpu-test-2c")
 
     assert stored.find(baselines, make_workload()).key == KEY
     assert stored.find(baselines, make_workload(engine="fsdp2")) is None
@@ -241,7 +241,7 @@ def test_measured_is_found_by_its_workload(path):
 
 def test_published_is_found_by_case_and_gpus():
     """A row matches on case, GPUs and full scale alone, whatever trains."""
-    rows = stored.load([], "a100-sxm4-80gb")
+    rows = load_baselines([], "a100-sxm4-80gb")
 
     assert stored.find(rows, make_full_workload()).key == ROW
     assert stored.find(rows, make_full_workload(engine="fsdp2")).key == ROW
@@ -254,12 +254,12 @@ def test_measured_is_preferred_to_published(path):
     """A row is used only where nothing was measured for the workload."""
     own = refresh(path.parent, make_runs(3000.0, 3010.0, workload=make_full_workload()))[0].new
 
-    assert stored.find([*stored.load([], "a100-sxm4-80gb"), own], make_full_workload()) == own
+    assert stored.find([*load_baselines([], "a100-sxm4-80gb"), own], make_full_workload()) == own
 
 
 def test_pool_takes_the_runs_of_one_scale(path):
     """Spread is pooled over the measured baselines of a scale; published rows have none."""
-    baselines = stored.load([path.parent], "cpu-test-2c") + stored.load([], "a100-sxm4-80gb")
+    baselines = load_baselines([path.parent], "cpu-test-2c") + load_baselines([], "a100-sxm4-80gb")
     mini = stored.pool(baselines, "mini")
 
     assert Spread(pytest.approx(0.01, abs=1e-4), 2) == mini
@@ -270,7 +270,7 @@ def test_proxy_cuts_are_read_back(path):
     """The cut that a proxy's baseline was measured with is found by its case."""
     cut = make_full_workload(scale="proxy", ranks=1)
     refresh(path.parent, make_runs(3000.0, 3010.0, workload=cut))
-    baselines = stored.load([path.parent], "cpu-test-2c")
+    baselines = load_baselines([path.parent], "cpu-test-2c")
 
     assert [cut] == stored.proxy_cuts(baselines, "llama2_7b-8k-sp1")
     assert stored.proxy_cuts(baselines, "llama2_7b-32k-sp1") == []

@@ -10,10 +10,11 @@ import pytest
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
 from trainpace.errors import FileError
-from trainpace.judge.baseline import published_folder
-from trainpace.judge.cost import FILE, judge_cost, load_costs, refresh_costs
+from trainpace.judge.cost import judge_cost
 from trainpace.runs.cost import Cost
 from trainpace.runs.verdict import Verdict
+from trainpace.store.baselines import published_folder
+from trainpace.store.costs import FILE, load_costs, refresh_costs
 
 COUNTERS = {
     "step.flops.matmul": 900,

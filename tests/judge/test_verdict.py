@@ -15,6 +15,7 @@ from trainpace.runs import flops
 from trainpace.runs.run import Health, RunNode
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.tolerance import Spread, geometric_mean
+from trainpace.store.baselines import load_baselines
 
 QUIET = Spread(0.01, 40)
 """1 % between runs, as a GPU or a still CPU shows."""
@@ -54,7 +55,7 @@ def make_baseline(*tgs, workload=None, **overrides):
 
 def published_row():
     """The published row of Llama2-7B 8k: 3028.3 TGS on 8 A100s."""
-    return stored.find(stored.load([], "a100-sxm4-80gb"), make_full_workload())
+    return stored.find(load_baselines([], "a100-sxm4-80gb"), make_full_workload())
 
 
 def test_same_speed_passes():

@@ -7,8 +7,9 @@ import pytest
 import factories
 from trainpace.errors import FileError
 from trainpace.judge.verdict import judge
-from trainpace.judge.waivers import Quarantined, excuse, load_quarantine
+from trainpace.judge.waivers import Quarantined, excuse
 from trainpace.runs.verdict import Verdict
+from trainpace.store.quarantine import load_quarantine
 
 TODAY = date(2026, 11, 25)
 ENTRY = """

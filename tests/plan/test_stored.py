@@ -7,11 +7,11 @@ from factories import make_run, make_runs
 from trainpace.app.session import Selected
 from trainpace.cases import PUBLISHED
 from trainpace.errors import RunFailed
-from trainpace.judge.refresh import refresh
 from trainpace.plugin import _SESSION
 from trainpace.probe.device import present
 from trainpace.runs.run import Health
 from trainpace.runs.verdict import Verdict
+from trainpace.store.baselines import refresh
 
 NOISY = (990.0, 1005.0, 995.0, 1012.0, 998.0)
 """Five runs at 1 % noise, of every case's baseline."""

@@ -10,7 +10,8 @@ import pytest
 from browser import CHROMIUM, Elements, requested, run
 from factories import make_run, make_workload
 from trainpace.report.history import PAGE
-from trainpace.runs.run import Health, write_run
+from trainpace.runs.run import Health
+from trainpace.store.runs import write_run
 
 STABLE = [1000.0] * 20
 CREEP = [1000 * 0.99**number for number in range(1, 11)]

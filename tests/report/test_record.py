@@ -22,7 +22,7 @@ from trainpace.app.cost_gate import Counted
 from trainpace.errors import FileError, RunFailed
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.cost import CostJudgement
-from trainpace.judge.refresh import Change, refresh
+from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import judge, judge_failure
 from trainpace.report import record
 from trainpace.report.record import (
@@ -33,9 +33,10 @@ from trainpace.report.record import (
     cost_summary,
     schema_text,
 )
-from trainpace.runs.run import write_run
 from trainpace.runs.verdict import Verdict
+from trainpace.store.baselines import refresh
 from trainpace.store.reports import read_results, write_results
+from trainpace.store.runs import write_run
 
 SCHEMA = Path(record.__file__).with_name("results.schema.json")
 CASE = "ours-8k-sp1"

@@ -5,10 +5,11 @@ import pytest
 import factories
 from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Published
-from trainpace.judge.refresh import Change, refresh
+from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, judge, judge_failure, unjudged
 from trainpace.report.terminal import last_line, refresh_lines, render
 from trainpace.runs import flops
+from trainpace.store.baselines import refresh
 
 STORED = (1000.0, 1010.0, 990.0, 1005.0, 995.0)
 QUIET = "llama2_7b-8k-sp1"

@@ -4,8 +4,8 @@ import pytest
 
 from factories import make_full_workload, make_workload
 from trainpace.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape
-from trainpace.judge.baseline import load_file, published_folder
 from trainpace.runs import flops
+from trainpace.store.baselines import load_file, published_folder
 
 TABLE = load_file(published_folder() / "a100-sxm4-80gb.json").baselines
 DISAGREES = "llama2_7b-32k-sp1"

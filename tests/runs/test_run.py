@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from factories import make_run, make_workload
 from trainpace.errors import FileError
-from trainpace.runs.run import read_runs, write_run
+from trainpace.store.runs import read_runs, write_run
 
 
 def test_run_survives_its_file(tmp_path):

@@ -7,12 +7,12 @@ import pytest
 from trainpace.__main__ import main
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
-from trainpace.judge.baseline import published_folder
-from trainpace.judge.cost import load_costs
 from trainpace.report.predict import devices, render
 from trainpace.runs.datasheets import DATASHEETS
 from trainpace.runs.flops import flops_per_token
 from trainpace.stats.roofline import Parameters, Row, fit, left_out, predicted, predictions, times
+from trainpace.store.baselines import published_folder
+from trainpace.store.costs import load_costs
 
 A100 = DATASHEETS["a100-sxm4-80gb"]
 STORED = load_costs(published_folder())

@@ -8,9 +8,11 @@ import pytest
 from factories import CPU, make_run, make_runs
 from trainpace.errors import FileError
 from trainpace.runs import metrics
-from trainpace.runs.run import Health, write_run
+from trainpace.runs.run import Health
+from trainpace.runs.summary import sessions
 from trainpace.store import history_index as points
 from trainpace.store.history_index import read_points
+from trainpace.store.runs import write_run
 
 
 def record(folder, *runs):
@@ -194,7 +196,7 @@ def test_sessions_are_runs_of_one_revision_close_in_time(tmp_path):
     )
     (found,) = read_points(tmp_path).values()
 
-    assert points.sessions(found) == [0, 0, 1, 1, 2]
+    assert sessions(found) == [0, 0, 1, 1, 2]
 
 
 @pytest.mark.parametrize(("old", "new"), [("run0", "run9"), ('"runs":[[', '"runs":[1,['), ("mini", "full")])

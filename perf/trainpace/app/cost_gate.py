@@ -9,9 +9,10 @@ from trainpace.cases import Case
 from trainpace.cases.scaling import full_workload
 from trainpace.cases.workload import Dtype
 from trainpace.cost.worker import CountFailed, counted
-from trainpace.judge.cost import CostChange, CostJudgement, judge_cost, load_costs, refresh_costs
+from trainpace.judge.cost import CostChange, CostJudgement, judge_cost
 from trainpace.runs.cost import Cost
 from trainpace.runs.verdict import Verdict
+from trainpace.store.costs import load_costs, refresh_costs
 from trainpace.text import count
 
 Show = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]

@@ -19,15 +19,17 @@ from trainpace.errors import FileError, RunFailed
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, command
-from trainpace.judge.waivers import Quarantined, excuse, load_quarantine
+from trainpace.judge.waivers import Quarantined, excuse
 from trainpace.launch.distributed import Data, Distributed
 from trainpace.launch.host_client import Side
 from trainpace.launch.launcher import Launcher, Local, many_nodes
 from trainpace.launch.preflight import PREFLIGHT_STEPS, look_over
 from trainpace.plan.budget import Meter, announce, say_hours
 from trainpace.runs import metrics
-from trainpace.runs.run import Run, read_runs, write_run
+from trainpace.runs.run import Run
 from trainpace.store.locks import device_lock
+from trainpace.store.quarantine import load_quarantine
+from trainpace.store.runs import read_runs, write_run
 from trainpace.trainers.external import is_described, load
 
 if TYPE_CHECKING:
@@ -395,7 +397,7 @@ class Session:
     def _memory(self) -> Callable[[Workload], int] | None:
         """Tells what fits a GPU; None where there is none, and nothing to fit."""
         from trainpace.cost.estimate import counted_memory
-        from trainpace.judge.cost import load_costs
+        from trainpace.store.costs import load_costs
 
         return counted_memory(load_costs(self.baselines_folder).values()) if self.machine.gpus else None
 

@@ -6,11 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from trainpace.data.base import Progress, silent
+from trainpace.store.locks import exclusive
 
 # Part of every key: a change of template, of tokenised form, of packing or of a file's layout needs a new number.
 # 1: first format (2026-11). 2: a sequence without a judged token judges its last.
@@ -38,18 +38,10 @@ def entry(cache: Path, name: str, build: Callable[[Path], None], progress: Progr
     folder = cache / name
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cache / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress(0.0, "waiting for another process that makes the same")
-        lock.acquire()
-    try:
+    waiting = partial(progress, 0.0, "waiting for another process that makes the same")
+    with exclusive(cache / f"{name}.lock", taken=waiting):
         if not folder.is_dir():
             _build(folder, build)
-    finally:
-        lock.release()
     return folder
 
 

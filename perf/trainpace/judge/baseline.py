@@ -1,32 +1,25 @@
-"""Stored baselines: what they hold, how their files are read and written, which one a workload is judged against.
+"""Baselines: what they hold, which one a workload is judged against, and the spread that a tolerance comes from.
 
-One file a device, `<slug>.json`, sorted, one baseline a block. Reading is strict, because a baseline that was quietly
-misread lets every regression pass; judge/refresh.py writes what reading accepts.
+store/baselines.py reads and writes their files; judge/refresh.py says what a refresh changes.
 """
 
 import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from trainpace.cases.machine import Device
 from trainpace.cases.workload import Scale, Workload
-from trainpace.errors import FileError
 from trainpace.records import Record
-from trainpace.runs import flops
 from trainpace.runs.run import DataIdentity
 from trainpace.stats import retest as looks
 from trainpace.stats import tolerance as compare
-from trainpace.store.files import check_record, read_json
 
 # 1: first format (2026-11).
 SCHEMA = 1
-MAX_BYTES = 64 << 20
-"""Of a device's file: some 45,000 cases, which take seven seconds and 600 MB to read. More is refused at once."""
 
 
 class Published(Record):
@@ -135,7 +128,6 @@ class Measured(Record):
 
 
 Baseline = Annotated[Published | Measured, Field(discriminator="origin")]
-ORIGINS: dict[Any, type[Published] | type[Measured]] = {"published": Published, "measured": Measured}
 
 
 @dataclass(frozen=True)
@@ -154,82 +146,6 @@ class BaselineFile:
             "baselines": {key: baseline.model_dump(mode="json") for key, baseline in self.baselines.items()},
         }
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def load_file(path: Path) -> BaselineFile:
-    """Read one device's file, believing nothing: every field, no other, finite and positive, keys as they must be.
-
-    Raises:
-        FileError: naming the file, the case, the field, what was expected and what came.
-    """
-    if path.exists() and path.stat().st_size > MAX_BYTES:
-        raise FileError(
-            f"{path}: expected at most {MAX_BYTES >> 20} MiB, got {path.stat().st_size >> 20}: no device has that many "
-            "cases; something else wrote it"
-        )
-    content = read_json(path)
-    fields = {"schema_version", "device", "baselines"}
-    if not isinstance(content, dict):
-        raise FileError(f"{path}: expected an object with {', '.join(sorted(fields))}, got {type(content).__name__}")
-    # The version first: a file of another version has other fields, and saying so of each of them helps nobody.
-    version = content.get("schema_version")
-    if version != SCHEMA or isinstance(version, bool):
-        raise FileError(
-            f"{path}: expected schema_version {SCHEMA}, got {version!r}: use the trainpace that wrote it, or move the "
-            "file away and record it again with `pytest perf --perf-refresh`"
-        )
-    if content.keys() != fields:
-        missing, unknown = sorted(fields - content.keys()), sorted(content.keys() - fields)
-        raise FileError(f"{path}: expected the fields {', '.join(sorted(fields))}: {missing=}, {unknown=}")
-    if content["device"] != path.stem:
-        raise FileError(f"{path}: device: expected {path.stem!r} as the file is named, got {content['device']!r}")
-    if not isinstance(content["baselines"], dict):
-        raise FileError(f"{path}: baselines: expected an object, got {type(content['baselines']).__name__}")
-    return BaselineFile(
-        device=path.stem,
-        baselines={key: _baseline(value, key, where=f"{path}: {key}") for key, value in content["baselines"].items()},
-    )
-
-
-def _baseline(value: Any, key: str, *, where: str) -> Published | Measured:
-    origin = value.get("origin") if isinstance(value, dict) else None
-    if not isinstance(origin, str) or origin not in ORIGINS:
-        raise FileError(f"{where}: origin: expected one of {', '.join(ORIGINS)}, got {origin!r}")
-    baseline = check_record(value, ORIGINS[origin], where=where, strict=True)
-    if baseline.key != key:
-        raise FileError(
-            f"{where}: expected the key {baseline.key!r} of what it holds, got {key!r}: a workload was edited by "
-            "hand, or written by another trainpace; take the entry out and record it again with "
-            "`pytest perf --perf-refresh`"
-        )
-    if baseline.convention not in flops.CONVENTIONS:
-        raise FileError(
-            f"{where}: convention: expected one of {', '.join(flops.CONVENTIONS)}, got {baseline.convention!r}"
-        )
-    return baseline
-
-
-def published_folder() -> Path:
-    """The folder of the published rows: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "baselines"
-    return inside if inside.is_dir() else package.parents[1] / "baselines"
-
-
-def load(folders: Iterable[Path], device: str) -> list[Published | Measured]:
-    """Every baseline of `device`, first those of `folders` in their order, last the package's own.
-
-    A folder or a file that does not exist holds none: that is how a new device and a new repository start.
-
-    Raises:
-        FileError: for a file that is there and cannot be used.
-    """
-    found: list[Published | Measured] = []
-    for folder in dict.fromkeys([folder.resolve() for folder in folders] + [published_folder()]):
-        path = folder / f"{device}.json"
-        if path.exists():
-            found += load_file(path).baselines.values()
-    return found
 
 
 def find(baselines: Sequence[Published | Measured], workload: Workload) -> Published | Measured | None:

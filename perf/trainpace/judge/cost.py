@@ -1,27 +1,17 @@
-"""Counted costs: how the file of stored ones is read and written, and what a difference from it means.
+"""Counted costs: what a difference from the stored one means.
 
-Counts have no noise, so there is no tolerance: more of a counter is a regression, less an improvement. One file,
-cost.json, a row a case; it belongs to no device.
+Counts have no noise, so there is no tolerance: more of a counter is a regression, less an improvement.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainpace.cases.workload import Workload
-from trainpace.errors import FileError
-from trainpace.judge.baseline import published_folder
-from trainpace.judge.refresh import locked
 from trainpace.records import Record
 from trainpace.runs.cost import CATEGORIES, Cost
 from trainpace.runs.verdict import Verdict
-from trainpace.store.files import check_record, read_json, write_whole, writing
 from trainpace.text import gib, version_changes
 
-# 1: first format (2026-11).
-SCHEMA = 1
-FILE = "cost.json"
 SHOWN = 8
 """Counters, and operators, that a message names at most."""
 
@@ -57,35 +47,6 @@ class CostChange:
         if changed := changed_counters(self.old.counters, self.new.counters):
             return f"{self.new.key}: {'; '.join(changed)}"
         return f"{self.new.key}: the same counts"
-
-
-def load_costs(folder: Path) -> dict[str, Cost]:
-    """Every stored cost by key: those of `folder`, and the package's own where it has none of that key.
-
-    Raises:
-        FileError: for a file that is there and cannot be used: its place, what was expected and what came.
-    """
-    found: dict[str, Cost] = {}
-    for path in dict.fromkeys((published_folder() / FILE, folder.resolve() / FILE)):
-        if path.exists():
-            found |= _read(path)
-    return found
-
-
-def refresh_costs(folder: Path, costs: Iterable[Cost]) -> list[CostChange]:
-    """Store `costs` in `folder`'s file beside the rows that it holds; what was there and what is, a change a row.
-
-    Raises:
-        FileError: where the file is there and cannot be used, or cannot be written; it is left as it is.
-    """
-    path = folder / FILE
-    with writing(path), locked(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        stored = _read(path) if path.exists() else {}
-        changes = [CostChange(stored.get(cost.key), cost) for cost in costs]
-        rows = stored | {change.new.key: change.new for change in changes}
-        write_whole(path, _text(rows))
-    return changes
 
 
 def judge_cost(cost: Cost, stored: Cost | None) -> CostJudgement:
@@ -174,30 +135,3 @@ def _operators(stored: Cost, cost: Cost) -> str:
                 break
     texts = [text for _, text in sorted(said)]
     return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
-
-
-def _read(path: Path) -> dict[str, Cost]:
-    content = read_json(path)
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA or isinstance(version, bool):
-        raise FileError(
-            f"{path}: expected schema_version {SCHEMA}, got {version!r}: use the trainpace that wrote it, or record it "
-            "again with `pytest perf -k test_cost --perf-refresh`"
-        )
-    if content.keys() != {"schema_version", "costs"} or not isinstance(content["costs"], dict):
-        raise FileError(f"{path}: expected the fields schema_version and costs, got {', '.join(sorted(content))}")
-    rows = {key: check_record(row, Cost, where=f"{path}: {key}", strict=True) for key, row in content["costs"].items()}
-    for key, row in rows.items():
-        if row.key != key:
-            raise FileError(f"{path}: expected the key {row.key!r} of what it holds, got {key!r}: record it again")
-    return rows
-
-
-def _text(rows: Mapping[str, Cost]) -> str:
-    """The file's content: sorted, a counter a line, an operator a line."""
-    content = {"schema_version": SCHEMA, "costs": {key: row.model_dump(mode="json") for key, row in rows.items()}}
-    operators = {key: row.pop("operators") for key, row in content["costs"].items()}  # type: ignore[attr-defined]
-    for key, row in content["costs"].items():  # type: ignore[attr-defined]
-        row["operators"] = {name: f"@{json.dumps(counts)}@" for name, counts in operators[key].items()}
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return text.replace('"@', "").replace('@"', "") + "\n"

@@ -1,24 +1,15 @@
-"""Recording baselines: which runs may become one, and how a device's file is changed without losing what it holds."""
+"""Recording baselines: which runs may become one, and what that changes in a device's file."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
-from trainpace.judge.baseline import BaselineFile, Measured, load_file, pool
+from trainpace.judge.baseline import BaselineFile, Measured, pool
 from trainpace.judge.validity import faults, first_losses
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
 from trainpace.stats import tolerance as compare
-from trainpace.store.files import write_whole, writing
 from trainpace.text import percent, signed_percent
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_SPREAD = 0.10
 """Coefficient of variation of TGS between runs above which they are no reference. A busy CPU machine shows 3-5.5 %."""
@@ -45,50 +36,50 @@ class Change:
         return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({change})"
 
 
-def refresh(
-    folder: Path,
+def changes(
+    stored: BaselineFile,
     runs: Sequence[Run],
     *,
+    recorded: str,
     max_spread: float = MAX_SPREAD,
     accept_slower: str | None = None,
     peak_tflops: float | None = None,
 ) -> list[Change]:
-    """Record `runs` of one device, grouped by workload, in `folder`'s file of that device; one change per workload.
+    """What recording `runs` of one device, grouped by workload, does to its baselines: one change per workload.
 
     A workload is refused (and the others still recorded) where a run is invalid, where the runs spread more than
     `max_spread`, or where they are slower than the stored reference by more than the tolerance of the stored gate:
-    without that allowance noise alone would refuse every second refresh. `accept_slower` is the reason to record a
-    slower value all the same, and is stored. Published rows are never touched.
+    without that allowance noise alone would refuse every second refresh. Published rows are never touched.
 
-    Raises:
-        ValueError: where the runs are of more than one device, or none is given.
-        FileError: where the device's file is there and cannot be used, or cannot be written; it is left as it is.
+    Args:
+        stored: the device's file as it is.
+        runs: of that device.
+        recorded: the time of the refresh: UTC, ISO 8601.
+        max_spread: largest coefficient of variation of TGS between the runs of a workload.
+        accept_slower: the reason to record a slower value all the same, which is stored; None: it is refused.
+        peak_tflops: what the device can do; None where that is unknown.
     """
-    devices = sorted({run.device.slug for run in runs})
-    if len(devices) != 1:
-        raise ValueError(f"a refresh records runs of one device, got {', '.join(devices) or 'no run'}")
+    return [
+        _change(group, stored, recorded, max_spread=max_spread, accept_slower=accept_slower, peak_tflops=peak_tflops)
+        for group in _by_workload(runs).values()
+    ]
+
+
+def _by_workload(runs: Iterable[Run]) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.workload.key, []).append(run)
-    path = folder / f"{devices[0]}.json"
-    with writing(path), locked(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        # What a writer that was killed left behind; nobody else writes while the lock is held.
-        for leftover in folder.glob(f".{path.name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
-        stored = load_file(path) if path.exists() else BaselineFile(device=devices[0], baselines={})
-        changes = [
-            _change(group, stored, max_spread=max_spread, accept_slower=accept_slower, peak_tflops=peak_tflops)
-            for group in groups.values()
-        ]
-        recorded = {change.key: change.new for change in changes if change.new is not None}
-        if recorded:
-            write_whole(path, BaselineFile(device=stored.device, baselines={**stored.baselines, **recorded}).text())
-    return changes
+    return groups
 
 
 def _change(
-    runs: list[Run], file: BaselineFile, *, max_spread: float, accept_slower: str | None, peak_tflops: float | None
+    runs: list[Run],
+    file: BaselineFile,
+    recorded: str,
+    *,
+    max_spread: float,
+    accept_slower: str | None,
+    peak_tflops: float | None,
 ) -> Change:
     key = runs[0].workload.key
     stored = file.baselines.get(key)
@@ -96,7 +87,7 @@ def _change(
     values = [metrics.tgs(run) for run in runs]
     if why := _unfit(runs, values, max_spread, peak_tflops):
         return Change(key, old, None, why)
-    new = _measured(runs, values)
+    new = _measured(runs, values, recorded)
     if old is None:
         return Change(key, None, new)
     spread = pool(file.baselines.values(), old.scale)
@@ -134,20 +125,16 @@ def _unfit(runs: list[Run], values: list[float], max_spread: float, peak_tflops:
 
 
 def baseline_of(runs: list[Run]) -> Measured:
-    """The baseline that `runs` of one workload make, without recording it."""
-    return _measured(runs, [metrics.tgs(run) for run in runs])
+    """The baseline that `runs` of one workload make, without recording it: dated by the last of them."""
+    return _measured(runs, [metrics.tgs(run) for run in runs], max(run.started for run in runs))
 
 
 def baselines_of(runs: Iterable[Run], device: str) -> list[Measured]:
     """The baselines that the runs on `device` make, one a workload, without recording them."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.device.slug == device:
-            groups.setdefault(run.workload.key, []).append(run)
-    return [baseline_of(group) for group in groups.values()]
+    return [baseline_of(group) for group in _by_workload(run for run in runs if run.device.slug == device).values()]
 
 
-def _measured(runs: list[Run], values: list[float]) -> Measured:
+def _measured(runs: list[Run], values: list[float], recorded: str) -> Measured:
     first, tgs = runs[0], compare.geometric_mean(values)
     convention = flops.convention(flops.DEFAULT)
     tflops = flops.tflops(tgs, first.workload, convention.name, mean_attended=first.mean_attended)
@@ -169,7 +156,7 @@ def _measured(runs: list[Run], values: list[float]) -> Measured:
         device=first.device,
         software=first.software,
         revision=first.revision,
-        recorded=datetime.now(UTC).isoformat(timespec="seconds"),
+        recorded=recorded,
         accepted_slower=None,
     )
 
@@ -182,22 +169,3 @@ def _median_yardstick(runs: list[Run]) -> float | None:
 def _rounded(value: float) -> float:
     # Six digits are a hundred times finer than the finest tolerance, and a diff that people can read.
     return float(f"{value:.6g}")
-
-
-@contextmanager
-def locked(path: Path) -> "Iterator[None]":
-    """Keep other processes from changing the file `path` meanwhile."""
-    # The lock lies in a state folder: one in baselines/ would be committed. The system frees it when its holder dies.
-    from filelock import FileLock
-    from platformdirs import user_state_path
-
-    folder = user_state_path("trainpace") / "locks"
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    lock = FileLock(folder / f"{path.stem}-{name}.lock")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

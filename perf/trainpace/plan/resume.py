@@ -12,7 +12,8 @@ from pathlib import Path
 from trainpace.app.options import Options
 from trainpace.cases import Workload
 from trainpace.errors import RunFailed
-from trainpace.runs.run import Run, read_runs
+from trainpace.runs.run import Run
+from trainpace.store.runs import read_runs
 from trainpace.text import differences, short_revision
 from trainpace.trainers.external import is_described
 

@@ -18,16 +18,18 @@ from trainpace.cases import Case, Workload
 from trainpace.cases.machine import Device
 from trainpace.errors import FileError, RunFailed, Skipped
 from trainpace.judge import baseline as baselines
-from trainpace.judge.refresh import Change, baselines_of, refresh
+from trainpace.judge.refresh import Change, baselines_of
 from trainpace.judge.validity import core_fault
 from trainpace.judge.verdict import Judgement, judge, judge_failure, look_at, runs_to_measure, unjudged
 from trainpace.probe.device import revision
 from trainpace.runs import metrics
 from trainpace.runs.datasheets import peak_tflops
-from trainpace.runs.run import SOFTWARE, Run, read_runs, run_path
+from trainpace.runs.run import SOFTWARE, Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import WITNESSES, Look, borders
 from trainpace.stats.tolerance import MOST_RUNS, Spread
+from trainpace.store.baselines import load_baselines, refresh
+from trainpace.store.runs import read_runs, run_path
 from trainpace.trainers.external import is_described, load
 
 DISTURBED_ATTEMPTS = 3
@@ -359,7 +361,7 @@ class StoredGate:
         if self.options.against_runs:
             runs = [run for path in self.options.against_runs for run in read_runs(path)]
             return [*baselines_of(runs, device.slug)]
-        return baselines.load([self.session.baselines_folder], device.slug)
+        return load_baselines([self.session.baselines_folder], device.slug)
 
     def _recorded(self, entry: _Entry) -> Change:
         """Record its runs. A share that was lost meanwhile refuses this case, and not those that come after it."""

@@ -7,8 +7,7 @@ from statistics import fmean
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
 from trainpace.errors import FileError
-from trainpace.judge.baseline import Published, load_file, published_folder
-from trainpace.judge.cost import load_costs
+from trainpace.judge.baseline import Published
 from trainpace.report.terminal import GIB, PLAIN_WIDTH, as_text
 from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import DATASHEETS
@@ -24,6 +23,8 @@ from trainpace.stats.roofline import (
     times,
     with_network,
 )
+from trainpace.store.baselines import load_file, published_folder
+from trainpace.store.costs import load_costs
 from trainpace.text import percent
 
 PUBLISHED_ON = "a100-sxm4-80gb"

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from trainpace.cases import PUBLISHED, Case
 from trainpace.errors import FileError
-from trainpace.judge.baseline import Published, load_file, published_folder
+from trainpace.judge.baseline import Published
 from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
 from trainpace.report.markdown import plain, sentence
 from trainpace.report.predict import PUBLISHED_ON, predicted_published
 from trainpace.report.terminal import PLAIN_WIDTH, as_text
 from trainpace.runs.flops import DEFAULT, flops_per_token
+from trainpace.store.baselines import load_file, published_folder
 from trainpace.text import percent
 
 NAME = "published"

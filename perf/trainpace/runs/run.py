@@ -1,15 +1,12 @@
-"""A run: one fresh process group that trained one workload. Immutable, one file, written whole."""
+"""A run: one fresh process group that trained one workload. Immutable; store/runs.py writes one file a run."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
-from trainpace.errors import FileError
 from trainpace.records import Record
-from trainpace.store.files import read_record, write_whole, writing
 
 # 1: first format (2026-11).
 SCHEMA = 1
@@ -168,33 +165,3 @@ class Run(Record):
     def steps(self) -> int:
         """Measured steps that were made."""
         return self.stopped_after or self.workload.steps
-
-
-def write_run(run: Run, folder: Path) -> Path:
-    """Write `run` into `folder` as `<case>-<id>.json`, whole or not at all; return the file's path.
-
-    Raises:
-        FileError: naming the file, where it cannot be written.
-    """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = run_path(run, folder)
-    write_whole(path, run.model_dump_json(indent=1) + "\n")
-    return path
-
-
-def run_path(run: Run, folder: Path) -> Path:
-    """Where `write_run` puts it."""
-    return folder / f"{run.workload.case}-{run.id}.json"
-
-
-def read_runs(path: Path) -> list[Run]:
-    """Read one run file, or every `*.json` of a folder, oldest first.
-
-    Raises:
-        FileError: naming the file, the field and the value, where a file is no run.
-    """
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not files:
-        raise FileError(f"{path}: no run file (*.json) in this folder")
-    return sorted((read_record(file, Run) for file in files), key=lambda run: (run.started, run.id))

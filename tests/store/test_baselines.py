@@ -11,9 +11,8 @@ import pytest
 
 from factories import CPU, DATA, make_run, make_runs, make_workload
 from trainpace.errors import FileError
-from trainpace.judge import baseline as stored
-from trainpace.judge.refresh import refresh
 from trainpace.runs.run import Health
+from trainpace.store.baselines import load_file, published_folder, refresh
 from trainpace.store.files import write_whole
 
 KEY = make_workload().key
@@ -28,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def read(folder):
-    return stored.load_file(folder / "cpu-test-2c.json").baselines
+    return load_file(folder / "cpu-test-2c.json").baselines
 
 
 def test_first_refresh_records(folder):
@@ -59,14 +58,12 @@ def test_other_cases_are_kept(folder):
 def test_published_rows_are_kept(folder):
     """A refresh on the published device writes beside the rows, never over them."""
     folder.mkdir()
-    published = stored.published_folder() / "a100-sxm4-80gb.json"
+    published = published_folder() / "a100-sxm4-80gb.json"
     (folder / published.name).write_text(published.read_text())
     device = CPU.model_copy(update={"slug": "a100-sxm4-80gb"})
     (change,) = refresh(folder, make_runs(3000.0, device=device))
 
-    assert {**stored.load_file(published).baselines, KEY: change.new} == stored.load_file(
-        folder / published.name
-    ).baselines
+    assert {**load_file(published).baselines, KEY: change.new} == load_file(folder / published.name).baselines
 
 
 @pytest.mark.parametrize(
@@ -179,7 +176,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from factories import make_run, make_workload
-from trainpace.judge.refresh import refresh
+from trainpace.store.baselines import refresh
 
 folder, name, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 for number in range(first, last):
