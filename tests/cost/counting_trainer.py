@@ -9,8 +9,10 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - the run host imports it once, ZeRO-3 in every rank
 import torch
 import torch.distributed as dist
+import torch.distributed.fsdp
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode

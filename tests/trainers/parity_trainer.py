@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - the run host imports it once, ZeRO-3 in every rank
 import torch
 import torch.distributed as dist
+import torch.distributed.fsdp
 
 from trainpace.trainers.native import Native
 
