@@ -10,6 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 from repository import BARE
+from trainpace.cases import PUBLISHED
+from trainpace.cases.scaling import full_workload
+from trainpace.cost.worker import counted
+from trainpace.judge.cost import judge_cost
+from trainpace.runs.verdict import Verdict
+from trainpace.store.costs import load_costs
 
 CHECKPOINTING = re.compile(r"^ +self\.body\.activation_checkpointing_enable\(.*$", re.MULTILINE)
 
@@ -60,14 +66,19 @@ def gate(folder, row, *options):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_step_that_costs_more_is_red(copy, name):
-    """The change ends in exit status 1; the message names the counters that rose, and the operators."""
+def change(folder, name):
+    """Plant a change in the trainer of a checkout; the row that it concerns, and the counters that must be named."""
     file, changed, row, counters = CHANGES[name]
-    path = copy / "perf" / "trainpace" / "trainers" / "native" / file
+    path = folder / "perf" / "trainpace" / "trainers" / "native" / file
     text = path.read_text()
     assert changed(text) != text
     path.write_text(changed(text))
+    return row, counters
+
+
+def test_a_step_that_costs_more_is_red(copy):
+    """The change ends in exit status 1; the message names the counters that rose, and the operators."""
+    row, counters = change(copy, "without checkpointing")
 
     status, said = gate(copy, row)
 
@@ -76,13 +87,51 @@ def test_a_step_that_costs_more_is_red(copy, name):
     assert [counter for counter in counters if counter not in said] == []
 
 
+def test_each_counter_that_rose_is_named(copy, checkout):
+    """Two changes that concern different rows: each row names its own counters and operators."""
+    concerned = dict(change(copy, name) for name in list(CHANGES)[1:])
+    stored = load_costs(checkout / "baselines")
+    workloads = [full_workload(case) for case in PUBLISHED if case.id in concerned]
+
+    judged = {case: judge_cost(cost, stored[cost.key]) for case, cost in counted(workloads, checkout=copy / "perf")}
+
+    assert {each.verdict for each in judged.values()} == {Verdict.REGRESSION}
+    for row, counters in concerned.items():
+        assert [counter for counter in counters if counter not in "\n".join(judged[row].reasons)] == []
+
+
+REMEMBERS = """
+from pathlib import Path
+
+def remembered(workload, count=count):
+    cost = count(workload)
+    Path(__file__).with_name("counted.json").write_text(cost.model_dump_json())
+    return cost
+
+count = remembered
+"""
+REMEMBERED = """
+from pathlib import Path
+from trainpace.runs.cost import Cost
+
+class CannotTrace(Exception):
+    pass
+
+def count(workload):
+    return Cost.model_validate_json(Path(__file__).with_name("counted.json").read_text())
+"""
+"""The step is traced once, and counts the same in the sessions that follow."""
+
+
 def test_the_gate_as_a_user_meets_it(copy):
     """Green as committed, with its numbers in the JUnit file; skipped without a row; recorded by a refresh."""
-    stored = copy / "baselines" / "cost.json"
+    stored, trace = copy / "baselines" / "cost.json", copy / "perf" / "trainpace" / "cost" / "trace.py"
 
+    trace.write_text(trace.read_text() + REMEMBERS)
     green, said = gate(copy, "llama2_7b-8k-sp1", "--junitxml", "junit.xml")
     junit = ElementTree.parse(copy / "junit.xml")  # noqa: S314 - written by the line above
     properties = {each.get("name"): each.get("value") for each in junit.iter("property")}
+    trace.write_text(REMEMBERED)
     stored.unlink()
     (copy / "perf" / "trainpace" / "baselines").mkdir()  # as installed, without the published rows
     unjudged, missing = gate(copy, "llama2_7b-8k-sp1", "--perf-require-verdict")
