@@ -18,7 +18,8 @@ import psutil
 
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import resolve
-from trainpace.launch.distributed import Data, Distributed
+from trainpace.data.base import Data
+from trainpace.launch.distributed import Distributed
 from trainpace.probe.device import present
 
 SETTLED = 10

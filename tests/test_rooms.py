@@ -54,7 +54,6 @@ KNOWN_UPWARD: dict[str, set[str]] = {
     "trainpace.report.predict": {"trainpace.store.baselines", "trainpace.store.costs"},
     "trainpace.report.published": {"trainpace.store.baselines"},
     "trainpace.report.record": {"trainpace.app.compare_plugin", "trainpace.app.cost_gate"},
-    "trainpace.trainers.export": {"trainpace.launch.distributed"},
 }
 KNOWN_IMPURE: dict[str, set[str]] = {
     "trainpace.plan.resume": {".glob()"},

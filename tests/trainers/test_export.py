@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from factories import make_workload
 from trainpace.data import packed
-from trainpace.launch.distributed import Data
+from trainpace.data.base import Data
 from trainpace.trainers.export import exported
 from trainpace.trainers.native.loss import IGNORED
 from trainpace.trainers.native.model import initial, transformers_config

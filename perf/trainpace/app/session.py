@@ -15,12 +15,13 @@ from trainpace.app.options import Options
 from trainpace.cases import Case, Workload
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import Resolved, resolve
+from trainpace.data.base import Data
 from trainpace.errors import FileError, RunFailed
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, command
 from trainpace.judge.waivers import Quarantined, excuse
-from trainpace.launch.distributed import Data, Distributed
+from trainpace.launch.distributed import Distributed
 from trainpace.launch.host_client import Side
 from trainpace.launch.launcher import Launcher, Local, many_nodes
 from trainpace.launch.preflight import PREFLIGHT_STEPS, look_over

@@ -15,6 +15,7 @@ from typing import Any, Self
 import trainpace
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.workload import Workload
+from trainpace.data.base import Data
 from trainpace.errors import FileError, RunFailed
 from trainpace.launch.cluster import Node, counts
 from trainpace.launch.follow import Progress, follow
@@ -28,16 +29,6 @@ from trainpace.runs.run import Health, Preflight, RankSamples, Run, RunNode
 from trainpace.store.files import check_record
 
 _PROFILE = Path(__file__).resolve().parents[1] / "rank" / "profile.py"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """What the ranks train on."""
-
-    sources: tuple[str, ...] = ()
-    """Local files or hub names; none: the generated corpus."""
-    tokenizer: str = "bytes"
-    seed: int = 0
 
 
 def trainer_object(trainer: str) -> str:

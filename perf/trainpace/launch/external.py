@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from trainpace.cases.machine import Machine
 from trainpace.cases.workload import Workload
+from trainpace.data.base import Data
 from trainpace.errors import FileError, RunFailed, Skipped
-from trainpace.launch.distributed import Data
 from trainpace.launch.folders import rank_logs
 from trainpace.launch.follow import Progress, follow
 from trainpace.launch.health import health_of

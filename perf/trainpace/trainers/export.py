@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trainpace.cases.workload import Workload
+from trainpace.data.base import Data
 from trainpace.errors import RunFailed
-from trainpace.launch.distributed import Data
 
 FORMAT = 2
 """Part of the key: a change of what is written needs a new number. 2: the first label of a sequence is none."""
