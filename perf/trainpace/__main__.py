@@ -75,26 +75,29 @@ def _history(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from trainpace.app.printing import width
+    from trainpace.cost.predict import forecast
     from trainpace.errors import FileError
     from trainpace.report.predict import render
 
     network = None if options.network is None else 1e9 * options.network
     try:
-        print(render(options.device, network=network, width=width()), end="")
+        found = forecast(options.device, network=network)
     except (FileError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
+    print(render(found, width=width()), end="")
     return 0
 
 
 def _published(options: argparse.Namespace) -> int:
     from trainpace.app.printing import width
+    from trainpace.cost.predict import published_table
     from trainpace.errors import FileError
-    from trainpace.report.published import render, rows
+    from trainpace.report.published import render
     from trainpace.store.reports import write_published
 
     try:
-        found = rows()
+        found = published_table()
         if options.report:
             write_published(found, options.report)
     except FileError as error:

@@ -6,9 +6,11 @@ import pytest
 
 from browser import CHROMIUM, Elements, requested, run
 from trainpace.report import html
+from trainpace.report.table import Column, Table, to_html
 from trainpace.store.reports import assets
 
 HOSTILE = '</script><script>document.documentElement.dataset.hacked = 1</script><img src=x onerror="x()">&\'"'
+QUOTED = Column(HOSTILE, lambda _: HOSTILE, kind=lambda _: "pass", link=lambda _: "one")
 DATA = {
     "t": list(range(1_760_000_000, 1_760_000_000 + 86_400 * 40, 86_400)),
     "v": [1000.0 + run % 7 for run in range(20)] + [950.0 + run % 7 for run in range(20)],
@@ -32,7 +34,7 @@ def page(tmp_path):
             HOSTILE,
             html.heading(HOSTILE),
             html.paragraph(HOSTILE),
-            html.table([HOSTILE, "n"], [[html.Cell(HOSTILE, link="one", kind="pass"), html.Cell("1", 1.0)]]),
+            to_html(Table([QUOTED, Column("n", str, float)], [1])),
             html.chart("one", "trend", DATA, title=HOSTILE, notes=[HOSTILE]),
             html.chart("two", "trend", DATA, title="two"),
             assets=assets(),

@@ -1,12 +1,8 @@
 """The Markdown summary: what it says and in which order, and that nothing quoted in it means anything but itself."""
 
-import html
 import re
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from factories import (
     make_case_result,
@@ -16,57 +12,9 @@ from factories import (
     make_slower,
     make_system,
 )
-from trainpace.report.markdown import fenced, headline, plain, render, sentence
+from hostile import GITHUB_LINKS, HOSTILE, drawn, seen, text_of
+from trainpace.report.markdown import headline, render
 from trainpace.report.record import Versus
-
-HOSTILE = [
-    "<img src=x onerror=alert(1)>",
-    "<!-- hidden -->",
-    "</details></td>",
-    "[click](https://evil.example)",
-    "![](https://evil.example/pixel.png)",
-    "a | b",
-    "# heading",
-    "- item",
-    "1. item",
-    "| --- |",
-    "```\nfence",
-    "`code",
-    "~~~",
-    "*bold* _it_ ~~gone~~",
-    "&lt;b&gt;",
-    "\\",
-    "@everyone @org/team",
-    "fixes #1, org/repo#2, GH-3",
-    "https://evil.example www.evil.example mailto:a@b.example",
-    "$x$ :tada:",
-    "one\n\ntwo\r\n# three",
-    "::error::red",
-    "\x1b[31mred\x1b[0m \x00 \u202etxet",
-    "=====",
-]
-GITHUB_LINKS = re.compile(
-    r"@\w|#\d|://\S|(?i:www\.|mailto:\w|\bgh-\d)|:\w+:|\$",
-)
-"""What GitHub makes something of in text that is no markup: tested on the source, as it is not CommonMark."""
-
-
-def drawn(markdown):
-    """The HTML that a reader's browser gets."""
-    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
-
-
-def text_of(markup):
-    """The text of HTML, as a reader sees it."""
-    return html.unescape(re.sub(r"<[^>]*>", "", markup)).replace("\u200b", "")
-
-
-def seen(value):
-    """What of a quoted text is to be seen: one line, without colours, what cannot be seen made visible."""
-    value = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", value)
-    value = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", "\ufffd", value)
-    return " ".join(value.split())
-
 
 # What is said
 
@@ -314,82 +262,6 @@ def test_limit():
     assert "## ❌ Slower" in text
     assert "### Notes" in text
     assert text.endswith("Too long to be shown here: 1 of the sections. results.json has everything.\n")
-
-
-# What is quoted
-
-
-@pytest.mark.parametrize("value", HOSTILE)
-def test_plain_in_a_list(value):
-    """Quoted text in a list is one item with that text and without any markup."""
-    markup = drawn(f"- {plain(value)}")
-
-    assert re.findall(r"<[^>]*>", markup) == ["<ul>", "<li>", "</li>", "</ul>"]
-    assert text_of(markup).strip() == seen(value)
-
-
-@pytest.mark.parametrize("value", HOSTILE)
-def test_plain_in_a_table(value):
-    """Quoted text in a table is one cell with that text."""
-    markup = drawn(f"| a | b |\n|---|---|\n| {plain(value)} | end |")
-
-    assert re.findall(r"<[^>]*>", markup).count("<td>") == 2
-    assert "<td>end</td>" in markup
-    assert text_of(markup.split("<td>")[1].split("</td>")[0]) == seen(value)
-
-
-@pytest.mark.parametrize("value", HOSTILE)
-def test_github_makes_no_link(value):
-    """No mention, reference, bare address, emoji or formula is left for GitHub to find."""
-    assert not GITHUB_LINKS.findall(plain(value).replace("&#", "&"))
-
-
-@given(st.text(alphabet=st.characters(codec="utf-8")) | st.text("`*_[]()<>|#@&\\-+=:~$!1.) \n/aw"))
-@example("1)")
-@example("+ a")
-def test_plain_is_what_it_was(value):
-    """Whatever is quoted, a reader sees it as it was, and no markup comes of it."""
-    markup = drawn(f"- x {plain(value)}")
-    alone = drawn(f"{plain(value)}")
-
-    assert re.findall(r"<[^>]*>", markup) == ["<ul>", "<li>", "</li>", "</ul>"]
-    assert text_of(markup).split() == ["x", *seen(value).split()]
-    assert set(re.findall(r"<[^>]*>", alone)) <= {"<p>", "</p>"}
-
-
-@given(st.text("`<|@# ab\n*\\"))
-def test_sentences_hold_code_and_nothing_else(value):
-    """A sentence may hold code between its own backticks; no other markup comes of what it quotes."""
-    markup = drawn(f"- x {sentence(value)}")
-
-    assert set(re.findall(r"<[^>]*>", markup)) <= {"<ul>", "<li>", "</li>", "</ul>", "<code>", "</code>"}
-    assert "".join(text_of(markup).split()) == "x" + "".join(value.split()).replace(
-        "`" * (value.count("`") % 2 == 0), ""
-    )
-
-
-def test_sentence_keeps_its_blanks():
-    """Words and code stay apart."""
-    assert sentence("run `pytest perf`, or `ls`") == "run `pytest perf`, or `ls`"
-
-
-@given(st.text("`~<|@# ab\n*\\"))
-@example("```\n</details>\n```")
-def test_fence_holds(value):
-    """A block of code ends where it ends, whatever it holds."""
-    markup = drawn(f"<details>\n\n{fenced(value)}\n</details>\n\nafter")
-
-    assert re.findall(r"<[^>]*>", markup) == [
-        "<details>",
-        "<pre>",
-        '<code class="language-text">',
-        "</code>",
-        "</pre>",
-        "</details>",
-        "<p>",
-        "</p>",
-    ]
-    assert text_of(markup).split() == [*value.split(), "after"]
 
 
 @pytest.mark.parametrize("line", ["::error::x", "  ::stop-commands::x", "text ##[error]x"])

@@ -8,6 +8,7 @@ import pytest
 from browser import CHROMIUM, Elements, requested, run
 from trainpace.__main__ import main
 from trainpace.cases import PUBLISHED
+from trainpace.cost import predict
 from trainpace.errors import FileError
 from trainpace.report import published
 from trainpace.store.reports import write_published
@@ -18,7 +19,7 @@ CHARTS = {"published-llama2_7b", "published-yi_34b_200k", "published-llama2_70b"
 
 @pytest.fixture(scope="module")
 def rows():
-    return published.rows()
+    return predict.published_table()
 
 
 def test_every_row_is_there_in_the_tables_order(rows):
@@ -91,8 +92,8 @@ def test_without_counted_costs_there_are_no_predictions(monkeypatch):
     def missing():
         raise FileError("no counted cost")
 
-    monkeypatch.setattr(published, "predicted_published", missing)
-    rows = published.rows()
+    monkeypatch.setattr(predict, "predicted_published", missing)
+    rows = predict.published_table()
 
     assert {row.predicted for row in rows} == {None}
     assert {bar.kind for bar in published.bars(rows)} == {"published"}
@@ -101,7 +102,7 @@ def test_without_counted_costs_there_are_no_predictions(monkeypatch):
 
 def test_broken_baselines_are_named(tmp_path, monkeypatch, capsys):
     """A usage error, not a traceback."""
-    monkeypatch.setattr(published, "published_folder", lambda: tmp_path)
+    monkeypatch.setattr(predict, "published_folder", lambda: tmp_path)
 
     assert main(["published"]) == 4
     assert "a100-sxm4-80gb.json: cannot be read" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainpace.report.terminal import PLAIN_WIDTH
+from trainpace.report.console import PLAIN_WIDTH
 
 if TYPE_CHECKING:
     import pytest

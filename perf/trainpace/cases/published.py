@@ -42,6 +42,8 @@ class Case:
         return self.id
 
 
+PUBLISHED_DEVICE = "a100-sxm4-80gb"
+"""Slug of the device that every row was measured on."""
 PUBLISHED = (
     Case(model=LLAMA2_7B, length="8k", sp=1, gpus=8),
     Case(model=LLAMA2_7B, length="32k", sp=1, gpus=8),

@@ -82,8 +82,8 @@ def predicted(workload: Workload, device: str) -> float | None:
     """TGS that the counts suggest for a published row as it was published; None where there is no such prediction."""
     if workload.scale != "full":
         return None
+    from trainpace.cost.predict import devices, predicted_on
     from trainpace.errors import FileError
-    from trainpace.report.predict import devices, predicted_on
 
     if device not in devices():
         return None

@@ -6,25 +6,24 @@ systems in footnotes, and a system without a number with the reason.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import trainpace
 from trainpace.judge.systems import CONFIDENCE, SideBySide, Status, System
 from trainpace.records import Record
 from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
-from trainpace.report.markdown import fenced, plain, sentence
-from trainpace.report.terminal import GIB, PLAIN_WIDTH, WIDE, as_text
-from trainpace.text import percent
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from trainpace.report.columns import MEMORY, PEAK, RATIO, TFLOPS, TGS
+from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
+from trainpace.report.escape import fenced, plain, sentence
+from trainpace.report.table import Column, Table, stacked, to_html, to_markdown
+from trainpace.text import UNKNOWN, count, gib, percent
 
 NAME = "compare"
 """Of every file of the report."""
-STYLES: dict[Status, str] = {
+STYLES: Mapping[str, str] = {
     "measured": "green",
     "skipped": "yellow",
     "out of memory": "bold red",
@@ -49,15 +48,8 @@ class Comparison(Record):
 # What every form of the report says
 
 
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    text: Callable[[System], str]
-    value: Callable[[System], float | None] = lambda _: None
-
-
 def _range(low: float | None, high: float | None, form: str) -> str:
-    return "-" if low is None or high is None else f"{low:{form}} .. {high:{form}}"
+    return UNKNOWN if low is None or high is None else f"{low:{form}} .. {high:{form}}"
 
 
 def _ratio_range(system: System) -> str:
@@ -65,39 +57,47 @@ def _ratio_range(system: System) -> str:
     return "reference" if system.reference else _range(system.ratio_low, system.ratio_high, ".3f")
 
 
-def _known(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"
+def _startup(system: System) -> str:
+    return UNKNOWN if system.startup_seconds is None else f"{system.startup_seconds:.1f} s"
 
 
-def _tflops(system: System) -> str:
-    if system.tflops is None:
-        return "-"
-    return f"{system.tflops:.4g}" if system.tflops >= 1 else f"{system.tflops:#.2g}"
-
-
-TGS = _Column("TGS", lambda system: _known(system.tgs, ".1f"), lambda system: system.tgs)
-TGS_RANGE = _Column("TGS, 95 %", lambda system: _range(system.low, system.high, ".1f"), lambda system: system.low)
-RATIO = _Column("ratio", lambda system: _known(system.ratio, ".3f"), lambda system: system.ratio)
-RATIO_RANGE = _Column("ratio, 95 %", _ratio_range, lambda system: system.ratio_low)
-TFLOPS = _Column("TFLOPs", _tflops, lambda system: system.tflops)
-PEAK = _Column(
-    "of peak",
-    lambda system: f"{100 * system.peak_share:.1f} %" if system.peak_share else "-",
-    lambda system: system.peak_share,
+TGS_RANGE: Column[System] = Column(
+    "TGS, 95 %", lambda system: _range(system.low, system.high, ".1f"), lambda system: system.low or 0.0, "right"
 )
-MEMORY = _Column(
-    "memory",
-    lambda system: f"{system.peak_memory_bytes / GIB:.2f} GiB" if system.peak_memory_bytes else "-",
-    lambda system: system.peak_memory_bytes,
+RATIO_RANGE: Column[System] = Column("ratio, 95 %", _ratio_range, lambda system: system.ratio_low or 0.0, "right")
+STARTUP: Column[System] = Column("start-up", _startup, lambda system: system.startup_seconds or 0.0, "right")
+COLUMNS: tuple[Column[System], ...] = (TGS, TGS_RANGE, RATIO, RATIO_RANGE, TFLOPS, PEAK, MEMORY, STARTUP)
+STATUS: Column[System] = Column("status", lambda system: system.status, kind=lambda system: system.status)
+STACKED: tuple[Column[System], ...] = (
+    stacked(TGS, TGS_RANGE),
+    stacked(RATIO, RATIO_RANGE),
+    stacked(TFLOPS, PEAK),
+    stacked(MEMORY, STARTUP),
 )
-STARTUP = _Column(
-    "start-up",
-    lambda system: "-" if system.startup_seconds is None else f"{system.startup_seconds:.1f} s",
-    lambda system: system.startup_seconds,
-)
-COLUMNS = (TGS, TGS_RANGE, RATIO, RATIO_RANGE, TFLOPS, PEAK, MEMORY, STARTUP)
-STACKED = ((TGS, TGS_RANGE), (RATIO, RATIO_RANGE), (TFLOPS, PEAK), (MEMORY, STARTUP))
-"""The same for narrow terminals, two in a cell."""
+"""The same for narrow terminals."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system of a comparison."""
+
+    found: SideBySide
+    name: str
+    """The system's, told apart from others of its title."""
+    system: System
+
+
+def _system(row: Row) -> System:
+    return row.system
+
+
+def rows(comparisons: Iterable[SideBySide]) -> list[Row]:
+    """Every system of every case."""
+    return [
+        Row(found, name, system)
+        for found in comparisons
+        for name, system in zip(names(found), found.systems, strict=True)
+    ]
 
 
 def names(found: SideBySide) -> list[str]:
@@ -108,13 +108,6 @@ def names(found: SideBySide) -> list[str]:
     ]
 
 
-def _each(comparisons: Iterable[SideBySide]) -> Iterable[tuple[SideBySide, str, System]]:
-    """Every system of every case, with its name."""
-    for found in comparisons:
-        for name, system in zip(names(found), found.systems, strict=True):
-            yield found, name, system
-
-
 def footnotes(comparisons: Iterable[SideBySide]) -> dict[str, int]:
     """Each footnote once, with its number."""
     texts = dict.fromkeys(text for found in comparisons for system in found.systems for text in system.footnotes)
@@ -123,6 +116,19 @@ def footnotes(comparisons: Iterable[SideBySide]) -> dict[str, int]:
 
 def _numbered(comparisons: Iterable[SideBySide]) -> list[str]:
     return [f"[{number}] {text}" for text, number in footnotes(comparisons).items()]
+
+
+def table(comparisons: Sequence[SideBySide]) -> Table[Row]:
+    """A line a system, for files."""
+    notes = footnotes(comparisons)
+    return Table(
+        [
+            Column("case", lambda row: row.found.case, quoted=True),
+            Column("system", lambda row: row.name + _marks(row.system, notes), quoted=True),
+            *(column.of(_system) for column in (*COLUMNS, STATUS)),
+        ],
+        rows(comparisons),
+    )
 
 
 def _marks(system: System, notes: Mapping[str, int]) -> str:
@@ -177,9 +183,9 @@ def _references(comparisons: Sequence[SideBySide]) -> list[str]:
 def reasons(comparisons: Sequence[SideBySide]) -> list[tuple[Status, str]]:
     """Why systems have no number, each reason once, with its cases where it is not that of all."""
     cases: dict[tuple[Status, str], list[str]] = {}
-    for found, name, system in _each(comparisons):
-        if system.status != "measured":
-            cases.setdefault((system.status, f"{system.status}: {name}: {system.reason}"), []).append(found.case)
+    for row in rows(comparisons):
+        if (status := row.system.status) != "measured":
+            cases.setdefault((status, f"{status}: {row.name}: {row.system.reason}"), []).append(row.found.case)
     return [
         (status, text if len(of) == len(comparisons) else f"{text} ({', '.join(of)})")
         for (status, text), of in cases.items()
@@ -188,15 +194,15 @@ def reasons(comparisons: Sequence[SideBySide]) -> list[tuple[Status, str]]:
 
 def last_line(comparisons: Sequence[SideBySide]) -> str:
     """The counts, with everything named that has no number: `1 case side by side: 2 measured, 1 skipped (TRL)`."""
-    named: dict[Status, list[str]] = {status: [] for status in STYLES}
-    for _, name, system in _each(comparisons):
-        named[system.status].append(name)
+    named: dict[str, list[str]] = {status: [] for status in STYLES}
+    for row in rows(comparisons):
+        named[row.system.status].append(row.name)
     parts = [
         f"{len(of)} {status}" + ("" if status == "measured" else f" ({', '.join(dict.fromkeys(of))})")
         for status, of in named.items()
         if of
     ]
-    return f"{len(comparisons)} case{'' if len(comparisons) == 1 else 's'} side by side: {', '.join(parts)}"
+    return f"{count(len(comparisons), 'case')} side by side: {', '.join(parts)}"
 
 
 # On the terminal
@@ -211,40 +217,42 @@ def render(
     listed = [*_numbered(comparisons), *map(facts, comparisons), *said, *legend(comparisons)]
     lines += [(line, "") for line in listed]
     statuses = {system.status for found in comparisons for system in found.systems}
-    worst = next((STYLES[status] for status in reversed(STYLES) if status in statuses), "")
-    return as_text(table(comparisons, width=width), [*lines, (last_line(comparisons), worst)], width, colour=colour)
+    worst = next((STYLES[status] for status in reversed(list(STYLES)) if status in statuses), "")
+    return as_text(
+        terminal_table(comparisons, width=width),
+        [*lines, (last_line(comparisons), worst)],
+        width,
+        styles=STYLES,
+        colour=colour,
+    )
 
 
-def table(comparisons: Sequence[SideBySide], *, width: int) -> "Table":
-    """The table: the systems of a case below its id; a line a system from WIDE columns on.
+def terminal_table(comparisons: Sequence[SideBySide], *, width: int) -> Table[Row]:
+    """The systems of a case below its id; a line a system from WIDE columns on.
 
-    Below, cells are stacked, and the status of a system without a number stands in place of the number.
+    Below, cells are stacked, and the status of a system without a number stands in place of the numbers.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    wide = width >= WIDE
-    stacks = tuple((column,) for column in COLUMNS) if wide else STACKED
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    drawn.add_column("case, system" if wide else "case\n  system", overflow="fold")
-    for stack in stacks:
-        drawn.add_column("\n".join(column.name for column in stack), justify="right", no_wrap=True)
-    if wide:
-        drawn.add_column("status", no_wrap=True)
     notes = footnotes(comparisons)
-    for found in comparisons:
-        drawn.add_row(Text(found.case, style="bold"))
-        for name, system in zip(names(found), found.systems, strict=True):
-            status = Text(system.status, style=STYLES[system.status])
-            cells = [Text("\n".join(column.text(system) for column in stack)) for stack in stacks]
-            if wide:
-                cells.append(status)
-            elif system.status != "measured":
-                cells = [status]
-            drawn.add_row(Text(f"  {name}{_marks(system, notes)}"), *cells)
-        drawn.add_section()
-    return drawn
+    if width >= WIDE:
+        name, columns = "case, system", [*COLUMNS, STATUS]
+    else:
+        first, *others = STACKED
+        name, columns = "case\n  system", [_or_status(first), *map(_or_nothing, others)]
+    system: Column[Row] = Column(name, lambda row: f"  {row.name}{_marks(row.system, notes)}", too_long="fold")
+    figures = [column.of(_system) for column in columns]
+    return Table([system, *figures], rows(comparisons), heading=lambda row: row.found.case)
+
+
+def _or_status(column: Column[System]) -> Column[System]:
+    return replace(
+        column,
+        text=lambda system: column.text(system) if system.status == "measured" else system.status,
+        kind=lambda system: "" if system.status == "measured" else system.status,
+    )
+
+
+def _or_nothing(column: Column[System]) -> Column[System]:
+    return replace(column, text=lambda system: column.text(system) if system.status == "measured" else "")
 
 
 # Charts
@@ -304,25 +312,12 @@ def markdown(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: M
     """compare.md."""
     lines = [f"## {plain(last_line(comparisons))}", ""]
     lines += [f"![{plain(chart.words)}]({name}.svg)\n" for name, chart in drawn.items()]
-    lines += markdown_table(comparisons)
+    lines += to_markdown(table(comparisons)).splitlines()
     for title, listed in _sections(comparisons, said, drawn):
         lines += ["", f"### {title}", "", *(f"- {sentence(text)}" for text in listed)]
-    for found, name, system in _commands(comparisons):
-        lines += ["", f"### {plain(f'{found.case}, {name}')}", "", fenced(system.command).rstrip("\n")]
+    for row in _with_command(comparisons):
+        lines += ["", f"### {plain(f'{row.found.case}, {row.name}')}", "", fenced(row.system.command).rstrip("\n")]
     return "\n".join(lines) + "\n"
-
-
-def markdown_table(comparisons: Sequence[SideBySide]) -> list[str]:
-    """The lines of the table, a line a system."""
-    notes = footnotes(comparisons)
-    lines = [
-        f"| case | system | {' | '.join(column.name for column in COLUMNS)} | status |",
-        f"| --- | --- | {' | '.join('--:' for _ in COLUMNS)} | --- |",
-    ]
-    for found, name, system in _each(comparisons):
-        cells = [plain(found.case), plain(name + _marks(system, notes)), *(each.text(system) for each in COLUMNS)]
-        lines.append(f"| {' | '.join([*cells, system.status])} |")
-    return lines
 
 
 def below_table(comparisons: Sequence[SideBySide]) -> list[str]:
@@ -344,8 +339,8 @@ def _sections(
     return [(title, listed) for title, listed in sections if listed]
 
 
-def _commands(comparisons: Iterable[SideBySide]) -> list[tuple[SideBySide, str, System]]:
-    return [each for each in _each(comparisons) if each[2].command]
+def _with_command(comparisons: Iterable[SideBySide]) -> list[Row]:
+    return [row for row in rows(comparisons) if row.system.command]
 
 
 # As a page
@@ -355,37 +350,34 @@ def page(
     comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mapping[str, Chart], assets: html.Assets
 ) -> str:
     """compare.html."""
-    notes = footnotes(comparisons)
-    commands = {(found.case, name): f"command-{at}" for at, (found, name, _) in enumerate(_commands(comparisons))}
-    rows = []
-    for found, name, system in _each(comparisons):
-        chart = chart_name(found.workload.model)
-        rows.append(
-            [
-                html.Cell(found.case, link=chart if chart in drawn else None),
-                html.Cell(name + _marks(system, notes), link=commands.get((found.case, name))),
-                # What is not known sorts below everything.
-                *(html.Cell(column.text(system), column.value(system) or 0.0) for column in COLUMNS),
-                html.Cell(system.status, kind=system.status),
-            ]
-        )
+    listed = _with_command(comparisons)
+    commands = {(row.found.case, row.name): f"command-{at}" for at, row in enumerate(listed)}
+
+    def chart_of(row: Row) -> str | None:
+        chart = chart_name(row.found.workload.model)
+        return chart if chart in drawn else None
+
+    case, system, *figures = table(comparisons).columns
+    case = replace(case, link=chart_of)
+    system = replace(system, link=lambda row: commands.get((row.found.case, row.name)))
+    shown = Table([case, system, *figures], rows(comparisons))
     pictures = [html.picture(name, chart.svg, words=chart.words) for name, chart in drawn.items()]
     parts = [html.heading("Environment"), html.items(_devices(comparisons)), _software(comparisons)]
     if commands:
         parts.append(html.heading("The command behind each bar"))
         parts += [
-            html.listing(commands[found.case, name], f"{found.case}, {name}", system.command)
-            for found, name, system in _commands(comparisons)
+            html.listing(commands[row.found.case, row.name], f"{row.found.case}, {row.name}", row.system.command)
+            for row in listed
         ]
     return html.page(
         "Training speed, side by side",
         html.paragraph(last_line(comparisons)),
         *pictures,
-        html.table(["case", "system", *(column.name for column in COLUMNS), "status"], rows),
+        to_html(shown),
         *(
             fragment
-            for title, listed in _sections(comparisons, said, drawn)
-            for fragment in (html.heading(title), html.items(listed))
+            for title, texts in _sections(comparisons, said, drawn)
+            for fragment in (html.heading(title), html.items(texts))
         ),
         *parts,
         assets=assets,
@@ -396,7 +388,7 @@ def _devices(comparisons: Iterable[SideBySide]) -> list[str]:
     devices = {found.device.slug: found.device for found in comparisons}.values()
     return [
         f"{each.slug}: {each.name}, {each.count} {'GPUs' if each.kind == 'cuda' else 'cores'} on a node, "
-        f"{each.memory_bytes / GIB:.0f} GiB"
+        f"{gib(each.memory_bytes, 0)}"
         + (f", limited to {each.power_limit_watts:g} W" if each.power_limit_watts else "")
         for each in devices
     ]
@@ -404,15 +396,15 @@ def _devices(comparisons: Iterable[SideBySide]) -> list[str]:
 
 def _software(comparisons: Iterable[SideBySide]) -> html.Fragment:
     """Versions: a column a system, two where a system had other versions for another case."""
-    columns = list(
-        dict.fromkeys(
-            (name, tuple(sorted(system.software.items()))) for _, name, system in _each(comparisons) if system.software
-        )
+    versions = dict.fromkeys(
+        (row.name, tuple(sorted(row.system.software.items()))) for row in rows(comparisons) if row.system.software
     )
-    if not columns:
+    if not versions:
         return html.paragraph("No versions are known: no system has a number.")
-    rows = [
-        [html.Cell(package), *(html.Cell(dict(versions).get(package, "-")) for _, versions in columns)]
-        for package in sorted({package for _, versions in columns for package, _ in versions})
-    ]
-    return html.table(["software", *(name for name, _ in columns)], rows)
+    columns = [_version_of(name, dict(software)) for name, software in versions]
+    packages = sorted({package for _, software in versions for package, _ in software})
+    return to_html(Table([Column("software", str), *columns], packages))
+
+
+def _version_of(system: str, software: Mapping[str, str]) -> Column[str]:
+    return Column(system, lambda package: software.get(package, UNKNOWN))

@@ -1,30 +1,29 @@
 """What a user sees of counted costs: a table below that of speed, what must be said beside it, a last line."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from trainpace.cases.published import PUBLISHED_DEVICE
+from trainpace.cases.scaling import MEMORY_SHARE
 from trainpace.judge.cost import CostJudgement
-from trainpace.report.terminal import GIB, PLAIN_WIDTH, STYLES, as_text
+from trainpace.report.console import PLAIN_WIDTH, Line, as_text
+from trainpace.report.table import Column, Table
+from trainpace.report.terminal import STYLES
 from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import DATASHEETS
 from trainpace.runs.flops import flops_per_token
 from trainpace.runs.verdict import Verdict
+from trainpace.text import GIB, UNKNOWN, count
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trainpace.app.cost_gate import Counted
 
 ENGINES = ("deepspeed", "fsdp2")
-DEVICE = "a100-sxm4-80gb"
-"""The published rows' own: whether the peak fits is said of its memory."""
-MEMORY_SHARE = 0.9
-"""Of a GPU's memory that a peak may fill: the rest is CUDA's context, buffers of NCCL, fragments."""
 
 
 def render(results: "Sequence[Counted]", *, width: int = PLAIN_WIDTH, colour: bool = False) -> str:
     """The whole report as text, ending with its last line."""
-    lines: list[tuple[str, str]] = [("", "")]
+    lines: list[Line] = [("", "")]
     judgements = [result.judgement for result in results]
     for result in results:
         judgement = result.judgement
@@ -38,28 +37,13 @@ def render(results: "Sequence[Counted]", *, width: int = PLAIN_WIDTH, colour: bo
     notes = {note for judgement in judgements for note in judgement.notes}
     lines += [(f"note: {note}", "") for note in sorted(notes)]
     lines.append(last_line(results))
-    return as_text(table(judgements, refreshed=any(result.change for result in results)), lines, width, colour=colour)
+    refreshed = any(result.change for result in results)
 
+    def said(result: "Counted") -> str:
+        return "recorded" if refreshed and result.judgement.cost else result.judgement.verdict
 
-def table(judgements: Sequence[CostJudgement], *, refreshed: bool = False) -> "Table":
-    """A line a case: per rank and step."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    drawn.add_column("case", no_wrap=True)
-    drawn.add_column("GPUs", justify="right")
-    for header in ("PFLOPs\nof a step", "of xtuner's\nformula", "operators\ncalled"):
-        drawn.add_column(header, justify="right")
-    for header in ("sequence\nGiB sent", "parameters sent\nZeRO-3 / FSDP2", "peak GiB\nZeRO-3 / FSDP2"):
-        drawn.add_column(header, justify="right")
-    drawn.add_column("verdict", no_wrap=True)
-    for judgement in judgements:
-        cells = _cells(judgement.cost) if judgement.cost else ["-"] * 7
-        said = "recorded" if refreshed and judgement.cost else judgement.verdict
-        drawn.add_row(judgement.case, *cells, Text(said, style=STYLES[said]))
-    return drawn
+    table = Table([*COLUMNS, Column("verdict", said, kind=said)], results)
+    return as_text(table, lines, width, styles=STYLES, colour=colour)
 
 
 def last_line(results: "Sequence[Counted]") -> tuple[str, str]:
@@ -72,7 +56,7 @@ def last_line(results: "Sequence[Counted]") -> tuple[str, str]:
             named = "" if outcome in {Verdict.PASS, "recorded"} else f" ({', '.join(names)})"
             parts.append(f"{len(names)} {outcome}{named}")
     worst = next((each for each in (Verdict.REGRESSION, Verdict.INVALID, Verdict.NO_BASELINE) if each in said), None)
-    return f"{len(results)} cost{'' if len(results) == 1 else 's'}: {', '.join(parts)}", STYLES[worst or Verdict.PASS]
+    return f"{count(len(results), 'cost')}: {', '.join(parts)}", STYLES[worst or Verdict.PASS]
 
 
 def properties(judgement: CostJudgement) -> dict[str, str]:
@@ -92,20 +76,39 @@ def xtuner_ratio(cost: Cost) -> float:
     return cost.flops / (flops_per_token(workload.shape, workload.sequence) * workload.rank_tokens)
 
 
-def _cells(cost: Cost) -> list[str]:
-    counters = cost.counters
-    moved = [
-        sum(counters[f"{engine}.step.{kind}.bytes"] for kind in ("all_gather", "reduce_scatter")) for engine in ENGINES
-    ]
+def _traffic(cost: Cost) -> str:
+    bytes_of = cost.counters
+    kinds = ("all_gather", "reduce_scatter")
+    return _by_engine(sum(bytes_of[f"{engine}.step.{kind}.bytes"] for kind in kinds) for engine in ENGINES)
+
+
+def _peaks(cost: Cost) -> str:
     peaks = [cost.peak(engine) for engine in ENGINES]
-    usable = MEMORY_SHARE * (DATASHEETS[DEVICE].memory_bytes or 0)
-    fits = "" if max(peaks) <= usable else " (over 80 GB)"
-    return [
-        str(cost.workload.ranks),
-        f"{cost.flops / 1e15:.4g}",
-        f"{xtuner_ratio(cost):.3f}",
-        f"{counters['step.calls']:,}",
-        f"{counters['step.all_to_all.bytes'] / GIB:.1f}",
-        " / ".join(f"{size / GIB:.1f}" for size in moved),
-        " / ".join(f"{peak / GIB:.1f}" for peak in peaks) + fits,
-    ]
+    usable = MEMORY_SHARE * (DATASHEETS[PUBLISHED_DEVICE].memory_bytes or 0)
+    return _by_engine(peaks) + ("" if max(peaks) <= usable else " (over 80 GB)")
+
+
+def _by_engine(sizes: Iterable[int]) -> str:
+    return " / ".join(f"{size / GIB:.1f}" for size in sizes)
+
+
+def _column(title: str, text: Callable[[Cost], str]) -> Column["Counted"]:
+    return Column(
+        title,
+        lambda counted: text(counted.judgement.cost) if counted.judgement.cost else UNKNOWN,
+        align="right",
+        too_long="wrap",
+    )
+
+
+COLUMNS: "tuple[Column[Counted], ...]" = (
+    Column("case", lambda counted: counted.judgement.case),
+    # Per rank and step.
+    _column("GPUs", lambda cost: str(cost.workload.ranks)),
+    _column("PFLOPs\nof a step", lambda cost: f"{cost.flops / 1e15:.4g}"),
+    _column("of xtuner's\nformula", lambda cost: f"{xtuner_ratio(cost):.3f}"),
+    _column("operators\ncalled", lambda cost: f"{cost.counters['step.calls']:,}"),
+    _column("sequence\nGiB sent", lambda cost: f"{cost.counters['step.all_to_all.bytes'] / GIB:.1f}"),
+    _column("parameters sent\nZeRO-3 / FSDP2", _traffic),
+    _column("peak GiB\nZeRO-3 / FSDP2", _peaks),
+)

@@ -4,17 +4,18 @@ python -m trainpace history runs --check --report out/
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from trainpace.errors import FileError
 from trainpace.report import html
+from trainpace.report.table import Column, Table, to_html
 from trainpace.runs.summary import Kind, Point, sessions
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Trend, trend
-from trainpace.text import percent
+from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Segment, Trend, trend
+from trainpace.text import UNKNOWN, count, percent, short_revision, version_changes
 
 PAGE = "history.html"
 MIB = 1 << 20
@@ -111,7 +112,7 @@ def lines(judged: Sequence[Series]) -> list[str]:
     counts = Counter(_word(series) for series in judged)
     lost = ", ".join(series.kind.case for series in judged if _word(series) == Verdict.REGRESSION)
     parts = [f"{counts[word]} {word}" + (f" ({lost})" if word == Verdict.REGRESSION else "") for word in sorted(counts)]
-    return [*texts, f"{len(judged)} case{'' if len(judged) == 1 else 's'}: {', '.join(parts)}"]
+    return [*texts, f"{count(len(judged), 'case')}: {', '.join(parts)}"]
 
 
 def _word(series: Series) -> str:
@@ -161,24 +162,17 @@ def _cause(points: Sequence[Point], change: Change) -> str:
     else:
         text = _named(after)
         if len(new) > 1:
-            first, last = (_short(points[each].revision) for each in (new[0], new[-1]))
+            first, last = (_short(points[each]) for each in (new[0], new[-1]))
             text += f", or another of the {len(new)} new revisions {first}..{last}"
-    old, now = dict(before.software), dict(after.software)
-    versions = [
-        f"{name} {old.get(name, '-')} -> {now.get(name, '-')}"
-        for name in sorted({*old, *now})
-        if old.get(name) != now.get(name)
-    ]
-    return "; ".join([text, *versions])
+    return "; ".join([text, *version_changes(dict(before.software), dict(after.software), absent=UNKNOWN)])
 
 
 def _named(point: Point) -> str:
-    return f"{_short(point.revision)} ({_day(point)})" if point.revision else _day(point)
+    return f"{_short(point)} ({_day(point)})" if point.revision else _day(point)
 
 
-def _short(revision: str | None) -> str:
-    commit, plus, dirty = (revision or "?").partition("+")
-    return commit[:10] + plus + dirty
+def _short(point: Point) -> str:
+    return short_revision(point.revision, unknown="?")
 
 
 def _day(point: Point) -> str:
@@ -191,18 +185,40 @@ def _signed(share: float) -> str:
 
 # As a page
 
-COLUMNS = (
-    "verdict",
-    "case",
-    "scale",
-    "trainer",
-    "device",
-    "runs",
-    "last run",
-    "TGS now",
-    "TGS best",
-    "loss",
-    "last moved",
+
+def _last_move(series: Series) -> str:
+    moved = moves(series, series.trend.changes[-1:]) if series.trend else []
+    return moved[0] if moved else UNKNOWN
+
+
+def _of_trend(
+    title: str, text: Callable[[Series, Trend], str], value: Callable[[Series, Trend], float]
+) -> Column[Series]:
+    """A column of which nothing is known without a valid run."""
+    return Column(
+        title,
+        lambda series: text(series, series.trend) if series.trend else UNKNOWN,
+        lambda series: value(series, series.trend) if series.trend else None,
+    )
+
+
+def _level(title: str, of: Callable[[Trend], Segment]) -> Column[Series]:
+    return _of_trend(title, lambda _, found: f"{of(found).level:.5g}", lambda _, found: of(found).level)
+
+
+CASE: Column[Series] = Column("case", lambda series: series.kind.case)
+COLUMNS: tuple[Column[Series], ...] = (
+    Column("verdict", lambda series: ("" if series.ended else SIGNS[series.verdict]) + _word(series), kind=_word),
+    CASE,
+    Column("scale", lambda series: series.kind.scale),
+    Column("trainer", lambda series: series.kind.trainer),
+    Column("device", lambda series: series.kind.device),
+    Column("runs", lambda series: str(len(series.points)), lambda series: len(series.points)),
+    _of_trend("last run", lambda series, _: _day(series.points[-1]), lambda series, _: series.points[-1].started),
+    _level("TGS now", lambda found: found.segments[-1]),
+    _level("TGS best", lambda found: found.reference),
+    _of_trend("loss", lambda _, found: percent(found.loss), lambda _, found: found.loss),
+    Column("last moved", _last_move),
 )
 
 
@@ -212,10 +228,14 @@ def page(judged: Sequence[Series], assets: html.Assets) -> str:
     drawn = sorted(judged, key=lambda series: (series.ended, order.index(series.verdict)))
     names = {id(series): f"case-{number}" for number, series in enumerate(drawn) if series.trend}
     charts = [_chart(series, names[id(series)]) for series in drawn if series.trend]
+
+    def link(series: Series) -> str | None:
+        return names.get(id(series))
+
     return html.page(
         "History of training speed",
         html.paragraph(lines(judged)[-1]),
-        html.table(COLUMNS, [_row(series, names.get(id(series))) for series in drawn]),
+        to_html(Table([replace(each, link=link) if each is CASE else each for each in COLUMNS], drawn)),
         html.paragraph(
             "A dot is a run, a line a level, the dotted line the best level. A triangle down marks where a case got "
             "slower, one up where it got faster; the grey band holds the change at a confidence of 95 %. Move over a "
@@ -224,31 +244,6 @@ def page(judged: Sequence[Series], assets: html.Assets) -> str:
         *charts,
         assets=assets,
     )
-
-
-def _row(series: Series, name: str | None) -> list[html.Cell]:
-    kind, found = series.kind, series.trend
-    row = [
-        html.Cell(("" if series.ended else SIGNS[series.verdict]) + _word(series), kind=_word(series)),
-        html.Cell(kind.case, link=name),
-        html.Cell(kind.scale),
-        html.Cell(kind.trainer),
-        html.Cell(kind.device),
-        html.Cell(str(len(series.points)), len(series.points)),
-    ]
-    if found is None:
-        return [*row, *[html.Cell("-")] * 5]
-    now, best = found.segments[-1].level, found.reference.level
-    last = series.points[-1]
-    moved = moves(series, found.changes[-1:])
-    return [
-        *row,
-        html.Cell(_day(last), last.started),
-        html.Cell(f"{now:.5g}", now),
-        html.Cell(f"{best:.5g}", best),
-        html.Cell(percent(found.loss), found.loss),
-        html.Cell(moved[0] if moved else "-"),
-    ]
 
 
 def _chart(series: Series, name: str) -> html.Fragment:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NewType
 
@@ -25,19 +25,6 @@ class Assets:
     """page.css"""
     script: str
     """page.js"""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table."""
-
-    text: str
-    value: float | None = None
-    """What the column is sorted by; without it, the text."""
-    link: str | None = None
-    """Name of a chart, a picture or a listing on the same page."""
-    kind: str = ""
-    """A verdict, for its colour: words and signs say the same."""
 
 
 def paragraph(text: str) -> Fragment:
@@ -56,29 +43,11 @@ def items(texts: Iterable[str]) -> Fragment:
     return Fragment(f"<ul>{lines}</ul>" if lines else "")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Fragment:
-    """A table; a click on a column's name sorts by it."""
-    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in columns)
-    body = "\n".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
-    return Fragment(
-        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
-    )
-
-
-def _cell(cell: Cell) -> str:
-    text = html.escape(cell.text)
-    if cell.link is not None:
-        text = f'<a href="#{html.escape(cell.link)}">{text}</a>'
-    number = "" if cell.value is None else f' class="number" data-value="{cell.value!r}"'
-    kind = f' data-kind="{html.escape(cell.kind)}"' if cell.kind else ""
-    return f"<td{number}{kind}>{text}</td>"
-
-
 def chart(name: str, how: str, data: Mapping[str, Any], *, title: str, notes: Iterable[str] = ()) -> Fragment:
     """A chart with its caption.
 
     Args:
-        name: of the figure, unique on the page; a Cell's link leads to it.
+        name: of the figure, unique on the page; a column's link leads to it.
         how: the function of page.js that draws it: `trend`.
         data: what that function takes, plain JSON without NaN.
         title: above the chart, and its text for those who do not see it.
@@ -98,7 +67,7 @@ def picture(name: str, svg: str, *, words: str) -> Fragment:
     """A drawn SVG, as an image, in which nothing runs.
 
     Args:
-        name: of the figure, unique on the page; a Cell's link leads to it.
+        name: of the figure, unique on the page; a column's link leads to it.
         svg: the whole file, its title in it.
         words: the same for those who do not see it.
     """
@@ -110,7 +79,7 @@ def picture(name: str, svg: str, *, words: str) -> Fragment:
 
 
 def listing(name: str, title: str, text: str) -> Fragment:
-    """Text of a machine, a command, as it is; a Cell's link leads to it."""
+    """Text of a machine, a command, as it is; a column's link leads to it."""
     return Fragment(f'<h3 id="{html.escape(name)}">{html.escape(title)}</h3>\n<pre>{html.escape(text)}</pre>')
 
 

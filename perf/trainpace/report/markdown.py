@@ -1,38 +1,24 @@
 """summary.md: one session for people, as GitHub and GitLab draw it. Verdict first, then the table, then the words.
 
-Everything quoted (ids, revisions, error text, what a run printed) may have been chosen by whoever opened the pull
-request. It passes through `plain`, `sentence` or `fenced`, after which it is text and nothing else: no markup, no HTML,
-no link, no @mention, no reference to an issue.
+Everything quoted (ids, revisions, error text, what a run printed) passes through report/escape.py.
 """
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 from trainpace.judge.systems import SideBySide
+from trainpace.report.columns import MEMORY, RATIO, TGS
+from trainpace.report.escape import fenced, plain, sentence
 from trainpace.report.record import CaseResult, CostResult, Results, Told
+from trainpace.report.table import Column, Table, to_markdown
 from trainpace.runs.cost import PRODUCTS
 from trainpace.runs.verdict import Verdict
+from trainpace.text import UNKNOWN, count, grouped, known
 
 FILE = "summary.md"
 SUMMARY_LENGTH = 1_000_000
 """Characters; GitHub refuses a step's summary above 1 MiB."""
-GIB = 1 << 30
 UNJUDGED = {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE}
 STEP_FLOPS = tuple(f"step.flops.{group}" for group in PRODUCTS)
-
-_INVISIBLE = "&#8203;"
-"""A space of no width: drawn, it is nothing, and it breaks what GitHub makes a link of."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""Also what turns the direction of text, or hides in it."""
-_MEANING = re.compile(
-    r"""(?ix)
-    (?P<opens> ^ (?: [-+=] | \d+ (?=[.)]) ) )  # at the beginning of a line: a list, a heading, a rule
-    | (?P<marks> [\\`*_{}\[\]()<>&|~$] )
-    | (?P<links> [@#] | : (?=\S) | www (?=\.) | \b gh (?=-\d) )  # a mention, an issue, an address, an emoji
-    """
-)
 
 
 def render(results: Results, limit: int = SUMMARY_LENGTH) -> str:
@@ -51,7 +37,7 @@ def render(results: Results, limit: int = SUMMARY_LENGTH) -> str:
 def headline(results: Results) -> str:
     """The verdict of the session in one line. What was not judged is never called good."""
     told = results.told
-    of = f"of {len(told)} case{'' if len(told) == 1 else 's'}"
+    of = f"of {count(len(told), 'case')}"
     if any(each.refresh for each in told):
         missing = sum(each.refresh != "recorded" for each in told)
         return f"❌ Not recorded: {missing} {of}" if missing else f"✅ Recorded: {len(told)} {of}"
@@ -74,58 +60,15 @@ def headline(results: Results) -> str:
     return f"⚠️ {words}: {good} {of}; nothing is said of the others" if good else "⚠️ Not judged"
 
 
-def plain(value: str) -> str:
-    """`value` on one line, as Markdown text that means nothing but itself, also in a table."""
-    text = " ".join(_CONTROL.sub("\ufffd", _COLOUR.sub("", value)).split())
-    return _MEANING.sub(_meaningless, text)
-
-
-def sentence(value: str) -> str:
-    """`plain`, with what stands between two backticks as code: our own sentences name commands like that."""
-    parts = value.split("`")
-    if len(parts) % 2 == 0:  # a backtick without its partner was no command of ours
-        return plain(value)
-    return "".join(_code(part) if number % 2 else _between(part) for number, part in enumerate(parts))
-
-
-def fenced(value: str) -> str:
-    """`value` as a block of code, whatever fences it holds; no line of it is a command to a workflow's log."""
-    text = _CONTROL.sub("\ufffd", _COLOUR.sub("", value.replace("\r\n", "\n"))).strip("\n")
-    text = re.sub(r"(?m)^(\s*)::", "\\1\u200b::", text).replace("##[", "##\u200b[")
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-    return f"{fence}text\n{text}\n{fence}\n"
-
-
-def _code(value: str) -> str:
-    text = " ".join(_CONTROL.sub("\ufffd", value).split())
-    return f"`{text}`" if text else ""
-
-
-def _meaningless(found: re.Match[str]) -> str:
-    if found["opens"]:
-        return _INVISIBLE + found["opens"]
-    if found["links"]:
-        return found["links"] + _INVISIBLE
-    # A dollar opens a formula on GitHub, which knows no backslash before it.
-    return "&#36;" if found["marks"] == "$" else "\\" + found["marks"]
-
-
-def _between(value: str) -> str:
-    # `plain` takes the blanks at both ends away, which here separate words from code.
-    text = plain(value)
-    before, after = " " * value[:1].isspace(), " " * value[-1:].isspace()
-    return f"{before}{text}{after}" if text else before
-
-
 def _blocks(results: Results) -> Iterable[str]:
     """The sections, most important first."""
     told = results.told
     yield "".join(f"> **{sentence(warning)}**\n\n" for warning in results.warnings) + f"## {headline(results)}\n"
     yield f"{plain(results.summary)}\n"
     if results.cases:
-        yield _table(results.cases, COLUMNS)
+        yield to_markdown(Table(COLUMNS, results.cases))
     if results.costs:
-        yield _table(results.costs, COST_COLUMNS)
+        yield to_markdown(Table(COST_COLUMNS, results.costs))
     yield from _side_by_side([each.side_by_side for each in results.comparisons if each.side_by_side])
     unjudged = [each for each in told if not (each.verdict.judged or each.refresh)]
     judged = [each for each in told if each not in unjudged]
@@ -143,9 +86,9 @@ def _blocks(results: Results) -> Iterable[str]:
 
 def _side_by_side(comparisons: Sequence[SideBySide]) -> Iterable[str]:
     if comparisons:
-        from trainpace.report.compare import below_table, markdown_table
+        from trainpace.report.compare import below_table, table
 
-        yield "".join(f"{line}\n" for line in markdown_table(comparisons))
+        yield to_markdown(table(comparisons))
         yield from _section("Side by side", map(sentence, below_table(comparisons)))
 
 
@@ -167,14 +110,11 @@ def _reasons(told: Told) -> str:
 
 
 def _grouped(sentences: Sequence[tuple[Told, Sequence[str]]]) -> list[str]:
-    """Each sentence once, with the cases that it is said of; without them where it is said of all."""
-    cases: dict[str, list[str]] = {}
-    for told, texts in sentences:
-        for text in texts:
-            cases.setdefault(text, []).append(plain(told.title))
+    """Each sentence once, with the cases that it is said of; without them where it is said of all of several."""
+    of_all = len(sentences) if len(sentences) > 1 else None
+    cases = grouped((plain(told.title), texts) for told, texts in sentences)
     return [
-        sentence(text) if len(of) == len(sentences) > 1 else f"{sentence(text)} ({', '.join(of)})"
-        for text, of in cases.items()
+        sentence(text) if len(of) == of_all else f"{sentence(text)} ({', '.join(of)})" for text, of in cases.items()
     ]
 
 
@@ -182,29 +122,15 @@ def _regressions(told: Iterable[Told], outcome: str) -> int:
     return sum(each.outcome == outcome and each.verdict is Verdict.REGRESSION for each in told)
 
 
-# Tables
-
-T = TypeVar("T", bound=Told)
-Columns = Sequence[tuple[str, str, Callable[[T], str]]]
-"""Title, alignment, text of a cell."""
-
-
-def _table(rows: Iterable[T], columns: Columns[T]) -> str:
-    lines = [[title for title, _, _ in columns], [alignment for _, alignment, _ in columns]]
-    lines += [[cell(row) for _, _, cell in columns] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+# The columns: what is not `quoted` is Markdown already
 
 
 def _gpus(case: CaseResult) -> str:
-    return f"{case.ranks} cpu" if case.scale == "mini" else _known(case.ranks, "d")
+    return f"{case.ranks} cpu" if case.scale == "mini" else known(case.ranks, "d")
 
 
 def _against(case: CaseResult) -> str:
-    return f"{case.versus.tgs:.1f} {plain(case.versus.name)}" if case.versus else "-"
-
-
-def _memory(case: CaseResult) -> str:
-    return f"{case.peak_memory_bytes / GIB:.2f} GiB" if case.peak_memory_bytes else "-"
+    return f"{case.versus.tgs:.1f} {plain(case.versus.name)}" if case.versus else UNKNOWN
 
 
 def _verdict(told: Told) -> str:
@@ -216,25 +142,22 @@ def _counted(cost: CostResult, *names: str) -> float | None:
     return sum(cost.counters.get(name, 0) for name in names) if cost.counters else None
 
 
-def _known(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"
-
-
-COLUMNS: Columns[CaseResult] = (
-    ("case", "---", lambda case: plain(case.title)),
-    ("scale", "---", lambda case: case.scale or "-"),
-    ("GPUs", "--:", _gpus),
-    ("TGS", "--:", lambda case: _known(case.tgs, ".1f")),
-    ("TFLOPs", "--:", lambda case: _known(case.tflops, ".4g")),
-    ("memory", "--:", _memory),
-    ("against", "--:", _against),
-    ("ratio", "--:", lambda case: _known(case.ratio, ".3f")),
-    ("tolerance", "---", lambda case: plain(case.tolerance_source) or "-"),
-    ("verdict", "---", _verdict),
+VERDICT = Column("verdict", _verdict)
+COLUMNS: tuple[Column[CaseResult], ...] = (
+    Column("case", lambda case: case.title, quoted=True),
+    Column("scale", lambda case: case.scale or UNKNOWN),
+    Column("GPUs", _gpus, align="right"),
+    TGS,
+    Column("TFLOPs", lambda case: known(case.tflops, ".4g"), align="right"),
+    MEMORY,
+    Column("against", _against, align="right"),
+    RATIO,
+    Column("tolerance", lambda case: case.tolerance_source or UNKNOWN, quoted=True),
+    VERDICT,
 )
-COST_COLUMNS: Columns[CostResult] = (
-    ("cost, counted", "---", lambda cost: plain(cost.case)),
-    ("FLOPs of a step", "--:", lambda cost: _known(_counted(cost, *STEP_FLOPS), ".5g")),
-    ("operators called", "--:", lambda cost: _known(_counted(cost, "step.calls"), ",d")),
-    ("verdict", "---", _verdict),
+COST_COLUMNS: tuple[Column[CostResult], ...] = (
+    Column("cost, counted", lambda cost: cost.case, quoted=True),
+    Column("FLOPs of a step", lambda cost: known(_counted(cost, *STEP_FLOPS), ".5g"), align="right"),
+    Column("operators called", lambda cost: known(_counted(cost, "step.calls"), ",d"), align="right"),
+    VERDICT,
 )

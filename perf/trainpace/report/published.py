@@ -3,30 +3,29 @@
 python -m trainpace published --report out/
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from trainpace.cases import PUBLISHED, Case
-from trainpace.errors import FileError
 from trainpace.judge.baseline import Published
 from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
-from trainpace.report.markdown import plain, sentence
-from trainpace.report.predict import PUBLISHED_ON, predicted_published
-from trainpace.report.terminal import PLAIN_WIDTH, as_text
+from trainpace.report.columns import TGS
+from trainpace.report.console import PLAIN_WIDTH, as_text
+from trainpace.report.escape import plain, sentence
+from trainpace.report.table import Column, Table, to_html, to_markdown
 from trainpace.runs.flops import DEFAULT, flops_per_token
-from trainpace.store.baselines import load_file, published_folder
-from trainpace.text import percent
+from trainpace.text import UNKNOWN, fixed_percent, known, percent, signed_percent
 
 NAME = "published"
 """Of every file of the report."""
 SYSTEM = "XTuner"
 """Whose table it is."""
-AGREES = 0.002
+TOLERANCE = 0.002
 """Relative. Figures are printed with four digits, which leaves up to 0.12 %; the row that disagrees is 0.66 % off."""
 NARROW = 96
 """Columns below which a terminal has no place for LEFT_OUT, which the other columns and the charts say as well."""
-LEFT_OUT = {"GPUs", "by formula"}
+LEFT_OUT = {"GPUs", "by\nformula"}
 ELSEWHERE = (
     "the source compares with LLaMA-Factory (commit 8e04794), whose figures it gives as pictures alone: none is read "
     "off them, and no bar of it stands here"
@@ -52,7 +51,7 @@ class Row:
     @property
     def agrees(self) -> bool:
         """Whether the formula gives what is printed."""
-        return abs(self.off) <= AGREES
+        return abs(self.off) <= TOLERANCE
 
     @property
     def predicted_off(self) -> float | None:
@@ -60,28 +59,21 @@ class Row:
         return None if self.predicted is None else self.predicted / self.published.tgs - 1
 
 
-def rows() -> list[Row]:
-    """The table as it travels with the package, in its own order.
+def rows(published: Iterable[Published], predicted: Mapping[str, float]) -> list[Row]:
+    """The table.
 
-    Raises:
-        FileError: where the baselines cannot be used, or lack a row.
+    Args:
+        published: the row of each case of PUBLISHED, in its order.
+        predicted: TGS by case; what is missing there is not known.
     """
-    path = published_folder() / f"{PUBLISHED_ON}.json"
-    by_case = {each.case: each for each in load_file(path).baselines.values() if isinstance(each, Published)}
-    if missing := [case.id for case in PUBLISHED if case.id not in by_case]:
-        raise FileError(f"{path}: expected every published row, got none of {', '.join(missing)}")
-    try:
-        predicted = predicted_published()
-    except FileError:
-        predicted = {}
     return [
         Row(
             case,
-            by_case[case.id],
-            by_case[case.id].tgs * flops_per_token(case.model.shape, case.sequence) / 1e12,
+            row,
+            row.tgs * flops_per_token(case.model.shape, case.sequence) / 1e12,
             predicted.get(case.id),
         )
-        for case in PUBLISHED
+        for case, row in zip(PUBLISHED, published, strict=True)
     ]
 
 
@@ -112,37 +104,39 @@ def bars(found: Sequence[Row]) -> list[Bar]:
 
 # The table
 
-Column = tuple[str, Callable[[Row], str], Callable[[Row], float | None]]
-COLUMNS: tuple[Column, ...] = (
-    ("GPUs", lambda row: str(row.case.gpus), lambda row: row.case.gpus),
-    ("TGS", lambda row: f"{row.published.tgs:.1f}", lambda row: row.published.tgs),
-    ("TFLOPs printed", lambda row: f"{row.published.printed_tflops:.1f}", lambda row: row.published.printed_tflops),
-    ("by formula", lambda row: f"{row.recomputed:.1f}", lambda row: row.recomputed),
-    ("off by", lambda row: _signed(row.off, 2), lambda row: row.off),
-    ("TGS predicted", lambda row: f"{row.predicted:.1f}" if row.predicted else "-", lambda row: row.predicted),
-    (
-        "predicted off by",
-        lambda row: "-" if row.predicted_off is None else _signed(row.predicted_off, 1),
-        lambda row: row.predicted_off,
+
+def _agrees(row: Row) -> str:
+    return "yes" if row.agrees else "no"
+
+
+CASE: Column[Row] = Column("case", lambda row: row.case.id, quoted=True)
+FIGURES: tuple[Column[Row], ...] = (
+    Column("GPUs", lambda row: str(row.case.gpus), lambda row: row.case.gpus, "right"),
+    TGS.of(lambda row: row.published),
+    Column(
+        "TFLOPs\nprinted",
+        lambda row: f"{row.published.printed_tflops:.1f}",
+        lambda row: row.published.printed_tflops,
+        "right",
+    ),
+    Column("by\nformula", lambda row: f"{row.recomputed:.1f}", lambda row: row.recomputed, "right"),
+    Column("off\nby", lambda row: signed_percent(row.off, 2), lambda row: row.off, "right"),
+    Column("TGS\npredicted", lambda row: known(row.predicted, ".1f"), lambda row: row.predicted or 0.0, "right"),
+    Column(
+        "predicted\noff by",
+        lambda row: UNKNOWN if row.predicted_off is None else signed_percent(row.predicted_off),
+        lambda row: row.predicted_off or 0.0,
+        "right",
     ),
 )
-"""Name, text and value of a cell."""
+AGREES: Column[Row] = Column("agrees", _agrees, kind=lambda row: "pass" if row.agrees else "regression")
+COLUMNS = (CASE, *FIGURES, AGREES)
 
 
 def render(found: Sequence[Row], *, width: int = PLAIN_WIDTH) -> str:
     """The table and what must be said of it, as text."""
-    from rich import box
-    from rich.table import Table
-
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    drawn.add_column("case", no_wrap=True)
-    shown = COLUMNS if width >= NARROW else [column for column in COLUMNS if column[0] not in LEFT_OUT]
-    for name, _, _ in shown:
-        drawn.add_column(name.replace(" ", "\n", 1), justify="right", no_wrap=True)
-    drawn.add_column("agrees", no_wrap=True)
-    for row in found:
-        drawn.add_row(row.case.id, *(text(row) for _, text, _ in shown), _agrees(row))
-    return as_text(drawn, [(line, "") for line in ["", *footnotes(found), summary(found)]], width, colour=False)
+    shown = [column for column in COLUMNS if width >= NARROW or column.title not in LEFT_OUT]
+    return as_text(Table(shown, found), [(line, "") for line in ["", *footnotes(found), summary(found)]], width)
 
 
 def summary(found: Sequence[Row]) -> str:
@@ -151,7 +145,7 @@ def summary(found: Sequence[Row]) -> str:
     wrong = [row.case.id for row in found if not row.agrees]
     text = f"{len(found)} rows: {len(agreeing)} agree with the formula"
     if agreeing:
-        text += f" within {100 * max(abs(row.off) for row in agreeing):.2f} %"
+        text += f" within {fixed_percent(max(abs(row.off) for row in agreeing), 2)}"
     return text + (f", {len(wrong)} disagree{'s' if len(wrong) == 1 else ''} ({', '.join(wrong)})" if wrong else "")
 
 
@@ -186,13 +180,7 @@ def markdown(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
     lines = [f"## {plain(summary(found))}", ""]
     lines += [f"![{plain(chart.words)}]({name}.svg)\n" for name, chart in drawn.items()]
     lines += [
-        f"| case | {' | '.join(name for name, _, _ in COLUMNS)} | agrees |",
-        f"| --- | {' | '.join('--:' for _ in COLUMNS)} | --- |",
-        *(
-            f"| {' | '.join([plain(row.case.id), *(text(row) for _, text, _ in COLUMNS), _agrees(row)])} |"
-            for row in found
-        ),
-        "",
+        to_markdown(Table(COLUMNS, found)),
         *(f"- {sentence(text)}" for text in [*footnotes(found), *_undrawn(drawn)]),
     ]
     return "\n".join(lines) + "\n"
@@ -200,26 +188,19 @@ def markdown(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
 
 def page(found: Sequence[Row], drawn: dict[str, Chart], assets: html.Assets) -> str:
     """published.html."""
-    table = [
-        [
-            html.Cell(row.case.id, link=name if (name := f"{NAME}-{row.case.model.name}") in drawn else None),
-            *(html.Cell(text(row), value(row) or 0.0) for _, text, value in COLUMNS),
-            html.Cell(_agrees(row), kind="pass" if row.agrees else "regression"),
-        ]
-        for row in found
-    ]
+
+    def chart_of(row: Row) -> str | None:
+        name = f"{NAME}-{row.case.model.name}"
+        return name if name in drawn else None
+
     return html.page(
         "The published speed table",
         html.paragraph(summary(found)),
         *(html.picture(name, chart.svg, words=chart.words) for name, chart in drawn.items()),
-        html.table(["case", *(name for name, _, _ in COLUMNS), "agrees"], table),
+        to_html(Table([replace(CASE, link=chart_of), *FIGURES, AGREES], found)),
         html.items([*footnotes(found), *_undrawn(drawn)]),
         assets=assets,
     )
-
-
-def _agrees(row: Row) -> str:
-    return "yes" if row.agrees else "no"
 
 
 def _how_predicted(found: Sequence[Row]) -> str:
@@ -228,7 +209,3 @@ def _how_predicted(found: Sequence[Row]) -> str:
 
 def _undrawn(drawn: dict[str, Chart]) -> list[str]:
     return [] if drawn else [charts.INSTALL]
-
-
-def _signed(share: float, digits: int) -> str:
-    return f"{100 * share:+.{digits}f} %"

@@ -4,28 +4,24 @@ Nothing is judged here. A cell that is not known is `-`; a verdict is coloured a
 text comes without colour codes.
 """
 
-import io
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
 
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement
+from trainpace.report.columns import MEMORY, PEAK, RATIO, TFLOPS, TGS
+from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
+from trainpace.report.table import Column, Table, stacked
 from trainpace.runs import flops
 from trainpace.runs.verdict import Verdict
+from trainpace.text import UNKNOWN, count, fixed_percent, grouped
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-PLAIN_WIDTH = 160
-"""Columns where no terminal tells its own: wide enough for a line a case."""
-WIDE = 140
-"""Columns from which a case takes one line; below, its cells are stacked."""
 CASE_WIDTH = 24
 """A longer case id is folded."""
 LOADING_SHARE = 0.05
 """Loading that takes more of the steps than this is said."""
-GIB = 1 << 30
 
 STYLES: Mapping[str, str] = {
     Verdict.PASS: "green",
@@ -60,58 +56,25 @@ def render(
     """
     outcomes = _outcomes(judgements, changes)
     lines = [*_details(judgements, changes, outcomes, said), (last_line(judgements, changes), _summary_style(outcomes))]
-    return as_text(table(judgements, width=width, outcomes=outcomes), lines, width, colour=colour)
+    drawn = table(judgements, outcomes, width=width)
+    return as_text(drawn, lines, width, styles=STYLES, colour=colour, leading=0 if width >= WIDE else 1)
 
 
-def as_text(drawn: "Table", lines: Iterable[tuple[str, str]], width: int, *, colour: bool) -> str:
-    """A table and the lines below it, each with its style, as text of `width` columns; the last line is not wrapped."""
-    from rich.console import Console
-    from rich.text import Text
-
-    file = io.StringIO()
-    console = Console(
-        file=file,
-        width=width,
-        force_terminal=colour,
-        color_system="standard" if colour else None,
-        highlight=False,
-        emoji=False,
-        legacy_windows=False,
+def table(judgements: Sequence[Judgement], outcomes: Sequence[str], *, width: int) -> Table[tuple[Judgement, str]]:
+    """A line a case from WIDE columns on, else stacked cells that fit 80; `outcomes` stand in the last column."""
+    columns = WIDE_COLUMNS if width >= WIDE else STACKED_COLUMNS
+    # An id in two lines can be mistaken for two.
+    if any(len(_case(each)) > CASE_WIDTH for each in judgements):
+        columns = (replace(columns[0], too_long="fold"), *columns[1:])
+    outcome: Column[tuple[Judgement, str]] = Column(
+        "verdict" if RECORDED.isdisjoint(outcomes) else "outcome", itemgetter(1), kind=itemgetter(1)
     )
-    console.print(drawn)
-    *above, last = lines
-    for line, style in above:
-        # A command is not wrapped: broken over two lines it could not be copied.
-        wrapped = [line] if "`" in line else _wrapped(line, width)
-        for part in wrapped or [""]:
-            console.print(Text(part, style=style), soft_wrap=True)
-    console.print(Text(last[0], style=last[1]), soft_wrap=True)
-    text = file.getvalue()
-    return text if colour else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    rows = list(zip(judgements, outcomes, strict=True))
+    return Table([*(column.of(_judgement) for column in columns), outcome], rows)
 
 
-def table(judgements: Sequence[Judgement], *, width: int, outcomes: Sequence[str] = ()) -> "Table":
-    """The table: a line a case from WIDE columns on, else stacked cells that fit 80.
-
-    `outcomes` stand in the last column instead of the verdicts.
-    """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    wide = width >= WIDE
-    columns = WIDE_COLUMNS if wide else STACKED_COLUMNS
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, leading=0 if wide else 1)
-    for header, justify, stack in columns:
-        # The tolerance's source can be read in two lines; an id in two lines can be mistaken for two.
-        long_id = stack[0] is _case and any(len(_case(each)) > CASE_WIDTH for each in judgements)
-        folds = long_id or not {_tolerance, _tolerance_stacked}.isdisjoint(stack)
-        drawn.add_column(header, justify=justify, overflow="fold", no_wrap=not folds)
-    drawn.add_column("verdict" if RECORDED.isdisjoint(outcomes) else "outcome", no_wrap=True)
-    for judgement, outcome in zip(judgements, outcomes or [each.verdict for each in judgements], strict=True):
-        cells = ["\n".join(cell(judgement) for cell in stack) for _, _, stack in columns]
-        drawn.add_row(*(Text(cell) for cell in cells), Text(outcome, style=STYLES[outcome]))
-    return drawn
+def _judgement(row: tuple[Judgement, str]) -> Judgement:
+    return row[0]
 
 
 def last_line(judgements: Sequence[Judgement], changes: Sequence[Change] = ()) -> str:
@@ -128,7 +91,7 @@ def last_line(judgements: Sequence[Judgement], changes: Sequence[Change] = ()) -
             between = ", " if outcome == Verdict.NO_BASELINE else "; "
             part += f" ({between.join(_named(judgement, outcome, refusals) for judgement in named)})"
         parts.append(part)
-    return f"{len(judgements)} case{'' if len(judgements) == 1 else 's'}: {', '.join(parts)}"
+    return f"{count(len(judgements), 'case')}: {', '.join(parts)}"
 
 
 def refresh_lines(changes: Iterable[Change]) -> list[str]:
@@ -136,9 +99,7 @@ def refresh_lines(changes: Iterable[Change]) -> list[str]:
     return [str(change) for change in changes]
 
 
-# Cells: each takes a judgement and gives the text of one figure, `-` where it is not known.
-
-Cell = Callable[[Judgement], str]
+# The columns
 
 
 def _case(judgement: Judgement) -> str:
@@ -147,89 +108,64 @@ def _case(judgement: Judgement) -> str:
 
 
 def _scale(judgement: Judgement) -> str:
-    return judgement.workload.scale if judgement.workload else "-"
+    return judgement.workload.scale if judgement.workload else UNKNOWN
 
 
 def _gpus(judgement: Judgement) -> str:
     workload = judgement.workload
     if workload is None:
-        return "-"
+        return UNKNOWN
     return f"{workload.ranks} cpu" if workload.scale == "mini" else str(workload.ranks)
 
 
-def _cut(judgement: Judgement) -> str:
+def _scale_and_gpus(judgement: Judgement) -> str:
     ranks = _gpus(judgement)
-    return f"{_scale(judgement)}, {ranks}{' GPU' if ranks.isdecimal() else ''}" if judgement.workload else "-"
-
-
-def _tgs(judgement: Judgement) -> str:
-    return f"{judgement.tgs:.1f}" if judgement.tgs else "-"
-
-
-def _tflops(judgement: Judgement) -> str:
-    # Six characters from a mini model to a B200: 0.0011, 12.35, 2250.
-    if judgement.tflops is None:
-        return "-"
-    return f"{judgement.tflops:.4g}" if judgement.tflops >= 1 else f"{judgement.tflops:#.2g}"
-
-
-def _peak(judgement: Judgement) -> str:
-    return f"{judgement.peak_share:.1%}".replace("%", " %") if judgement.peak_share else "-"
-
-
-def _memory(judgement: Judgement) -> str:
-    return f"{judgement.peak_memory_bytes / GIB:.2f} GiB" if judgement.peak_memory_bytes else "-"
+    return f"{_scale(judgement)}, {ranks}{' GPU' if ranks.isdecimal() else ''}" if judgement.workload else UNKNOWN
 
 
 def _baseline(judgement: Judgement) -> str:
     if judgement.comparison:
         return f"{judgement.comparison.base_tgs:.1f}"
-    return f"{judgement.baseline.tgs:.1f}" if judgement.baseline else "-"
+    return f"{judgement.baseline.tgs:.1f}" if judgement.baseline else UNKNOWN
 
 
 def _origin(judgement: Judgement) -> str:
     if judgement.comparison:
         return judgement.comparison.base
-    return judgement.baseline.origin if judgement.baseline else "-"
+    return judgement.baseline.origin if judgement.baseline else UNKNOWN
 
 
 def _baseline_and_origin(judgement: Judgement) -> str:
-    return f"{_baseline(judgement)} {_origin(judgement)}" if _origin(judgement) != "-" else "-"
-
-
-def _ratio(judgement: Judgement) -> str:
-    return f"{judgement.ratio:.3f}" if judgement.ratio else "-"
+    return f"{_baseline(judgement)} {_origin(judgement)}" if _origin(judgement) != UNKNOWN else UNKNOWN
 
 
 def _tolerance(judgement: Judgement) -> str:
-    return judgement.tolerance_source or "-"
+    return judgement.tolerance_source or UNKNOWN
 
 
-def _tolerance_stacked(judgement: Judgement) -> str:
-    return _tolerance(judgement).replace(": ", ":\n", 1)
-
-
-Justify = Literal["left", "right"]
-Column = tuple[str, Justify, tuple[Cell, ...]]
-
-WIDE_COLUMNS: tuple[Column, ...] = (
-    ("case", "left", (_case,)),
-    ("scale", "left", (_scale,)),
-    ("GPUs", "right", (_gpus,)),
-    ("TGS", "right", (_tgs,)),
-    ("TFLOPs", "right", (_tflops,)),
-    ("of peak", "right", (_peak,)),
-    ("memory", "right", (_memory,)),
-    ("baseline", "right", (_baseline_and_origin,)),
-    ("ratio", "right", (_ratio,)),
-    ("tolerance", "left", (_tolerance,)),
+CASE = Column("case", _case)
+WIDE_COLUMNS: tuple[Column[Judgement], ...] = (
+    CASE,
+    Column("scale", _scale),
+    Column("GPUs", _gpus, align="right"),
+    TGS,
+    TFLOPS,
+    PEAK,
+    MEMORY,
+    Column("baseline", _baseline_and_origin, align="right"),
+    RATIO,
+    # Its source can be read in two lines.
+    Column("tolerance", _tolerance, too_long="fold"),
 )
-STACKED_COLUMNS: tuple[Column, ...] = (
-    ("case\nscale, GPUs", "left", (_case, _cut)),
-    ("TGS\nTFLOPs", "right", (_tgs, _tflops)),
-    ("of peak\nmemory", "right", (_peak, _memory)),
-    ("baseline\norigin", "right", (_baseline, _origin)),
-    ("ratio\ntolerance", "left", (_ratio, _tolerance_stacked)),
+STACKED_COLUMNS: tuple[Column[Judgement], ...] = (
+    stacked(CASE, Column("scale, GPUs", _scale_and_gpus)),
+    stacked(TGS, TFLOPS),
+    stacked(PEAK, MEMORY),
+    stacked(Column("baseline", _baseline, align="right"), Column("origin", _origin)),
+    stacked(
+        replace(RATIO, align="left"),
+        Column("tolerance", lambda judgement: _tolerance(judgement).replace(": ", ":\n", 1), too_long="fold"),
+    ),
 )
 
 
@@ -279,17 +215,8 @@ def _startup(judgement: Judgement) -> str:
 
 def _grouped(sentences: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """Each sentence once, with the cases that it is said of; without them where it is said of all."""
-    cases: dict[str, list[str]] = {}
-    for case, texts in sentences:
-        for text in texts:
-            cases.setdefault(text, []).append(case)
     every = len(sentences)
-    return [text if len(of) == every else f"{text} ({', '.join(of)})" for text, of in cases.items()]
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.wrap(line, width, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False)
+    return [text if len(of) == every else f"{text} ({', '.join(of)})" for text, of in grouped(sentences).items()]
 
 
 def _outcomes(judgements: Sequence[Judgement], changes: Sequence[Change]) -> list[str]:
@@ -303,11 +230,10 @@ def _named(judgement: Judgement, outcome: str, refusals: Mapping[str, str]) -> s
     if outcome == "refused" and judgement.workload:
         return f"{case}: {textwrap.shorten(refusals[judgement.workload.key], 100, placeholder=' ..')}"
     if judgement.ratio and judgement.tolerance:
-        tolerance = f"{judgement.tolerance:.1%}".replace("%", " %")
         # A regression may be one of memory alone, which its reason tells better.
         slower = outcome == Verdict.REGRESSION and judgement.ratio < 1 - judgement.tolerance
         if slower or outcome == Verdict.IMPROVEMENT:
-            return f"{case} {judgement.ratio:.2f} of baseline, tolerance {tolerance}"
+            return f"{case} {judgement.ratio:.2f} of baseline, tolerance {fixed_percent(judgement.tolerance)}"
     # More runs do not help a case that was not measured at all: its reason says what does.
     if outcome == Verdict.INCONCLUSIVE and judgement.tgs:
         return f"{case}, {judgement.runs_needed or 'no number of'} runs would decide"

@@ -10,13 +10,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from trainpace.cases.scaling import MEMORY_SHARE, NODE_GPUS
 from trainpace.runs.cost import PRODUCTS, Cost
 from trainpace.runs.datasheets import Datasheet
 
-NODE_GPUS = 8
-"""GPUs of a node, joined by NVLink; nodes are joined by a network."""
-MEMORY_SHARE = 0.9
-"""Of a GPU's memory that a peak may fill: the rest is CUDA's context, buffers of NCCL, fragments."""
 FAR_OFF = 0.10
 """Relative. A row that the prediction misses by more is named."""
 
@@ -176,6 +173,26 @@ class Prediction:
     """What the prediction comes from: `compute` or `network`."""
     peak_bytes: int
     fits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Every published case on one device, and how well the published rows predict each other."""
+
+    device: str
+    sheet: Datasheet
+    """Of the device, with the network that was assumed."""
+    as_published: bool
+    """Whether device and network are those of the published rows; their parameters are then used as fitted."""
+    parameters: Parameters
+    """Fitted on the published rows."""
+    costs: Sequence[Cost]
+    """In the order of the table, as are rows and predictions."""
+    rows: Sequence[Row]
+    """The published rows, on their own device."""
+    predictions: Sequence[Prediction]
+    left_out: dict[str, float]
+    """TGS of each row on its own device, predicted from the others, by case."""
 
 
 def predictions(costs: Iterable[Cost], sheet: Datasheet, parameters: Parameters) -> list[Prediction]:

@@ -1,0 +1,56 @@
+"""The columns that several reports share: a figure is looked up, rounded and given its unit here alone."""
+
+from typing import Protocol
+
+from trainpace.report.table import Column
+from trainpace.text import UNKNOWN, fixed_percent, gib, known, tflops
+
+
+class Speed(Protocol):
+    """A row with a speed; here and below None is what is not known."""
+
+    @property
+    def tgs(self) -> float | None:
+        """Tokens per GPU per second."""
+
+
+class Measured(Protocol):
+    """A row that was measured, and perhaps compared."""
+
+    @property
+    def tflops(self) -> float | None:
+        """Per GPU, in the convention of the report."""
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Of the rank with the largest."""
+
+    @property
+    def ratio(self) -> float | None:
+        """TGS / TGS of what it is compared with."""
+
+
+class OfPeak(Protocol):
+    """A row that knows its device's peak, or that nobody does."""
+
+    @property
+    def peak_share(self) -> float | None:
+        """TFLOPs / the device's peak."""
+
+
+# On a page what is not known sorts below everything.
+TGS: Column[Speed] = Column("TGS", lambda row: known(row.tgs, ".1f"), lambda row: row.tgs or 0.0, "right")
+TFLOPS: Column[Measured] = Column("TFLOPs", lambda row: tflops(row.tflops), lambda row: row.tflops or 0.0, "right")
+PEAK: Column[OfPeak] = Column(
+    "of peak",
+    lambda row: fixed_percent(row.peak_share) if row.peak_share else UNKNOWN,
+    lambda row: row.peak_share or 0.0,
+    "right",
+)
+MEMORY: Column[Measured] = Column(
+    "memory",
+    lambda row: gib(row.peak_memory_bytes) if row.peak_memory_bytes else UNKNOWN,
+    lambda row: row.peak_memory_bytes or 0.0,
+    "right",
+)
+RATIO: Column[Measured] = Column("ratio", lambda row: known(row.ratio, ".3f"), lambda row: row.ratio or 0.0, "right")

@@ -1,0 +1,64 @@
+"""A table and the lines below it as the text of a terminal, with colours or without."""
+
+import io
+import textwrap
+from collections.abc import Iterable, Mapping
+
+from trainpace.report.table import T, Table, to_rich
+
+PLAIN_WIDTH = 160
+"""Columns where no terminal tells its own: wide enough for a line a case."""
+WIDE = 140
+"""Columns from which a case takes one line; below, its cells are stacked."""
+
+Line = tuple[str, str]
+"""Text and its style in rich's words; empty for none."""
+
+
+def as_text(
+    table: Table[T],
+    lines: Iterable[Line],
+    width: int,
+    *,
+    styles: Mapping[str, str] | None = None,
+    colour: bool = False,
+    leading: int = 0,
+) -> str:
+    """The table and the lines below it, the last of which is not wrapped.
+
+    Args:
+        table: columns and rows.
+        lines: at least one.
+        width: columns of the terminal.
+        styles: of each `kind` of the table's cells; None: they have none.
+        colour: with ANSI codes.
+        leading: empty lines between rows.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    console.print(to_rich(table, styles or {}, leading=leading))
+    *above, last = lines
+    for line, style in above:
+        # A command is not wrapped: broken over two lines it could not be copied.
+        wrapped = [line] if "`" in line else _wrapped(line, width)
+        for part in wrapped or [""]:
+            console.print(Text(part, style=style), soft_wrap=True)
+    console.print(Text(last[0], style=last[1]), soft_wrap=True)
+    text = file.getvalue()
+    return text if colour else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(line, width, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False)
