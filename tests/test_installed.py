@@ -3,24 +3,34 @@
 import os
 import subprocess
 import sys
+import venv
 
 import pytest
 
-from factories import make_full_workload, make_run
+from factories import make_published_run
 from repository import BARE, Repository
-from trainpace.cases.machine import Device
+from trainpace.errors import TRAIN
 from trainpace.store.runs import write_run
+
+PIP = ("--quiet", "--disable-pip-version-check")
 
 
 @pytest.fixture(scope="session")
-def installed(checkout, tmp_path_factory):
+def wheel(checkout, tmp_path_factory):
+    """The project's wheel."""
+    folder = tmp_path_factory.mktemp("wheels")
+    command = [sys.executable, "-m", "pip", *PIP, "wheel", "--no-deps", "--wheel-dir", folder, checkout]
+    subprocess.run(command, check=True)
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
     """A folder that the project's wheel is installed into."""
     folder = tmp_path_factory.mktemp("installed")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder / "wheels", checkout], check=True)
-    (wheel,) = (folder / "wheels").iterdir()
-    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True)
-    return folder / "site"
+    subprocess.run([sys.executable, "-m", "pip", *PIP, "install", "--no-deps", "--target", folder, wheel], check=True)
+    return folder
 
 
 @pytest.fixture
@@ -61,8 +71,7 @@ def test_tests_stay_at_home(installed):
 
 def test_package_judges_against_the_published_rows(run, tmp_path):
     """Runs of a full-size case on the published device are judged against the row that travelled along."""
-    device = Device(slug="a100-sxm4-80gb", name="NVIDIA A100-SXM4-80GB", kind="cuda", count=8, memory_bytes=80 << 30)
-    write_run(make_run(tgs=3028.3, workload=make_full_workload(), device=device), tmp_path / "runs")
+    write_run(make_published_run(), tmp_path / "runs")
     done = run("-m", "pytest", "--pyargs", "trainpace.suite", "--perf-replay=runs", *BARE)
 
     assert done.returncode == 0
@@ -85,3 +94,23 @@ def test_user_repository_measures_and_refreshes(installed, tmp_path, started):
     assert replayed.last_line == "1 case: 1 pass"
     assert len(list((repository.path / "baselines").iterdir())) == 1
     assert started.left() == []
+
+
+@pytest.mark.slow
+def test_judges_in_an_environment_of_its_own(wheel, checkout, tmp_path):
+    """What judges, installed alone, needs no torch and stays below 300 MB."""
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    constraints = checkout / "constraints.txt"
+    subprocess.run([python, "-m", "pip", *PIP, "install", "-c", constraints, wheel], check=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())
+    write_run(make_published_run(), tmp_path / "runs")
+    command = [python, "-m", "pytest", "--pyargs", "trainpace.suite", "--perf-replay=runs", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert not set(TRAIN) & {path.name for path in site.iterdir()}
+    assert size < 300e6
+    assert done.returncode == 0, done.stdout
+    assert "1 case: 1 pass" in done.stdout

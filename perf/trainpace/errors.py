@@ -11,6 +11,11 @@
 A `ValueError` is of one wrong value, raised by code that does not know where the value came from.
 """
 
+import re
+
+TRAIN = ("datasets", "deepspeed", "huggingface_hub", "pyarrow", "tokenizers", "torch", "transformers")
+"""The packages of the extra `train`: what judges has none of them."""
+
 
 class SuiteError(Exception):
     """Base of every error that the suite raises for its user."""
@@ -54,3 +59,9 @@ class RunFailed(SuiteError):
 
 class Skipped(SuiteError):
     """A case that cannot be measured here. The message says why, and what to do."""
+
+
+def what_to_install(text: str) -> str | None:
+    """What to say where an error's `text` is of a package of the extra `train` that is missing; None: of another."""
+    found = re.search(rf"No module named '({'|'.join(TRAIN)})\b", text)
+    return f'{found[1]} is not installed: pip install "trainpace[train]"' if found else None

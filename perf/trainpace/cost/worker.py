@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainpace.cases.workload import Workload
-from trainpace.errors import SuiteError
+from trainpace.errors import SuiteError, what_to_install
 from trainpace.runs.cost import Cost
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -61,11 +61,18 @@ def counted(
             result = json.loads(line)
             done += 1
             error = result.get("error")
-            found = CountFailed(error, result["detail"]) if error else Cost.model_validate(result["cost"])
-            yield result["case"], found
+            if not error:
+                yield result["case"], Cost.model_validate(result["cost"])
+            elif missing := what_to_install(error):
+                yield result["case"], CountFailed(missing)
+            else:
+                yield result["case"], CountFailed(error, result["detail"])
         if process.wait() or done < len(wanted):
             said.seek(0)
-            raise CountFailed(f"the tracing process ended with status {process.returncode}", said.read()[-4000:])
+            text = said.read()[-4000:]
+            if missing := what_to_install(text.rstrip().rpartition("\n")[2]):
+                raise CountFailed(f"counting traces the trainer: {missing}")
+            raise CountFailed(f"the tracing process ended with status {process.returncode}", text)
 
 
 class _started:  # noqa: N801 - a context manager, used as a function

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from trainpace.data.base import Progress
 from trainpace.data.cache import content_key, file_hash
 from trainpace.data.tokenizer import first_line, is_hub_name
-from trainpace.errors import DataError
+from trainpace.errors import DataError, what_to_install
 
 ENGLISH = ("instruction", "input", "output")
 CHINESE = ("instruction_zh", "input_zh", "output_zh")
@@ -183,8 +183,11 @@ def _refuse(error: Exception, where: str) -> NoReturn:
 
 
 def _hub(name: str) -> Source:
-    from datasets import load_dataset  # type: ignore[import-untyped]
-    from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
+    try:
+        from datasets import load_dataset  # type: ignore[import-untyped]
+        from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise DataError(f"{name}: {what_to_install(str(error)) or error}") from None
 
     try:
         rows = load_dataset(name, split="train")

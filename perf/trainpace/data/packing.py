@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
 
 from trainpace.data.alpaca import Source, source
 from trainpace.data.base import Progress, silent, within
@@ -165,6 +164,8 @@ class Block(NamedTuple):
 
 def stream(tokens: Tokenized, need: int, random: np.random.Generator) -> Iterator[Block]:
     """The first `need` tokens of the records, shuffled, concatenated, and shuffled anew for every further pass."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+
     lengths = np.diff(tokens.offsets)
     while need > 0:
         order = random.permutation(len(lengths))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
 
 from trainpace.data.alpaca import Dialogue, Source
 from trainpace.data.base import Progress, silent
@@ -40,6 +39,8 @@ class Tokenized:
 
 def lists(ids: Ids, labels: Ids, offsets: Positions) -> Tokenized:
     """Arrow lists over flat `ids` and `labels`, [tokens] each, without a copy; `offsets` is [records + 1]."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+
     starts = pa.array(offsets)
     return Tokenized(
         ids=pa.LargeListArray.from_arrays(starts, pa.array(ids)),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainpace.data.cache import content_key, file_hash
-from trainpace.errors import DataError
+from trainpace.errors import DataError, what_to_install
 
 if TYPE_CHECKING:
     import tokenizers
@@ -138,8 +138,11 @@ def _local(path: Path) -> tuple[Path, Path | None, str]:
 
 
 def _from_hub(name: str) -> tuple[Path, Path | None, str]:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+    except ModuleNotFoundError as error:
+        raise DataError(f"{name}: {what_to_install(str(error)) or error}") from None
 
     try:
         file = Path(hf_hub_download(name, "tokenizer.json"))
@@ -152,7 +155,10 @@ def _from_hub(name: str) -> tuple[Path, Path | None, str]:
 
 
 def _loaded(file: Path) -> "tokenizers.Tokenizer":
-    from tokenizers import Tokenizer as Library
+    try:
+        from tokenizers import Tokenizer as Library
+    except ModuleNotFoundError as error:
+        raise DataError(f"{file}: {what_to_install(str(error)) or error}") from None
 
     try:
         return Library.from_file(str(file))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from trainpace.cases.workload import Workload
-from trainpace.errors import RunFailed
+from trainpace.errors import RunFailed, what_to_install
 from trainpace.launch.host_client import POLL_SECONDS, Exit, Hosts, describe_exit
 from trainpace.launch.rank_log import Lines
 
@@ -88,6 +88,8 @@ def _check_exits(exits: Sequence[Exit], lines: list[Lines]) -> None:
     if errors:
         rank = lines[errors[0][2]]
         assert rank.error
+        if missing := what_to_install(rank.error["message"]):
+            raise RunFailed(missing, rank=rank.rank)
         kind, message = rank.error["type"], rank.error["message"].strip().partition("\n")[0]
         cause = f"out of memory: {message}" if "OutOfMemory" in kind or kind == "MemoryError" else f"{kind}: {message}"
         raise RunFailed(f"{cause} (at {rank.where()})", rank=rank.rank, detail=rank.error["traceback"])

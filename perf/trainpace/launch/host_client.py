@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainpace.errors import RunFailed
+from trainpace.errors import RunFailed, what_to_install
 from trainpace.launch import orphans as left
 from trainpace.launch.folders import tail
 from trainpace.runs.run import SOFTWARE
@@ -228,8 +228,10 @@ class Hosts:
             for node, answer in self._receive():
                 if answer["event"] == "refused":
                     where = f" on {self._called(node)}" if self._called(node) else ""
+                    missing = what_to_install(answer["cause"])
                     raise RunFailed(
-                        f"the trainer could not be imported{where}: {answer['cause']}", detail=answer["detail"]
+                        f"the trainer could not be imported{where}: {missing or answer['cause']}",
+                        detail="" if missing else answer["detail"],
                     )
                 if answer["event"] == "ready":
                     if answer["protocol"] != _PROTOCOL:

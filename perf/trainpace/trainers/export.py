@@ -17,7 +17,7 @@ from typing import Any
 
 from trainpace.cases.workload import Workload
 from trainpace.data.base import Data
-from trainpace.errors import RunFailed
+from trainpace.errors import RunFailed, what_to_install
 
 FORMAT = 2
 """Part of the key: a change of what is written needs a new number. 2: the first label of a sequence is none."""
@@ -56,6 +56,8 @@ def exported(workload: Workload, data: Data, cache: Path) -> Exported:
         check=False,
     )
     if done.returncode:
+        if missing := what_to_install(done.stderr.rstrip().rpartition("\n")[2]):
+            raise RunFailed(f"the workload is written for other systems with it: {missing}")
         raise RunFailed("the workload could not be written for other systems", detail=done.stderr[-4000:])
     answer = json.loads(done.stdout.splitlines()[-1])
     return Exported(Path(answer["folder"]), answer["identity"])
