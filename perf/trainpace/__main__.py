@@ -59,11 +59,11 @@ def _comment(options: argparse.Namespace) -> int:
 def _history(options: argparse.Namespace) -> int:
     from trainpace.errors import FileError
     from trainpace.report.history import judge, lines
-    from trainpace.store.history_index import read_points
+    from trainpace.store.history_index import read_summaries
     from trainpace.store.reports import write_history
 
     try:
-        judged = judge(read_points(options.folder), since=options.since)
+        judged = judge(read_summaries(options.folder), since=options.since)
         if options.report:
             write_history(judged, options.report)
     except FileError as error:

@@ -22,7 +22,7 @@ from trainpace.launch.rank_log import Lines
 from trainpace.runs.cost import Cost
 from trainpace.store.baselines import load_file, refresh
 from trainpace.store.costs import load_costs, refresh_costs
-from trainpace.store.history_index import INDEX, read_points
+from trainpace.store.history_index import INDEX, read_summaries
 from trainpace.store.quarantine import load_quarantine
 from trainpace.store.reports import read_results, write_results
 from trainpace.store.runs import read_runs, write_run
@@ -133,7 +133,7 @@ def _rank_lines(folder: Path) -> object:
 def _index(folder: Path) -> None:
     write_run(RUN, folder).rename(folder / "run.json")
     os.utime(folder / "run.json", (0, 0))
-    read_points(folder)
+    read_summaries(folder)
 
 
 def _jsonl(rows: list[dict[str, object]]) -> bytes:
@@ -157,13 +157,13 @@ READERS = (
         name="history",
         file="run.json",
         seed=_made(lambda folder: write_run(RUN, folder)),
-        read=read_points,
+        read=read_summaries,
     ),
     Reader(
         name="history's index",
         file=INDEX,
         seed=_made(_index, INDEX),
-        read=read_points,
+        read=read_summaries,
         others={"run.json": _made(lambda folder: write_run(RUN, folder))},
     ),
     Reader(

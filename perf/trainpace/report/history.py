@@ -12,7 +12,7 @@ from typing import Any
 from trainpace.errors import FileError
 from trainpace.report import html
 from trainpace.report.table import Column, Table, to_html
-from trainpace.runs.summary import Kind, Point, sessions
+from trainpace.runs.summary import RunSummary, SeriesKey, sessions
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Segment, Trend, trend
 from trainpace.text import UNKNOWN, count, percent, short_revision, version_changes
@@ -26,8 +26,8 @@ SIGNS = {Verdict.REGRESSION: "▼ ", Verdict.PASS: "✓ ", Verdict.INCONCLUSIVE:
 class Series:
     """The runs of one workload on one device, and what their trend is."""
 
-    kind: Kind
-    points: Sequence[Point]
+    kind: SeriesKey
+    points: Sequence[RunSummary]
     """Those that can be trusted, oldest first."""
     left_out: int
     """Invalid runs."""
@@ -47,11 +47,11 @@ class Series:
         return self.verdict is Verdict.REGRESSION and not self.ended
 
 
-def judge(series: dict[Kind, list[Point]], *, since: Sequence[str] = ()) -> list[Series]:
+def judge(series: dict[SeriesKey, list[RunSummary]], *, since: Sequence[str] = ()) -> list[Series]:
     """The trend of every series; together they have the error trend.ERROR.
 
     Args:
-        series: as read_points gives them.
+        series: as read_summaries gives them.
         since: where the history to judge begins, `WHEN` or `CASE=WHEN`: a date, or the start of a revision.
 
     Raises:
@@ -76,7 +76,7 @@ def judge(series: dict[Kind, list[Point]], *, since: Sequence[str] = ()) -> list
     ]
 
 
-def _cut(series: dict[Kind, list[Point]], since: Sequence[str]) -> dict[Kind, list[Point]]:
+def _cut(series: dict[SeriesKey, list[RunSummary]], since: Sequence[str]) -> dict[SeriesKey, list[RunSummary]]:
     for each in since:
         case, _, when = each.rpartition("=")
         cut = {
@@ -92,7 +92,7 @@ def _cut(series: dict[Kind, list[Point]], since: Sequence[str]) -> dict[Kind, li
     return series
 
 
-def _first(points: Sequence[Point], when: str) -> int | None:
+def _first(points: Sequence[RunSummary], when: str) -> int | None:
     """The first run of the revision, or on or after the day; None where there is none."""
     try:
         day = datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp()
@@ -148,7 +148,7 @@ def moves(series: Series, changes: Sequence[Change]) -> list[str]:
     return [f"{_signed(change.ratio - 1)} at {_cause(series.points, change)}" for change in changes]
 
 
-def _cause(points: Sequence[Point], change: Change) -> str:
+def _cause(points: Sequence[RunSummary], change: Change) -> str:
     """The revision, or that there was no new one, and the versions that changed with it."""
     # A change between two runs of one revision may well lie at the next one: only where none is near is it not code.
     likely = range(change.first, change.last + 1)
@@ -167,15 +167,15 @@ def _cause(points: Sequence[Point], change: Change) -> str:
     return "; ".join([text, *version_changes(dict(before.software), dict(after.software), absent=UNKNOWN)])
 
 
-def _named(point: Point) -> str:
+def _named(point: RunSummary) -> str:
     return f"{_short(point)} ({_day(point)})" if point.revision else _day(point)
 
 
-def _short(point: Point) -> str:
+def _short(point: RunSummary) -> str:
     return short_revision(point.revision, unknown="?")
 
 
-def _day(point: Point) -> str:
+def _day(point: RunSummary) -> str:
     return f"{datetime.fromtimestamp(point.started, UTC):%Y-%m-%d}"
 
 

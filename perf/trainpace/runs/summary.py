@@ -1,4 +1,4 @@
-"""A run in a history: the few numbers of it that a trend needs."""
+"""Runs in a history: the few numbers of each that a trend needs."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,40 +7,43 @@ Software = tuple[tuple[str, str], ...]
 """Versions, by name."""
 
 
-class Kind(NamedTuple):
-    """What runs must share to be one series."""
+class SeriesKey(NamedTuple):
+    """Fields in which the runs of one series are equal."""
 
     case: str
     scale: str
     trainer: str
     hash: str
-    """Of the workload."""
+    """Hash of the workload."""
     device: str
+    """Slug."""
 
     def __str__(self) -> str:
         trainer = "" if self.trainer == "native" else f" ({self.trainer})"
         return f"{self.case}{trainer} {self.scale} on {self.device}"
 
 
-class Point(NamedTuple):
+class RunSummary(NamedTuple):
     """One run of a series."""
 
-    kind: Kind
+    kind: SeriesKey
     started: int
     """Seconds since 1970, UTC."""
     id: str
     revision: str | None
+    """Commit, `+dirty` where files differed; None outside a checkout."""
     software: Software
     tgs: float
     peak_memory_bytes: int
     fault: str | None
-    """The first fact that makes it invalid."""
+    """The first fact that makes the run invalid; None for a valid one."""
 
 
-def sessions(points: Iterable[Point], *, apart: int = 3600) -> list[int]:
-    """The number of the session of each run: those of one revision, less than `apart` seconds after one another."""
+def sessions(points: Iterable[RunSummary], *, apart: int = 3600) -> list[int]:
+    """Number of the session of each run, from 0. A session is runs of one revision, each started less than `apart`
+    seconds after the one before."""
     numbers: list[int] = []
-    before: Point | None = None
+    before: RunSummary | None = None
     for point in points:
         same = before is not None and before.revision == point.revision and point.started - before.started < apart
         numbers.append(numbers[-1] + (not same) if numbers else 0)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError
 from trainpace.runs.run import SCHEMA, Run
-from trainpace.runs.summary import Kind, Point
+from trainpace.runs.summary import RunSummary, SeriesKey
 from trainpace.store.files import read_record, write_whole
 
 CHUNK = 500
@@ -29,13 +29,13 @@ CHUNK = 500
 INDEX = ".history-index"
 """The index's file, beside the runs."""
 INDEX_VERSION = 2
-"""Another version is not read: raise it when what a Point holds, or how it is computed, changes."""
+"""Another version is not read: raise it when what a RunSummary holds, or how it is computed, changes."""
 
 Stamp = tuple[int, int]
 """Size and time of change of a file, bytes and nanoseconds."""
 
 
-def read_points(folder: Path) -> dict[Kind, list[Point]]:
+def read_summaries(folder: Path) -> dict[SeriesKey, list[RunSummary]]:
     """Every run file (`*.json`) of a folder, by kind, oldest first; kinds in the order of their names.
 
     What was read is kept in an index beside the files, so that the next time only new and changed ones are parsed.
@@ -57,7 +57,7 @@ def read_points(folder: Path) -> dict[Kind, list[Point]]:
     points.update(zip(new, _read(folder, new), strict=True))
     if new or len(known) > len(points):
         _write_index(folder, stamps, points)
-    series: dict[Kind, list[Point]] = {}
+    series: dict[SeriesKey, list[RunSummary]] = {}
     for point in points.values():
         series.setdefault(point.kind, []).append(point)
     for each in series.values():
@@ -66,7 +66,7 @@ def read_points(folder: Path) -> dict[Kind, list[Point]]:
     return dict(sorted(series.items()))
 
 
-def _read(folder: Path, names: list[str]) -> Iterator[Point]:
+def _read(folder: Path, names: list[str]) -> Iterator[RunSummary]:
     chunks = [(str(folder), names[first : first + CHUNK]) for first in range(0, len(names), CHUNK)]
     processes = min(len(chunks), len(os.sched_getaffinity(0)))
     if processes <= 1:
@@ -82,7 +82,7 @@ def _read(folder: Path, names: list[str]) -> Iterator[Point]:
             raise
 
 
-def _read_chunk(chunk: tuple[str, list[str]]) -> list[Point]:
+def _read_chunk(chunk: tuple[str, list[str]]) -> list[RunSummary]:
     folder, names = chunk
     shared: dict[object, Any] = {}  # equal parts once, in memory and on the way to the reading process
     return [_point(f"{folder}/{name}", shared) for name in names]
@@ -103,7 +103,7 @@ class _Health(BaseModel):
 
 
 class _Run(BaseModel):
-    """The fields of a Run that a Point is made of: a third less to do than for all of them."""
+    """The fields of a Run that a RunSummary is made of: a third less to do than for all of them."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -118,14 +118,14 @@ class _Run(BaseModel):
     health: _Health = _Health()
 
 
-def _point(path: str, shared: dict[object, Any]) -> Point:
+def _point(path: str, shared: dict[object, Any]) -> RunSummary:
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half of pathlib's time, a hundred thousand times
             run = _Run.model_validate_json(file.read())
         text = repr((run.workload, run.device.slug))
         if text not in shared:
             workload = Workload.model_validate(run.workload)
-            kind = Kind(workload.case, workload.scale, workload.trainer, workload.hash, run.device.slug)
+            kind = SeriesKey(workload.case, workload.scale, workload.trainer, workload.hash, run.device.slug)
             shared[text] = kind, workload
         kind, workload = shared[text]
     except (OSError, ValueError) as error:
@@ -141,7 +141,7 @@ def _point(path: str, shared: dict[object, Any]) -> Point:
     if started.tzinfo is None:
         started = started.replace(tzinfo=UTC)
     software = tuple(sorted(run.software.items()))
-    return Point(
+    return RunSummary(
         kind,
         int(started.timestamp()),
         run.id,
@@ -162,7 +162,7 @@ def _tgs(ranks: Sequence[_Rank], workload: Workload) -> float:
     return workload.rank_tokens / seconds
 
 
-def _refuse_twice(folder: Path, points: list[Point]) -> None:
+def _refuse_twice(folder: Path, points: list[RunSummary]) -> None:
     for before, after in pairwise(points):
         if (before.started, before.id) == (after.started, after.id):
             raise FileError(f"{folder}: the run {after.id} of {after.kind} is there twice: take one of its files out")
@@ -171,7 +171,7 @@ def _refuse_twice(folder: Path, points: list[Point]) -> None:
 # The index: a cache, so whatever is odd about it is no error, only slower.
 
 
-def _read_index(folder: Path) -> dict[tuple[str, Stamp], Point]:
+def _read_index(folder: Path) -> dict[tuple[str, Stamp], RunSummary]:
     """Points by file name and what tells whether the file was changed since; empty where there is no index."""
     try:
         digest, _, text = (folder / INDEX).read_bytes().partition(b"\n")
@@ -180,17 +180,17 @@ def _read_index(folder: Path) -> dict[tuple[str, Stamp], Point]:
         content = json.loads(text)
         if content["version"] != INDEX_VERSION:
             return {}
-        kinds = [Kind(*kind) for kind in content["kinds"]]
+        kinds = [SeriesKey(*kind) for kind in content["kinds"]]
         software = [tuple((name, version) for name, version in each) for each in content["software"]]
         return {
-            (name, (size, changed)): Point(kinds[kind], started, run, revision, software[versions], *rest)
+            (name, (size, changed)): RunSummary(kinds[kind], started, run, revision, software[versions], *rest)
             for name, size, changed, kind, started, run, revision, versions, *rest in content["runs"]
         }
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
 
 
-def _write_index(folder: Path, stamps: dict[str, Stamp], points: dict[str, Point]) -> None:
+def _write_index(folder: Path, stamps: dict[str, Stamp], points: dict[str, RunSummary]) -> None:
     kinds = {kind: number for number, kind in enumerate(dict.fromkeys(point.kind for point in points.values()))}
     software = {each: number for number, each in enumerate(dict.fromkeys(point.software for point in points.values()))}
     runs = [
