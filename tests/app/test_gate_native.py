@@ -12,9 +12,20 @@ from test_gate import git
 from repository import BARE, finish, one_core
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = ("-k", "test_speed and llama2_7b-8k", "--perf-scale=mini", "--perf-warmup=2", "--perf-steps=10")
+OPTIONS = (
+    *(
+        "-k",
+        "test_speed and llama2_7b-8k",
+        "--perf-scale=mini",
+        "--perf-warmup=1",
+        "--perf-steps=4",
+        "--perf-engine=fsdp2",
+    ),
+    *("--perf-detect=0.3", "--perf-max-pairs=3"),
+)
 FORWARD = "        return self.head(hidden.last_hidden_state[0], labels)\n"
-SLOWED = "        for _ in range(400):\n            torch.mm(torch.ones(256, 256), torch.ones(256, 256))\n" + FORWARD
+SLOWED = "        for _ in range(6):\n            torch.mm(torch.ones(1024, 1024), torch.ones(1024, 1024))\n" + FORWARD
+"""A step takes several times as long: three pairs decide, whatever else the machine does."""
 
 
 @pytest.fixture
@@ -61,7 +72,7 @@ def test_a_slower_native_step_is_red_explained_and_counted(clone):
     model.write_text(text.replace(FORWARD, SLOWED))
     git(clone, "commit", "-qam", "slower")
 
-    done = suite(clone, "--perf-against", "main", "--perf-detect=0.2")
+    done = suite(clone, "--perf-against", "main")
 
     assert done.code == 1, done.text
     assert "1 regression (llama2_7b-8k-sp1" in done.last_line
