@@ -37,6 +37,14 @@ def test_count():
     assert [text.count(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
 
 
+def test_tally():
+    """Kinds in the order that is asked for; what passed is not named."""
+    named = [("pass", "a"), ("red", "b"), ("pass", "c"), ("red", "b")]
+
+    assert text.tally(named, order=["red", "blue", "pass"], unnamed={"pass"}) == "2 red (b, b), 2 pass"
+    assert text.tally(named, order=["red"], once=True) == "2 red (b)"
+
+
 def test_short_revision():
     """Ten digits; a mark of changes that are not committed stays; None is said."""
     assert text.short_revision("0123456789abcdef", unknown="?") == "0123456789"

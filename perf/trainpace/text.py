@@ -1,6 +1,6 @@
 """Figures as text, written one way in every report and message: `4.8 %`, `1.25 GiB`, `torch 2.12.0 -> 2.13.0`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 GIB = 1 << 30
 """Bytes."""
@@ -41,6 +41,26 @@ def tflops(value: float | None) -> str:
 def count(number: int, noun: str) -> str:
     """`1 case`, `2 cases`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def tally(
+    named: Iterable[tuple[str, str]], *, order: Iterable[str], unnamed: Container[str] = (), once: bool = False
+) -> str:
+    """`13 pass, 1 regression (llama2_7b-8k-sp1)`: how many there are of each kind, and their names.
+
+    Args:
+        named: kind and name of each.
+        order: the kinds in the order in which they are counted; what is not there is left out.
+        unnamed: kinds whose names are not given.
+        once: a name that a kind has twice is given once.
+    """
+    names = grouped((name, [kind]) for kind, name in named)
+    parts = []
+    for kind in order:
+        if kind in names:
+            listed = ", ".join(dict.fromkeys(names[kind]) if once else names[kind])
+            parts.append(f"{len(names[kind])} {kind}" + ("" if kind in unnamed else f" ({listed})"))
+    return ", ".join(parts)
 
 
 def short_revision(revision: str | None, *, unknown: str) -> str:

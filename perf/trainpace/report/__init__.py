@@ -1,1 +1,1 @@
-"""What users and their tools see of a session: the table, progress, and the export to pytest-benchmark."""
+"""Reports: records in, text out. One file a report; table.py and columns.py hold what they share."""

@@ -73,7 +73,7 @@ def step_seconds(run: Run) -> list[float]:
 
 
 def extra_info(runs: Sequence[Run], judgement: Judgement) -> dict[str, Any]:
-    """Everything that a reader of the file cannot get from the steps: plain JSON."""
+    """What a benchmark's `extra_info` holds beside the steps: judgement, device, software, runs. Plain JSON."""
     return {
         "judgement": judgement.model_dump(mode="json"),
         "device": runs[0].device.model_dump(mode="json") if runs else None,

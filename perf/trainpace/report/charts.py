@@ -20,7 +20,7 @@ INSTALL = 'no charts without matplotlib: `pip install "trainpace[charts]"` and r
 # Of Okabe and Ito, which colour-blind people tell apart. Bluish green comes late: it prints in the grey of the blue.
 COLOURS = ("#0072b2", "#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#999999")
 HATCHES = ("//", "--", "xx", "\\\\", "||", "++", "/-")
-"""Of the second system onwards; the first has none. Lines alone: a pattern of dots makes an SVG ten times as large."""
+"""Hatches of the second and later systems; the first has none. No dots: they make an SVG ten times as large."""
 OUTLINES: Mapping[Kind, Literal["thin", "thick", "dashed"]] = {
     "measured": "thin",
     "published": "thick",
@@ -30,34 +30,37 @@ TINT = 0.35
 """Share of the system's colour in a published bar; the rest is white."""
 
 HEIGHT = 3.3
-"""Inches, of the whole figure; a README shows about a hundred points an inch."""
-WIDEST = 8.8
-NARROWEST = 6.0
-FEWEST = 7
-"""Places for bars, gaps among them, that a chart has at least."""
+"""Height of the figure, inches; a README shows about a hundred points an inch."""
+MAX_WIDTH = 8.8
+"""Inches."""
+MIN_WIDTH = 6.0
+"""Inches."""
+MIN_SLOTS = 7
+"""Least number of places for bars, gaps included."""
 FONT = 8.0
-"""Points."""
-LONGEST = 40
-"""Characters of a name in the legend."""
+"""Size of the font, points."""
+MAX_NAME = 40
+"""Most characters of a system's name in the legend."""
 CHARACTER = 0.56
-"""Width of a character / its size, roughly."""
+"""Width of a character / size of the font, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One bar: a system at a sequence length."""
+    """One bar: the speed of one system at one sequence length."""
 
     system: str
     length: str
-    """What stands below the group, `8k`; a second line may say more. Groups stand in the order of their first bars."""
+    """Label of the group of bars, `8k`; a second line may say more. Groups stand in the order of their first bars."""
     kind: Kind
     value: float | None = None
-    """TGS."""
+    """TGS; None: there is no bar, `absent` stands in its place."""
     low: float | None = None
-    """Of the interval; None where there is none."""
+    """Lower end of the interval, TGS; None without an interval."""
     high: float | None = None
+    """Upper end of the interval, TGS; None without an interval."""
     absent: str = ""
-    """What stands in place of a bar, `OOM`."""
+    """Text in place of the bar, `OOM`; empty where there is a bar."""
 
     def __post_init__(self) -> None:
         if (self.value is None) != bool(self.absent):
@@ -68,7 +71,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Style:
-    """How a series looks. Without colour, hatch tells the system and fill and outline tell the kind."""
+    """Style of a series. Also without colour the hatch tells the system, fill and outline tell the kind."""
 
     hatch: str
     fill: str
@@ -77,7 +80,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn chart, and the same in words for those who do not see it."""
+    """A drawn chart as two files, and as text for those who do not see it."""
 
     svg: str
     png: bytes
@@ -85,12 +88,12 @@ class Chart:
 
 
 def group(length: str, detail: str) -> str:
-    """A Bar's `length`: the name of a case's, as the published table writes it, and a line of what else it is."""
+    """`Bar.length` of a case: its length as the published table writes it, and `detail` on a second line."""
     return f"{length.replace('m', 'M')}\n{detail}"
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401 - only whether it can be
     except ModuleNotFoundError:
@@ -99,7 +102,7 @@ def can_draw() -> bool:
 
 
 def style(system: int, kind: Kind) -> Style:
-    """The look of a system, by its number in the chart, and of a kind."""
+    """The style of the bars of one kind of the chart's system number `system`, counted from 0."""
     repeats, which = divmod(system - 1, len(HATCHES))
     colour = COLOURS[system % len(COLOURS)]
     return Style(
@@ -135,8 +138,8 @@ def draw(title: str, bars: Sequence[Bar], *, notes: Iterable[str] = ()) -> Chart
     with context(["default", settings]):
         lengths = list(dict.fromkeys(bar.length for bar in bars))
         series = list(dict.fromkeys((bar.system, bar.kind) for bar in bars))
-        slots = max(FEWEST, len(lengths) * (len(series) + 1))
-        figure = Figure(figsize=(min(WIDEST, max(NARROWEST, 1 + 0.42 * slots)), HEIGHT), layout="constrained")
+        slots = max(MIN_SLOTS, len(lengths) * (len(series) + 1))
+        figure = Figure(figsize=(min(MAX_WIDTH, max(MIN_WIDTH, 1 + 0.42 * slots)), HEIGHT), layout="constrained")
         axes = figure.add_subplot()
         figure.suptitle(title, x=0.01, ha="left", fontsize=FONT + 3, fontweight="bold")
         drawn = _bars(axes, bars, lengths, series, points=72 * (figure.get_figwidth() - 0.8) / slots)
@@ -221,7 +224,7 @@ def _bars(
     axes.set_ylim(0, highest * (1.25 if upright else 1.15))
     # Few bars stand in the middle, no wider than many.
     end = len(lengths) * (len(series) + 1) - 1
-    room = max(0, FEWEST - 1 - end) / 2
+    room = max(0, MIN_SLOTS - 1 - end) / 2
     axes.set_xlim(-1 - room, end + room)
     axes.set_xticks([place[length] + (len(series) - 1) / 2 for length in lengths], lengths)
     axes.tick_params(axis="x", length=0)
@@ -233,7 +236,7 @@ def _bars(
 
 def _label(system: str, kind: Kind) -> str:
     # Of a long name, a module's path say, the end tells most.
-    short = system if len(system) <= LONGEST else f"..{system[2 - LONGEST :]}"
+    short = system if len(system) <= MAX_NAME else f"..{system[2 - MAX_NAME :]}"
     return f"{short}, {kind}"
 
 

@@ -7,7 +7,7 @@ from trainpace.text import UNKNOWN, fixed_percent, gib, known, tflops
 
 
 class Speed(Protocol):
-    """A row with a speed; here and below None is what is not known."""
+    """A row with a speed. Here and below None means that the figure is not known."""
 
     @property
     def tgs(self) -> float | None:
@@ -15,23 +15,23 @@ class Speed(Protocol):
 
 
 class Measured(Protocol):
-    """A row that was measured, and perhaps compared."""
+    """A row with the figures of a measurement."""
 
     @property
     def tflops(self) -> float | None:
-        """Per GPU, in the convention of the report."""
+        """TFLOPs per GPU, in the convention of the report."""
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """Of the rank with the largest."""
+        """Peak memory of the rank with the largest, bytes."""
 
     @property
     def ratio(self) -> float | None:
-        """TGS / TGS of what it is compared with."""
+        """TGS / TGS of the reference."""
 
 
 class OfPeak(Protocol):
-    """A row that knows its device's peak, or that nobody does."""
+    """A row with the share of the device's peak that was reached."""
 
     @property
     def peak_share(self) -> float | None:

@@ -19,10 +19,10 @@ from trainpace.report.columns import MEMORY, PEAK, RATIO, TFLOPS, TGS
 from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
 from trainpace.report.escape import fenced, plain, sentence
 from trainpace.report.table import Column, Table, stacked, to_html, to_markdown
-from trainpace.text import UNKNOWN, count, gib, percent
+from trainpace.text import UNKNOWN, count, gib, percent, tally
 
 NAME = "compare"
-"""Of every file of the report."""
+"""Name of the report's files, without ending; charts add the model's."""
 STYLES: Mapping[str, str] = {
     "measured": "green",
     "skipped": "yellow",
@@ -30,7 +30,7 @@ STYLES: Mapping[str, str] = {
     "invalid": "bold magenta",
 }
 ABSENT: Mapping[Status, str] = {"out of memory": "OOM", "invalid": "invalid"}
-"""What a chart shows in place of a bar; who was skipped has no place in it."""
+"""Text in place of a bar, by status; a system that was skipped has no place in the chart."""
 
 
 class Comparison(Record):
@@ -41,7 +41,7 @@ class Comparison(Record):
     schema_version: Literal[1] = 1
     trainpace: str = trainpace.__version__
     said: tuple[str, ...]
-    """Choices that the suite made by itself."""
+    """Messages on choices that the suite made by itself."""
     cases: tuple[SideBySide, ...]
 
 
@@ -74,16 +74,16 @@ STACKED: tuple[Column[System], ...] = (
     stacked(TFLOPS, PEAK),
     stacked(MEMORY, STARTUP),
 )
-"""The same for narrow terminals."""
+"""COLUMNS for a terminal narrower than WIDE."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A system of a comparison."""
+    """One system of one comparison: a row of the tables."""
 
     found: SideBySide
     name: str
-    """The system's, told apart from others of its title."""
+    """Of the system, unique in the comparison."""
     system: System
 
 
@@ -92,7 +92,7 @@ def _system(row: Row) -> System:
 
 
 def rows(comparisons: Iterable[SideBySide]) -> list[Row]:
-    """Every system of every case."""
+    """A row for every system of every case."""
     return [
         Row(found, name, system)
         for found in comparisons
@@ -101,15 +101,15 @@ def rows(comparisons: Iterable[SideBySide]) -> list[Row]:
 
 
 def names(found: SideBySide) -> list[str]:
-    """The systems' names, told apart by their trainer where two have the same title."""
-    count = Counter(system.title for system in found.systems)
+    """Unique names of the systems: their titles, with the trainer where two have the same."""
+    titles = Counter(system.title for system in found.systems)
     return [
-        system.title if count[system.title] == 1 else f"{system.title} ({system.trainer})" for system in found.systems
+        system.title if titles[system.title] == 1 else f"{system.title} ({system.trainer})" for system in found.systems
     ]
 
 
 def footnotes(comparisons: Iterable[SideBySide]) -> dict[str, int]:
-    """Each footnote once, with its number."""
+    """Number of each footnote, from 1, in the order of the table."""
     texts = dict.fromkeys(text for found in comparisons for system in found.systems for text in system.footnotes)
     return {text: number for number, text in enumerate(texts, 1)}
 
@@ -119,7 +119,7 @@ def _numbered(comparisons: Iterable[SideBySide]) -> list[str]:
 
 
 def table(comparisons: Sequence[SideBySide]) -> Table[Row]:
-    """A line a system, for files."""
+    """The table of the files: a row a system."""
     notes = footnotes(comparisons)
     return Table(
         [
@@ -138,22 +138,21 @@ def _marks(system: System, notes: Mapping[str, int]) -> str:
 
 
 def facts(found: SideBySide) -> str:
-    """What was trained, in a line."""
+    """One line on what was trained: scale, lengths, ranks, steps, device."""
     work = found.workload
     return (
         f"{found.case}: {found.title}, {work.scale}, {work.sequence} tokens, sp {work.sp}, {_ranks(found)}, "
         f"{work.dtype}, accumulation {work.accumulation}, {work.steps} steps after {work.warmup}, "
-        f"{found.rounds} round{'s' if found.rounds > 1 else ''} on {found.device.slug}"
+        f"{count(found.rounds, 'round')} on {found.device.slug}"
     )
 
 
 def _ranks(found: SideBySide) -> str:
-    count, what = found.workload.ranks, "GPU" if found.device.kind == "cuda" else "CPU rank"
-    return f"{count} {what}{'s' if count > 1 else ''}"
+    return count(found.workload.ranks, "GPU" if found.device.kind == "cuda" else "CPU rank")
 
 
 def legend(comparisons: Sequence[SideBySide]) -> list[str]:
-    """How the table is read."""
+    """Lines on how the table is read: reference, intervals, convention of TFLOPs."""
     lines = _references(comparisons)
     if any(found.rounds > 1 for found in comparisons):
         lines.append(f"a .. b: {percent(CONFIDENCE)} interval over the rounds")
@@ -165,7 +164,7 @@ def legend(comparisons: Sequence[SideBySide]) -> list[str]:
 
 
 def _references(comparisons: Sequence[SideBySide]) -> list[str]:
-    """What the ratios are to: by case where that is not the same system in all of them, or not the first asked for."""
+    """Lines that name the reference of the ratios, with its cases where not all have the same."""
     cases: dict[str, list[str]] = {}
     for found in comparisons:
         named = dict(zip((system.trainer for system in found.systems), names(found), strict=True))
@@ -181,7 +180,7 @@ def _references(comparisons: Sequence[SideBySide]) -> list[str]:
 
 
 def reasons(comparisons: Sequence[SideBySide]) -> list[tuple[Status, str]]:
-    """Why systems have no number, each reason once, with its cases where it is not that of all."""
+    """Status and reason of systems without a number, each once; with its cases where not all have it."""
     cases: dict[tuple[Status, str], list[str]] = {}
     for row in rows(comparisons):
         if (status := row.system.status) != "measured":
@@ -194,15 +193,9 @@ def reasons(comparisons: Sequence[SideBySide]) -> list[tuple[Status, str]]:
 
 def last_line(comparisons: Sequence[SideBySide]) -> str:
     """The counts, with everything named that has no number: `1 case side by side: 2 measured, 1 skipped (TRL)`."""
-    named: dict[str, list[str]] = {status: [] for status in STYLES}
-    for row in rows(comparisons):
-        named[row.system.status].append(row.name)
-    parts = [
-        f"{len(of)} {status}" + ("" if status == "measured" else f" ({', '.join(dict.fromkeys(of))})")
-        for status, of in named.items()
-        if of
-    ]
-    return f"{count(len(comparisons), 'case')} side by side: {', '.join(parts)}"
+    statuses = [(row.system.status, row.name) for row in rows(comparisons)]
+    counts = tally(statuses, order=STYLES, unnamed={"measured"}, once=True)
+    return f"{count(len(comparisons), 'case')} side by side: {counts}"
 
 
 # On the terminal
@@ -228,7 +221,7 @@ def render(
 
 
 def terminal_table(comparisons: Sequence[SideBySide], *, width: int) -> Table[Row]:
-    """The systems of a case below its id; a line a system from WIDE columns on.
+    """The table of a terminal: the systems of a case below its id, a line a system from WIDE columns on.
 
     Below, cells are stacked, and the status of a system without a number stands in place of the numbers.
     """
@@ -259,7 +252,7 @@ def _or_nothing(column: Column[System]) -> Column[System]:
 
 
 def draw(comparisons: Sequence[SideBySide]) -> dict[str, Chart]:
-    """A chart a model, by the name of its files; none without matplotlib or without a number."""
+    """One chart a model, by the name of its files; none without matplotlib or without a number."""
     if not charts.can_draw():
         return {}
     models: dict[str, list[SideBySide]] = {}
@@ -277,12 +270,12 @@ def draw(comparisons: Sequence[SideBySide]) -> dict[str, Chart]:
 
 
 def chart_name(model: str) -> str:
-    """Of the chart's files, without ending."""
+    """Name of a model's chart: of its files, without ending, and on the page."""
     return f"{NAME}-{re.sub(r'[^A-Za-z0-9_.-]', '-', model)}"
 
 
 def bars(comparisons: Iterable[SideBySide]) -> list[Bar]:
-    """A bar a system and case; none of systems that were skipped."""
+    """One bar a system and case, but for systems that were skipped."""
     found_bars: list[Bar] = []
     for found in comparisons:
         scale = "" if found.workload.scale == "full" else f"{found.workload.scale}, "
@@ -309,7 +302,7 @@ def bars(comparisons: Iterable[SideBySide]) -> list[Bar]:
 
 
 def markdown(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mapping[str, Chart]) -> str:
-    """compare.md."""
+    """The text of compare.md."""
     lines = [f"## {plain(last_line(comparisons))}", ""]
     lines += [f"![{plain(chart.words)}]({name}.svg)\n" for name, chart in drawn.items()]
     lines += to_markdown(table(comparisons)).splitlines()
@@ -321,14 +314,14 @@ def markdown(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: M
 
 
 def below_table(comparisons: Sequence[SideBySide]) -> list[str]:
-    """What must be said for the table to be read: footnotes, what was trained, and how it is read."""
+    """Lines that the table needs: footnotes, what was trained, how it is read."""
     return [*_numbered(comparisons), *map(facts, comparisons), *legend(comparisons)]
 
 
 def _sections(
     comparisons: Sequence[SideBySide], said: Sequence[str], drawn: Mapping[str, Chart]
 ) -> Iterable[tuple[str, list[str]]]:
-    """The words of a report, by their titles; without those that have none."""
+    """Titles and lines of the sections below the table, without empty ones."""
     undrawn = [] if drawn or charts.can_draw() else [charts.INSTALL]
     sections = [
         ("Without a number", [text for _, text in reasons(comparisons)]),
@@ -349,7 +342,7 @@ def _with_command(comparisons: Iterable[SideBySide]) -> list[Row]:
 def page(
     comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mapping[str, Chart], assets: html.Assets
 ) -> str:
-    """compare.html."""
+    """The text of compare.html."""
     listed = _with_command(comparisons)
     commands = {(row.found.case, row.name): f"command-{at}" for at, row in enumerate(listed)}
 
@@ -395,7 +388,7 @@ def _devices(comparisons: Iterable[SideBySide]) -> list[str]:
 
 
 def _software(comparisons: Iterable[SideBySide]) -> html.Fragment:
-    """Versions: a column a system, two where a system had other versions for another case."""
+    """The table of versions: a column a system, two where its versions differ between cases."""
     versions = dict.fromkeys(
         (row.name, tuple(sorted(row.system.software.items()))) for row in rows(comparisons) if row.system.software
     )

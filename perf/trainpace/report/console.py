@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from trainpace.report.table import T, Table, to_rich
 
 PLAIN_WIDTH = 160
-"""Columns where no terminal tells its own: wide enough for a line a case."""
+"""Columns where the output is no terminal: wide enough for a line a case."""
 WIDE = 140
 """Columns from which a case takes one line; below, its cells are stacked."""
 

@@ -1,4 +1,4 @@
-"""What a user sees of counted costs: a table below that of speed, what must be said beside it, a last line."""
+"""The report of counted costs on a terminal: a table, the lines below it, and the counts of verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import DATASHEETS
 from trainpace.runs.flops import flops_per_token
 from trainpace.runs.verdict import Verdict
-from trainpace.text import GIB, UNKNOWN, count
+from trainpace.text import GIB, UNKNOWN, count, tally
 
 if TYPE_CHECKING:
     from trainpace.app.cost_gate import Counted
@@ -49,18 +49,14 @@ def render(results: "Sequence[Counted]", *, width: int = PLAIN_WIDTH, colour: bo
 def last_line(results: "Sequence[Counted]") -> tuple[str, str]:
     """The counts of verdicts and their style: `14 costs: 13 pass, 1 regression (llama2_7b-8k-sp1)`."""
     said = ["recorded" if result.change else result.judgement.verdict for result in results]
-    parts = []
-    for outcome in STYLES:
-        names = [result.judgement.case for result, each in zip(results, said, strict=True) if each == outcome]
-        if names:
-            named = "" if outcome in {Verdict.PASS, "recorded"} else f" ({', '.join(names)})"
-            parts.append(f"{len(names)} {outcome}{named}")
+    named = zip(said, [result.judgement.case for result in results], strict=True)
+    counts = tally(named, order=STYLES, unnamed={Verdict.PASS, "recorded"})
     worst = next((each for each in (Verdict.REGRESSION, Verdict.INVALID, Verdict.NO_BASELINE) if each in said), None)
-    return f"{count(len(results), 'cost')}: {', '.join(parts)}", STYLES[worst or Verdict.PASS]
+    return f"{count(len(results), 'cost')}: {counts}", STYLES[worst or Verdict.PASS]
 
 
 def properties(judgement: CostJudgement) -> dict[str, str]:
-    """The judgement as JUnit properties of its test."""
+    """The judgement as JUnit properties of its test; what is not known is left out."""
     found = {"case": judgement.case, "verdict": judgement.verdict.value}
     if judgement.reasons:
         found["reasons"] = " ".join(judgement.reasons)
@@ -71,7 +67,7 @@ def properties(judgement: CostJudgement) -> dict[str, str]:
 
 
 def xtuner_ratio(cost: Cost) -> float:
-    """FLOPs as counted / those of the published table's formula."""
+    """Counted FLOPs / FLOPs by the published table's formula."""
     workload = cost.workload
     return cost.flops / (flops_per_token(workload.shape, workload.sequence) * workload.rank_tokens)
 

@@ -8,10 +8,10 @@ issue.
 import re
 
 _INVISIBLE = "&#8203;"
-"""A space of no width: drawn, it is nothing, and it breaks what GitHub makes a link of."""
+"""A space of no width: a reader does not see it, and GitHub makes no link across it."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""Also what turns the direction of text, or hides in it."""
+"""Control characters, and those that hide in text or turn its direction."""
 _MEANING = re.compile(
     r"""(?ix)
     (?P<opens> ^ (?: [-+=] | \d+ (?=[.)]) ) )  # at the beginning of a line: a list, a heading, a rule

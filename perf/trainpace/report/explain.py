@@ -10,16 +10,16 @@ from trainpace.runs.run import Run
 from trainpace.text import GIB
 
 Profile = Mapping[str, Mapping[str, float]]
-"""What rank/profile.py gives: seconds of a micro-step by part and by operator, and calls by operator."""
+"""Of one side, by rank/profile.py: `parts` and `operators` in seconds of a micro-step, `calls` by operator."""
 
 NUM_OPERATORS = 8
-"""Operators shown: the largest differences."""
-LEAST_SHARE = 0.01
-"""Of the base's step: a smaller difference is noise, and not shown."""
+"""Most operators shown, those with the largest differences."""
+MIN_SHARE = 0.01
+"""Least difference shown, as a share of the base's step: a smaller one is noise."""
 
 
 def explain(base: Profile, head: Profile) -> list[str]:
-    """Sentences and rows: what slowed, by part of the step and by operator; more work, or the same work slower.
+    """Lines on what slowed, by part of the step and by operator, and whether head does more work.
 
     Times are those under a profiler: they say where, not how much.
     """
@@ -46,7 +46,7 @@ def explain(base: Profile, head: Profile) -> list[str]:
 
 
 def beside(base: Sequence[Run], head: Sequence[Run]) -> list[str]:
-    """What else is compared: start-up and compiling (medians, seconds), peak memory (largest, GiB)."""
+    """Lines on start-up and compiling (medians, seconds) and peak memory (largest, GiB) of base and head."""
     figures = (
         ("start-up", "s", [[run.startup_seconds for run in runs] for runs in (base, head)], median),
         ("compiling", "s", [[run.compile_seconds for run in runs] for runs in (base, head)], median),
@@ -57,7 +57,7 @@ def beside(base: Sequence[Run], head: Sequence[Run]) -> list[str]:
 
 
 def count_differences(base: Cost, head: Cost) -> list[str]:
-    """What a full-size step of head must do and the base's need not, counted: whether head does more work."""
+    """Lines on the counters of a full-size step that differ between base and head."""
     changed = changed_counters(base.counters, head.counters)
     if not changed:
         return ["counted at full size: both sides do the same work"]
@@ -73,9 +73,9 @@ def _rows(base: Mapping[str, float], head: Mapping[str, float], whole: float) ->
 
 
 def _shown(base: Mapping[str, float], head: Mapping[str, float], whole: float) -> list[str]:
-    """Names whose difference is worth showing, what slowed most first."""
+    """Names whose difference is at least MIN_SHARE of `whole`, what slowed most first."""
     differences = {name: head.get(name, 0.0) - base.get(name, 0.0) for name in base.keys() | head.keys()}
-    shown = [name for name in differences if abs(differences[name]) >= LEAST_SHARE * whole]
+    shown = [name for name in differences if abs(differences[name]) >= MIN_SHARE * whole]
     return sorted(shown, key=lambda name: (-differences[name], name))
 
 

@@ -3,7 +3,6 @@
 python -m trainpace history runs --check --report out/
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from trainpace.report.table import Column, Table, to_html
 from trainpace.runs.summary import RunSummary, SeriesKey, sessions
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Segment, Trend, trend
-from trainpace.text import UNKNOWN, count, percent, short_revision, version_changes
+from trainpace.text import UNKNOWN, count, percent, short_revision, tally, version_changes
 
 PAGE = "history.html"
 MIB = 1 << 20
@@ -24,21 +23,21 @@ SIGNS = {Verdict.REGRESSION: "▼ ", Verdict.PASS: "✓ ", Verdict.INCONCLUSIVE:
 
 @dataclass(frozen=True)
 class Series:
-    """The runs of one workload on one device, and what their trend is."""
+    """The runs of one workload on one device, and their trend."""
 
     kind: SeriesKey
     points: Sequence[RunSummary]
-    """Those that can be trusted, oldest first."""
+    """The valid runs, oldest first."""
     left_out: int
-    """Invalid runs."""
+    """Number of invalid runs."""
     trend: Trend | None
     """None without a valid run."""
     ended: bool
-    """Runs of the same case on the same device are recorded with another workload since: shown, not checked."""
+    """Whether newer runs of the case on the device are of another workload: it is shown, not checked."""
 
     @property
     def verdict(self) -> Verdict:
-        """Of the last level against the best one."""
+        """Verdict on the last level against the best one."""
         return self.trend.verdict if self.trend else Verdict.INCONCLUSIVE
 
     @property
@@ -107,12 +106,12 @@ def _first(points: Sequence[RunSummary], when: str) -> int | None:
 
 
 def lines(judged: Sequence[Series]) -> list[str]:
-    """A line a case, then the count with what is lost named."""
+    """One line a case, then the counts of verdicts with every lost case named."""
     texts = [f"{_word(series)}: {series.kind}: {sentence(series)}" for series in judged]
-    counts = Counter(_word(series) for series in judged)
-    lost = ", ".join(series.kind.case for series in judged if _word(series) == Verdict.REGRESSION)
-    parts = [f"{counts[word]} {word}" + (f" ({lost})" if word == Verdict.REGRESSION else "") for word in sorted(counts)]
-    return [*texts, f"{count(len(judged), 'case')}: {', '.join(parts)}"]
+    words = sorted({_word(series) for series in judged})
+    named = [(_word(series), series.kind.case) for series in judged]
+    unnamed = {word for word in words if word != Verdict.REGRESSION}
+    return [*texts, f"{count(len(judged), 'case')}: {tally(named, order=words, unnamed=unnamed)}"]
 
 
 def _word(series: Series) -> str:
@@ -120,7 +119,7 @@ def _word(series: Series) -> str:
 
 
 def sentence(series: Series, *, moved: bool = True) -> str:
-    """What the trend of one series says, with its figures, and with its last three changes where `moved`."""
+    """One sentence on the trend of a series, with its last three changes where `moved`."""
     found, points = series.trend, series.points
     out = f"; {series.left_out} invalid left out" if series.left_out else ""
     if found is None or found.finds is None:
@@ -144,12 +143,12 @@ def sentence(series: Series, *, moved: bool = True) -> str:
 
 
 def moves(series: Series, changes: Sequence[Change]) -> list[str]:
-    """Each change: by how much, at which revision, and what else it may have been."""
+    """Text of each change: by how much, at which revision, and what else may have caused it."""
     return [f"{_signed(change.ratio - 1)} at {_cause(series.points, change)}" for change in changes]
 
 
 def _cause(points: Sequence[RunSummary], change: Change) -> str:
-    """The revision, or that there was no new one, and the versions that changed with it."""
+    """Text on the cause of a change: the revision, or that there was no new one, and versions that changed too."""
     # A change between two runs of one revision may well lie at the next one: only where none is near is it not code.
     likely = range(change.first, change.last + 1)
     new = [at for at in likely if points[at].revision != points[at - 1].revision]
@@ -194,7 +193,7 @@ def _last_move(series: Series) -> str:
 def _of_trend(
     title: str, text: Callable[[Series, Trend], str], value: Callable[[Series, Trend], float]
 ) -> Column[Series]:
-    """A column of which nothing is known without a valid run."""
+    """A column whose cell is UNKNOWN without a valid run."""
     return Column(
         title,
         lambda series: text(series, series.trend) if series.trend else UNKNOWN,
@@ -223,7 +222,7 @@ COLUMNS: tuple[Column[Series], ...] = (
 
 
 def page(judged: Sequence[Series], assets: html.Assets) -> str:
-    """The page: what is lost first, then every case in a table and as a chart."""
+    """The text of history.html: every case in a table and as a chart, lost ones first."""
     order = [Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.PASS]
     drawn = sorted(judged, key=lambda series: (series.ended, order.index(series.verdict)))
     names = {id(series): f"case-{number}" for number, series in enumerate(drawn) if series.trend}
@@ -252,18 +251,18 @@ def _chart(series: Series, name: str) -> html.Fragment:
     revisions = {revision: number for number, revision in enumerate(dict.fromkeys(each.revision for each in points))}
     data: dict[str, Any] = {
         "t": [point.started for point in points],
-        "v": [_five(point.tgs) for point in points],
+        "v": [_rounded(point.tgs) for point in points],
         "m": [round(point.peak_memory_bytes / MIB) for point in points],
         "r": [revisions[point.revision] for point in points],
         "revisions": list(revisions),
-        "levels": [[each.start, each.stop, _five(each.level)] for each in found.segments],
+        "levels": [[each.start, each.stop, _rounded(each.level)] for each in found.segments],
         "moves": [[each.at, each.first, each.last, round(each.ratio, 4)] for each in found.changes],
-        "best": _five(found.reference.level),
+        "best": _rounded(found.reference.level),
     }
     notes = [sentence(series, moved=False), *(f"moved {text}" for text in moves(series, found.changes))]
     return html.chart(name, "trend", data, title=f"{series.kind}, workload {series.kind.hash}", notes=notes)
 
 
-def _five(value: float) -> float:
-    """To five digits, as short as it can be written."""
+def _rounded(value: float) -> float:
+    """`value` to five digits, so that JSON writes it short."""
     return float(f"{value:.5g}")

@@ -19,26 +19,26 @@ Fragment = NewType("Fragment", str)
 
 @dataclass(frozen=True)
 class Assets:
-    """What every page has inside; store/reports.py reads it from the files beside this one."""
+    """Files that every page holds; store/reports.py reads them."""
 
     style: str
-    """page.css"""
+    """Text of page.css."""
     script: str
-    """page.js"""
+    """Text of page.js."""
 
 
 def paragraph(text: str) -> Fragment:
-    """Text as it is."""
+    """A paragraph."""
     return Fragment(f"<p>{html.escape(text)}</p>")
 
 
 def heading(text: str) -> Fragment:
-    """Of a part of the page."""
+    """The heading of a section."""
     return Fragment(f"<h2>{html.escape(text)}</h2>")
 
 
 def items(texts: Iterable[str]) -> Fragment:
-    """A list; nothing where there is nothing to list."""
+    """A list; empty without `texts`."""
     lines = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
     return Fragment(f"<ul>{lines}</ul>" if lines else "")
 
@@ -79,12 +79,12 @@ def picture(name: str, svg: str, *, words: str) -> Fragment:
 
 
 def listing(name: str, title: str, text: str) -> Fragment:
-    """Text of a machine, a command, as it is; a column's link leads to it."""
+    """A command or another text of a machine below `title`; a column's link leads to `name`."""
     return Fragment(f'<h3 id="{html.escape(name)}">{html.escape(title)}</h3>\n<pre>{html.escape(text)}</pre>')
 
 
 def page(title: str, *fragments: Fragment, assets: Assets) -> str:
-    """The whole page."""
+    """The text of the whole page."""
     style, script = assets.style, assets.script
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "

@@ -35,7 +35,7 @@ def render(results: Results, limit: int = SUMMARY_LENGTH) -> str:
 
 
 def headline(results: Results) -> str:
-    """The verdict of the session in one line. What was not judged is never called good."""
+    """The verdict of the session in one line. A case that was not judged is never called good."""
     told = results.told
     of = f"of {count(len(told), 'case')}"
     if any(each.refresh for each in told):
@@ -61,7 +61,7 @@ def headline(results: Results) -> str:
 
 
 def _blocks(results: Results) -> Iterable[str]:
-    """The sections, most important first."""
+    """The sections of the summary, most important first."""
     told = results.told
     yield "".join(f"> **{sentence(warning)}**\n\n" for warning in results.warnings) + f"## {headline(results)}\n"
     yield f"{plain(results.summary)}\n"
@@ -110,7 +110,7 @@ def _reasons(told: Told) -> str:
 
 
 def _grouped(sentences: Sequence[tuple[Told, Sequence[str]]]) -> list[str]:
-    """Each sentence once, with the cases that it is said of; without them where it is said of all of several."""
+    """Each sentence once, with its cases; without them where it is of all cases of several."""
     of_all = len(sentences) if len(sentences) > 1 else None
     cases = grouped((plain(told.title), texts) for told, texts in sentences)
     return [

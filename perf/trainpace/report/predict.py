@@ -1,4 +1,4 @@
-"""What `python -m trainpace predict DEVICE` prints: floors, predictions, and how far these can be trusted."""
+"""The text of `python -m trainpace predict DEVICE`: floors, predictions, and the error of these."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,18 +33,18 @@ REMARKS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A published case on the device at hand, and on its own."""
+    """A published case on the device asked for, and on the one that it was published for."""
 
     gpus: int
     prediction: Prediction
     published: float
-    """TGS on its own device."""
+    """Published TGS on PUBLISHED_DEVICE."""
     left_out: float
-    """TGS there, predicted from the other rows."""
+    """TGS on PUBLISHED_DEVICE, predicted from the other rows."""
 
     @property
     def off(self) -> float:
-        """Predicted from the other rows / published - 1."""
+        """`left_out` / `published` - 1."""
         return self.left_out / self.published - 1
 
 
@@ -68,7 +68,7 @@ COLUMNS: tuple[Column[Row], ...] = (
 
 
 def render(forecast: Forecast, *, width: int = PLAIN_WIDTH) -> str:
-    """The prediction of every published case, as text."""
+    """The report as text: a row a published case, then the assumptions and the errors."""
     published = {row.case: row.tgs for row in forecast.rows}
     rows = [
         Row(cost.workload.ranks, each, published[each.case], forecast.left_out[each.case])

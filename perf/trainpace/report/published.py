@@ -18,15 +18,17 @@ from trainpace.runs.flops import DEFAULT, flops_per_token
 from trainpace.text import UNKNOWN, fixed_percent, known, percent, signed_percent
 
 NAME = "published"
-"""Of every file of the report."""
+"""Name of the report's files, without ending; charts add the model's."""
 SYSTEM = "XTuner"
-"""Whose table it is."""
+"""The system that the table is of."""
 TOLERANCE = 0.002
-"""Relative. Figures are printed with four digits, which leaves up to 0.12 %; the row that disagrees is 0.66 % off."""
+"""Largest relative difference of two TFLOPs that agree.
+
+Figures are printed with four digits, which leaves up to 0.12 %; the row that disagrees is 0.66 % off."""
 NARROW = 96
-"""Columns below which a terminal has no place for LEFT_OUT, which the other columns and the charts say as well."""
-LEFT_OUT = {"GPUs", "by\nformula"}
-ELSEWHERE = (
+"""Columns of a terminal below which HIDDEN is left out: the other columns and the charts say it as well."""
+HIDDEN = {"GPUs", "by\nformula"}
+LLAMA_FACTORY = (
     "the source compares with LLaMA-Factory (commit 8e04794), whose figures it gives as pictures alone: none is read "
     "off them, and no bar of it stands here"
 )
@@ -34,28 +36,28 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table, and what we make of it."""
+    """A published row, with its TFLOPs computed again and its speed predicted."""
 
     case: Case
     published: Published
     recomputed: float
-    """TFLOPs by the formula, from the row's own TGS."""
+    """TFLOPs by the formula from the published TGS."""
     predicted: float | None
-    """TGS from counts and the other rows; None where the counts are missing."""
+    """TGS predicted from counts and the other rows; None where the counts are missing."""
 
     @property
     def off(self) -> float:
-        """Recomputed / printed TFLOPs - 1."""
+        """`recomputed` / printed TFLOPs - 1."""
         return self.recomputed / self.published.printed_tflops - 1
 
     @property
     def agrees(self) -> bool:
-        """Whether the formula gives what is printed."""
+        """Whether `recomputed` is what is printed, within TOLERANCE."""
         return abs(self.off) <= TOLERANCE
 
     @property
     def predicted_off(self) -> float | None:
-        """Predicted / published TGS - 1."""
+        """Predicted / published TGS - 1; None without a prediction."""
         return None if self.predicted is None else self.predicted / self.published.tgs - 1
 
 
@@ -78,7 +80,7 @@ def rows(published: Iterable[Published], predicted: Mapping[str, float]) -> list
 
 
 def draw(found: Sequence[Row]) -> dict[str, Chart]:
-    """A chart a model, by the name of its files."""
+    """One chart a model, by the name of its files; none without matplotlib."""
     if not charts.can_draw():
         return {}
     drawn = {}
@@ -92,7 +94,7 @@ def draw(found: Sequence[Row]) -> dict[str, Chart]:
 
 
 def bars(found: Sequence[Row]) -> list[Bar]:
-    """What is published, and beside it what is predicted."""
+    """A bar for the published TGS of each row, and one for the predicted TGS where it is known."""
     drawn = []
     for row in found:
         group = charts.group(row.case.length, f"sp {row.case.sp}, {row.case.gpus} GPUs")
@@ -134,8 +136,8 @@ COLUMNS = (CASE, *FIGURES, AGREES)
 
 
 def render(found: Sequence[Row], *, width: int = PLAIN_WIDTH) -> str:
-    """The table and what must be said of it, as text."""
-    shown = [column for column in COLUMNS if width >= NARROW or column.title not in LEFT_OUT]
+    """The table and the lines below it as text."""
+    shown = [column for column in COLUMNS if width >= NARROW or column.title not in HIDDEN]
     return as_text(Table(shown, found), [(line, "") for line in ["", *footnotes(found), summary(found)]], width)
 
 
@@ -150,7 +152,7 @@ def summary(found: Sequence[Row]) -> str:
 
 
 def footnotes(found: Sequence[Row]) -> list[str]:
-    """Where the figures come from, which of them is wrong, and what is missing."""
+    """Lines below the table: rows that disagree, the formula, the prediction, the sources."""
     lines = [
         f"{row.case.id}: {row.published.tgs} TGS gives {row.recomputed:.1f} TFLOPs by the formula, the table prints "
         f"{row.published.printed_tflops}, so its two figures do not belong together"
@@ -166,7 +168,7 @@ def footnotes(found: Sequence[Row]) -> list[str]:
         lines.append(f"{_how_predicted(found)}; off by {percent(sum(off) / len(off))} on average (docs/cost.md)")
     else:
         lines.append("no predictions without the counted costs: `pytest perf -k test_cost --perf-refresh` counts them")
-    lines.append(ELSEWHERE)
+    lines.append(LLAMA_FACTORY)
     lines += dict.fromkeys(
         f"{row.published.source}; on {row.published.hardware}; "
         f"{', '.join(f'{name} {version}' for name, version in row.published.software.items())}"
@@ -176,7 +178,7 @@ def footnotes(found: Sequence[Row]) -> list[str]:
 
 
 def markdown(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
-    """published.md."""
+    """The text of published.md."""
     lines = [f"## {plain(summary(found))}", ""]
     lines += [f"![{plain(chart.words)}]({name}.svg)\n" for name, chart in drawn.items()]
     lines += [
@@ -187,7 +189,7 @@ def markdown(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
 
 
 def page(found: Sequence[Row], drawn: dict[str, Chart], assets: html.Assets) -> str:
-    """published.html."""
+    """The text of published.html."""
 
     def chart_of(row: Row) -> str | None:
         name = f"{NAME}-{row.case.model.name}"

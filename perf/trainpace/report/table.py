@@ -1,4 +1,4 @@
-"""A table of a report: columns and rows as records, and how they are written on a terminal, in Markdown, on a page.
+"""A table as a record, and its three renderers: for a terminal (to_rich), in Markdown, on a page (to_html).
 
 A column says once what a cell holds; every form of a report that shows it uses the same column.
 """
@@ -29,7 +29,7 @@ class Column(Generic[T_contra]):
     title: str
     """A line break in it is one on a terminal, and a blank elsewhere."""
     text: Callable[[T_contra], str]
-    """A row's cell."""
+    """The text of a row's cell."""
     value: Callable[[T_contra], float | None] | None = None
     """The cell's number, by which a page sorts the rows; None: it sorts by the text."""
     align: Literal["left", "right"] = "left"
@@ -62,7 +62,7 @@ class Column(Generic[T_contra]):
 
 @dataclass(frozen=True)
 class Table(Generic[T]):
-    """Columns and rows."""
+    """Columns, and the rows that they read."""
 
     columns: Sequence[Column[T]]
     rows: Sequence[T]

@@ -1,4 +1,4 @@
-"""What a user sees of a session: one table, what must be said beside it, and a last line.
+"""The report of a session on a terminal: one table, the lines below it, and the counts of verdicts.
 
 Nothing is judged here. A cell that is not known is `-`; a verdict is coloured and worded; without a terminal the same
 text comes without colour codes.
@@ -19,9 +19,9 @@ from trainpace.runs.verdict import Verdict
 from trainpace.text import UNKNOWN, count, fixed_percent, grouped
 
 CASE_WIDTH = 24
-"""A longer case id is folded."""
+"""Characters of a case id above which it is folded."""
 LOADING_SHARE = 0.05
-"""Loading that takes more of the steps than this is said."""
+"""Share of the steps above which the time of loading is reported."""
 
 STYLES: Mapping[str, str] = {
     Verdict.PASS: "green",
@@ -34,7 +34,7 @@ STYLES: Mapping[str, str] = {
     "refused": "bold red",
 }
 RECORDED = {"recorded", "refused"}
-"""What is said of a case in a refresh, which records and does not judge."""
+"""Outcomes of a refresh, which records and does not judge."""
 
 
 def render(
@@ -50,7 +50,7 @@ def render(
     Args:
         judgements: of every case, in the order of the table.
         changes: what a refresh recorded or refused.
-        said: choices that the suite made by itself, each a sentence.
+        said: messages on choices that the suite made by itself.
         width: columns.
         colour: with ANSI codes.
     """
@@ -61,7 +61,7 @@ def render(
 
 
 def table(judgements: Sequence[Judgement], outcomes: Sequence[str], *, width: int) -> Table[tuple[Judgement, str]]:
-    """A line a case from WIDE columns on, else stacked cells that fit 80; `outcomes` stand in the last column."""
+    """The table: a line a case from WIDE columns on, else stacked cells that fit 80. `outcomes` are the last column."""
     columns = WIDE_COLUMNS if width >= WIDE else STACKED_COLUMNS
     # An id in two lines can be mistaken for two.
     if any(len(_case(each)) > CASE_WIDTH for each in judgements):
@@ -95,7 +95,7 @@ def last_line(judgements: Sequence[Judgement], changes: Sequence[Change] = ()) -
 
 
 def refresh_lines(changes: Iterable[Change]) -> list[str]:
-    """What a refresh did, old -> new, a line a baseline."""
+    """One line a baseline: old -> new, or why it was refused."""
     return [str(change) for change in changes]
 
 
@@ -175,7 +175,7 @@ STACKED_COLUMNS: tuple[Column[Judgement], ...] = (
 def _details(
     judgements: Sequence[Judgement], changes: Sequence[Change], outcomes: Sequence[str], said: Iterable[str]
 ) -> Iterable[tuple[str, str]]:
-    """Lines and their styles: reasons of what did not pass, then what is worth knowing, then start-up and loading."""
+    """The lines below the table: reasons of what did not pass, messages, versions, notes, start-up and loading."""
     yield "", ""
     for judgement, outcome in zip(judgements, outcomes, strict=True):
         if outcome == Verdict.NO_BASELINE:  # the sentence names the case itself
@@ -200,7 +200,7 @@ def _details(
 
 
 def _floor_share(judgement: Judgement) -> float | None:
-    """The least time that the step's FLOPs take on the device / the time that it took; None where that is unknown."""
+    """Time of the step's FLOPs at the device's peak / time of the step; None where one is not known."""
     workload = judgement.workload
     # Of masked documents the FLOPs depend on the data, which a judgement does not hold.
     if workload is None or workload.attention == "varlen" or not judgement.tgs or not judgement.peak_tflops:
@@ -214,13 +214,13 @@ def _startup(judgement: Judgement) -> str:
 
 
 def _grouped(sentences: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """Each sentence once, with the cases that it is said of; without them where it is said of all."""
+    """Each sentence once, with its cases; without them where it is of all."""
     every = len(sentences)
     return [text if len(of) == every else f"{text} ({', '.join(of)})" for text, of in grouped(sentences).items()]
 
 
 def _outcomes(judgements: Sequence[Judgement], changes: Sequence[Change]) -> list[str]:
-    """What is said of each case: its verdict, or in a refresh whether it was recorded."""
+    """The outcome of each case: its verdict, or in a refresh whether it was recorded."""
     recorded = {change.key: "recorded" if change.new else "refused" for change in changes}
     return [recorded.get(each.workload.key if each.workload else "", each.verdict) for each in judgements]
 
