@@ -3,8 +3,9 @@
 import pytest
 from test_gate import Repository
 
-from trainpace.app.priority import load_priorities, rank
 from trainpace.errors import FileError
+from trainpace.plan.priority import rank
+from trainpace.store.priorities import load_priorities
 
 BLIND = """
 import trainpace.plan.paired as rounds

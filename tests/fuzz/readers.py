@@ -13,7 +13,6 @@ from datetime import date
 from pathlib import Path
 
 from factories import make_results, make_run, make_runs
-from trainpace.app.priority import load_priorities
 from trainpace.data.alpaca import source
 from trainpace.data.base import silent
 from trainpace.data.tokenizer import tokenizer_named
@@ -23,6 +22,7 @@ from trainpace.runs.cost import Cost
 from trainpace.store.baselines import load_file, refresh
 from trainpace.store.costs import load_costs, refresh_costs
 from trainpace.store.history_index import INDEX, read_summaries
+from trainpace.store.priorities import load_priorities
 from trainpace.store.quarantine import load_quarantine
 from trainpace.store.reports import read_results, write_results
 from trainpace.store.runs import read_runs, write_run

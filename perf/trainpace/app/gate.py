@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainpace.app.priority import load_priorities, rank
 from trainpace.cases import Workload
 from trainpace.cases.scaling import full_workload
 from trainpace.cost.worker import CountFailed, counted
@@ -12,12 +11,14 @@ from trainpace.errors import RunFailed
 from trainpace.judge.verdict import Judgement, judge_failure
 from trainpace.plan.budget import of_run
 from trainpace.plan.paired import Pairs, judgement, measure_rounds
+from trainpace.plan.priority import rank
 from trainpace.report.explain import beside, count_differences, explain
 from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.sequential import Settings
+from trainpace.store.priorities import load_priorities
 from trainpace.text import percent
 
 if TYPE_CHECKING:
