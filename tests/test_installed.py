@@ -1,9 +1,11 @@
 """The suite as an installed package: what the wheel holds, and that it runs away from its checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +116,56 @@ def test_judges_in_an_environment_of_its_own(wheel, checkout, tmp_path):
     assert size < 300e6
     assert done.returncode == 0, done.stdout
     assert "1 case: 1 pass" in done.stdout
+
+
+@pytest.mark.parametrize("own", ["perf.py", "perf/__init__.py"])
+def test_beside_a_users_own_perf(installed, repository, own):
+    """Who has a module or a package of that name imports their own, and runs their cases."""
+    (repository.path / own).write_text("NAME = 'ours'\n")
+    (repository.path / "tests").mkdir()
+    (repository.path / "tests" / "test_unit.py").write_text(
+        "import perf\n\n\ndef test_unit():\n    assert perf.NAME == 'ours'\n"
+    )
+    # The user's folder comes first, as `python -m pytest` puts it.
+    environment = {"PYTHONPATH": os.pathsep.join([str(repository.path), str(installed)])}
+    done = repository.suite("tests", "-k", "8k or unit", environment=environment)
+
+    assert done.code == 0
+    assert "1 passed, 1 skipped" in done.text
+    assert done.last_line.startswith("1 case: 1 no baseline")
+
+
+def test_the_example_runs(installed, checkout, tmp_path, started):
+    """A trainer in a repository of its own is measured by the installed package."""
+    shutil.copytree(checkout / "examples" / "own-trainer", tmp_path / "ours")
+    done = Repository(tmp_path / "ours").suite("-k", "32k", *BARE, environment={"PYTHONPATH": str(installed)})
+
+    assert done.code == 0
+    assert done.last_line.startswith("1 case: 1 no baseline")
+
+
+OLDER = {"METADATA": "Metadata-Version: 2.1\nName: trainpace\nVersion: 0.0.9\n"}
+OLDER["entry_points.txt"] = "[pytest11]\nperf.plugin = perf.plugin\n"
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_an_environment_from_before_the_move_is_told(checkout, tmp_path, editable):
+    """It loads `perf.plugin`: of the checkout if installed in place, else its own. One line says what to do."""
+    for name, text in OLDER.items():
+        file = tmp_path / "trainpace-0.0.9.dist-info" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    if not editable:
+        (tmp_path / "perf").mkdir()
+        (tmp_path / "perf" / "__init__.py").touch()
+        (tmp_path / "perf" / "plugin.py").touch()
+    path = os.pathsep.join([str(tmp_path), str(checkout)])
+    pytest_script = Path(sys.executable).with_name("pytest")
+    command = [pytest_script, "perf", "--collect-only", "-q", *BARE]
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in (done.stdout + done.stderr).splitlines() if line]
+    assert line.startswith("ERROR: ")
+    assert "run `pip install -e .` again" in line

@@ -54,6 +54,12 @@ def step_of(path, job, containing):
     return found["run"]
 
 
+def step_environment(path, job, name):
+    """A variable of the one step of a job that sets it."""
+    (found,) = [step["env"] for step in load(path)["jobs"][job]["steps"] if name in step.get("env", {})]
+    return found[name]
+
+
 @pytest.fixture
 def run(tmp_path):
     """Runs a script as the runner does; `commands` are programs that it finds, as shell scripts."""
@@ -192,6 +198,28 @@ def test_example_follows_ours():
     """What the example decides and how it judges is what this repository's gate does."""
     for job, containing in (("withdraw", "WITHDRAWN"), ("decide", "GITHUB_OUTPUT"), ("measure", "merge-base")):
         assert step_of(EXAMPLE, job, containing) == step_of(GATES[0], job, containing)
+
+
+ROOMS = sorted(path.parent.name for path in (ROOT / "perf" / "trainpace").glob("*/__init__.py"))
+CHANGES = [*(f"perf/trainpace/{room}/new.py" for room in ROOMS), "perf/trainpace/plugin.py", "perf/test_speed.py"]
+
+
+@pytest.mark.parametrize("file", CHANGES)
+def test_a_change_to_any_room_is_measured(run, tmp_path, file):
+    """A filter that matches nothing skips the gate, which counts as passed."""
+    (changes,) = [rule["changes"] for rule in load(GITLAB)["gpu-gate"]["rules"] if "changes" in rule]
+    paths = {"PATHS": step_environment(GATES[0], "decide", "PATHS"), "FILES": f"README.md\n{file}"}
+    done = run(step_of(GATES[0], "decide", "GITHUB_OUTPUT"), {"gh": GH_FILES}, **OPEN | paths)
+
+    assert done.returncode == 0, done.stderr
+    assert outputs(tmp_path) == {"run": "true"}
+    assert any(re.fullmatch(changed.replace(".", r"\.").replace("**/*", ".+"), file) for changed in changes)
+
+
+@pytest.mark.parametrize("name", ["cost-gate.yml", "ci.yml"])
+def test_what_is_cheap_runs_whatever_changed(name):
+    """These have no filter that could miss a room."""
+    assert load(OURS / name)["on"]["pull_request"] is None
 
 
 @pytest.mark.parametrize("path", GATES, ids=named)
