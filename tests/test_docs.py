@@ -204,3 +204,13 @@ def test_environments(page):
     named = set(re.findall(r"tox run (?:--notest )?-e ([a-z-]+)(?=[\s`])", PAGES[page].read_text()))
 
     assert named <= set(re.findall(r"^\[testenv:([a-z-]+)\]$", (ROOT / "tox.ini").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links(page):
+    """Every file that a page links is there, and a test that it names is in the file."""
+    links = re.findall(r"\[(`?)([^\]`]*)`?\]\(([^)#\s]+)[^)]*\)", PAGES[page].read_text())
+    linked = [(name, PAGES[page].parent / file) for _, name, file in links if "://" not in file]
+
+    assert [file for _, file in linked if not file.exists()] == []
+    assert [name for name, file in linked if name.startswith("test_") and f"def {name}(" not in file.read_text()] == []

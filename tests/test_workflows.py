@@ -235,7 +235,7 @@ def test_comment_installs_no_torch(path):
 
 
 OPEN = {"ACTION": "opened", "FORK": "false", "GPU": "false", "ACCEPTED": "false", "ADDED": "", "NUMBER": "7"}
-OPEN |= {"PATHS": r"^(perf/trainers/|constraints\.txt$)", "DESCRIPTION": "", "FILES": "README.md"}
+OPEN |= {"PATHS": r"^(perf/trainpace/trainers/|constraints\.txt$)", "DESCRIPTION": "", "FILES": "README.md"}
 GH_FILES = 'echo "$FILES"'
 
 
@@ -243,8 +243,8 @@ GH_FILES = 'echo "$FILES"'
     ("event", "runs"),
     [
         ({}, "false"),
-        ({"FILES": "README.md\nperf/trainers/native/loss.py"}, "true"),
-        ({"FILES": "docs/perf/trainers/x.md"}, "false"),
+        ({"FILES": "README.md\nperf/trainpace/trainers/native/loss.py"}, "true"),
+        ({"FILES": "docs/perf/trainpace/trainers/x.md"}, "false"),
         ({"GPU": "true"}, "true"),
         ({"ACTION": "synchronize", "GPU": "true"}, "true"),
         ({"ACTION": "labeled", "ADDED": "gpu", "GPU": "true"}, "true"),

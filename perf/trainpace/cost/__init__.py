@@ -1,5 +1,5 @@
 """What a full-size step must do: counted from a trace of the native trainer, not timed. Needs no GPU.
 
-`record.py` the counts, `worker.py` the process that traces, `predict.py` what a device could make of the counts. Only
-`trace.py` and `counter.py` import torch.
+`worker.py` is the process that traces, `predict.py` gathers what a device could make of the counts (runs/cost.py). Only
+what that process loads imports torch.
 """
