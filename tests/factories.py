@@ -6,7 +6,7 @@ from typing import Any
 from trainpace.cases import PUBLISHED, Workload
 from trainpace.cases.machine import Device
 from trainpace.judge.systems import SideBySide, System, figures
-from trainpace.report.record import CaseResult, CompareResult, CostResult, Results, Versus
+from trainpace.report.record import CaseResult, CompareResult, CostResult, Reference, Results
 from trainpace.runs.run import DataIdentity, RankSamples, Run
 
 CPU = Device(slug="cpu-test-2c", name="Test CPU", kind="cpu", count=2, memory_bytes=8 << 30)
@@ -136,7 +136,7 @@ def make_case_result(case: str = "llama2_7b-8k-sp1", **overrides: Any) -> CaseRe
         "convention": "xtuner 1",
         "peak_memory_bytes": 1 << 30,
         "startup_seconds": 2.0,
-        "versus": Versus(kind="baseline", name="measured", tgs=1001.0),
+        "versus": Reference(kind="baseline", name="measured", tgs=1001.0),
         "ratio": 0.999,
         "tolerance": 0.05,
         "tolerance_source": "5 runs, 1 now: 5 %",

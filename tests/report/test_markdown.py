@@ -14,7 +14,7 @@ from factories import (
 )
 from hostile import GITHUB_LINKS, HOSTILE, drawn, seen, text_of
 from trainpace.report.markdown import headline, render
-from trainpace.report.record import Versus
+from trainpace.report.record import Reference
 
 # What is said
 
@@ -239,7 +239,7 @@ def test_refresh_tells_changes():
 
 def test_base_is_named():
     """A comparison names the base's revision beside its speed."""
-    versus = Versus(kind="base", name="1a2b3c4", tgs=1000.0, head="5d6e7f8", pairs=3, low=0.68, high=0.72)
+    versus = Reference(kind="base", name="1a2b3c4", tgs=1000.0, head="5d6e7f8", pairs=3, low=0.68, high=0.72)
 
     assert "| 1000.0 1a2b3c4 |" in render(make_results(make_slower(versus=versus)))
 

@@ -73,7 +73,7 @@ def test_against_a_baseline(stored):
     runs = make_runs(700.0)
     found = case_result(judge(runs, stored), runs=runs)
 
-    assert (found.verdict, found.outcome, found.said) == (Verdict.REGRESSION, "failed", "regression")
+    assert (found.verdict, found.outcome, found.label) == (Verdict.REGRESSION, "failed", "regression")
     assert (found.versus.kind, found.versus.name, found.versus.tgs) == ("baseline", "measured", 1000.0)
     assert (found.tgs, found.device, found.scale, found.ranks) == (pytest.approx(700.0), "cpu-test-2c", "mini", 2)
     assert found.ratio == pytest.approx(0.7)
@@ -129,8 +129,8 @@ def test_recorded_and_refused(stored):
     recorded = case_result(judged, change=Change(key="a/mini", old=None, new=stored))
     refused = case_result(judged, change=Change(key="a/mini", old=stored, new=None, refused="too slow"))
 
-    assert (recorded.said, recorded.outcome, recorded.change) == ("recorded", "passed", "a/mini: none -> 1000.0 TGS")
-    assert (refused.said, refused.outcome, refused.change) == ("refused", "failed", "a/mini: not recorded: too slow")
+    assert (recorded.label, recorded.outcome, recorded.change) == ("recorded", "passed", "a/mini: none -> 1000.0 TGS")
+    assert (refused.label, refused.outcome, refused.change) == ("refused", "failed", "a/mini: not recorded: too slow")
 
 
 def test_counted_cost():

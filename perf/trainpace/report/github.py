@@ -1,7 +1,7 @@
 """Text for GitHub: annotations for the log of a workflow's step, and the comment beside a pull request."""
 
 from trainpace.report import markdown
-from trainpace.report.record import FILE, Results, Told
+from trainpace.report.record import FILE, Entry, Results
 
 COMMENT_LENGTH = 65_000
 """Characters; GitHub refuses a comment above 65,536."""
@@ -12,14 +12,14 @@ def annotations(results: Results) -> list[str]:
     that was excused."""
     levels = {"failed": "error", "excused": "warning"}
     return [
-        f"::{levels[told.outcome]} title={_property(f'{told.title}: {told.said}')}::{_data(_reasons(told))}"
-        for told in results.told
-        if told.outcome in levels
+        f"::{levels[entry.outcome]} title={_property(f'{entry.title}: {entry.label}')}::{_data(_reasons(entry))}"
+        for entry in results.entries
+        if entry.outcome in levels
     ]
 
 
-def _reasons(told: Told) -> str:
-    return "\n".join(filter(None, [*told.reasons, told.excused, told.change])) or told.said
+def _reasons(entry: Entry) -> str:
+    return "\n".join(filter(None, [*entry.reasons, entry.excused, entry.change])) or entry.label
 
 
 def _data(value: str) -> str:

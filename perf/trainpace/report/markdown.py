@@ -6,9 +6,10 @@ Everything quoted (ids, revisions, error text, what a run printed) passes throug
 from collections.abc import Iterable, Sequence
 
 from trainpace.judge.systems import SideBySide
+from trainpace.report import compare
 from trainpace.report.columns import MEMORY, RATIO, TGS
 from trainpace.report.escape import fenced, plain, sentence
-from trainpace.report.record import CaseResult, CostResult, Results, Told
+from trainpace.report.record import CaseResult, CostResult, Entry, Results
 from trainpace.report.table import Column, Table, to_markdown
 from trainpace.runs.cost import PRODUCTS
 from trainpace.runs.verdict import Verdict
@@ -36,33 +37,33 @@ def render(results: Results, limit: int = SUMMARY_LENGTH) -> str:
 
 def headline(results: Results) -> str:
     """The verdict of the session in one line. A case that was not judged is never called good."""
-    told = results.told
-    of = f"of {count(len(told), 'case')}"
-    if any(each.refresh for each in told):
-        missing = sum(each.refresh != "recorded" for each in told)
-        return f"❌ Not recorded: {missing} {of}" if missing else f"✅ Recorded: {len(told)} {of}"
+    entries = results.entries
+    of = f"of {count(len(entries), 'case')}"
+    if any(each.refresh for each in entries):
+        missing = sum(each.refresh != "recorded" for each in entries)
+        return f"❌ Not recorded: {missing} {of}" if missing else f"✅ Recorded: {len(entries)} {of}"
     red = [
         ("slower", _regressions(results.cases, "failed")),
         ("more to do", _regressions(results.costs, "failed")),
-        ("no valid measurement", sum(each.verdict is Verdict.INVALID for each in told)),
-        ("not judged", sum(each.outcome == "failed" and each.verdict in UNJUDGED for each in told)),
+        ("no valid measurement", sum(each.verdict is Verdict.INVALID for each in entries)),
+        ("not judged", sum(each.outcome == "failed" and each.verdict in UNJUDGED for each in entries)),
     ]
     if any(number for _, number in red):
         return f"❌ {', '.join(f'{words}: {number}' for words, number in red if number).capitalize()} {of}"
     if results.exit_status:
         return f"❌ The session ended with status {results.exit_status}"
-    if found := _regressions(told, "excused"):
+    if found := _regressions(entries, "excused"):
         return f"⚠️ Slower, but excused: {found} {of}"
-    good = sum(each.outcome == "passed" for each in told)
+    good = sum(each.outcome == "passed" for each in entries)
     words = "No slowdown" if results.cases else "No more to do" if results.costs else "Measured side by side"
-    if good == len(told) > 0:
+    if good == len(entries) > 0:
         return f"✅ {words}: {good} {of}"
     return f"⚠️ {words}: {good} {of}; nothing is said of the others" if good else "⚠️ Not judged"
 
 
 def _blocks(results: Results) -> Iterable[str]:
     """The sections of the summary, most important first."""
-    told = results.told
+    entries = results.entries
     yield "".join(f"> **{sentence(warning)}**\n\n" for warning in results.warnings) + f"## {headline(results)}\n"
     yield f"{plain(results.summary)}\n"
     if results.cases:
@@ -70,26 +71,26 @@ def _blocks(results: Results) -> Iterable[str]:
     if results.costs:
         yield to_markdown(Table(COST_COLUMNS, results.costs))
     yield from _side_by_side([each.side_by_side for each in results.comparisons if each.side_by_side])
-    unjudged = [each for each in told if not (each.verdict.judged or each.refresh)]
-    judged = [each for each in told if each not in unjudged]
-    yield from _section("Excused", [f"{plain(each.title)}: {sentence(each.excused)}" for each in told if each.excused])
+    unjudged = [each for each in entries if not (each.verdict.judged or each.refresh)]
+    judged = [each for each in entries if each not in unjudged]
+    yield from _section(
+        "Excused", [f"{plain(each.title)}: {sentence(each.excused)}" for each in entries if each.excused]
+    )
     yield from _section("Not judged", map(_reasons, unjudged))
     yield from _section("Why", [_reasons(each) for each in judged if each.reasons and not each.refresh])
     yield from _section("Baselines", [plain(each.change) for each in judged if each.change])
-    yield from _section("Versions, baseline to now", _grouped([(each, each.version_differences) for each in told]))
-    yield from _section("Notes", [*map(sentence, results.said), *_grouped([(each, each.notes) for each in told])])
+    yield from _section("Versions, baseline to now", _grouped([(each, each.version_differences) for each in entries]))
+    yield from _section("Notes", [*map(sentence, results.said), *_grouped([(each, each.notes) for each in entries])])
     for case in results.cases:
         yield from _folded(case, "What slowed", "\n".join(case.explanation))
-    for each in told:
+    for each in entries:
         yield from _folded(each, "What the run printed", each.detail)
 
 
 def _side_by_side(comparisons: Sequence[SideBySide]) -> Iterable[str]:
     if comparisons:
-        from trainpace.report.compare import below_table, table
-
-        yield to_markdown(table(comparisons))
-        yield from _section("Side by side", map(sentence, below_table(comparisons)))
+        yield to_markdown(compare.table(comparisons))
+        yield from _section("Side by side", map(sentence, compare.below_table(comparisons)))
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterable[str]:
@@ -97,29 +98,29 @@ def _section(title: str, lines: Iterable[str]) -> Iterable[str]:
         yield f"### {title}\n\n" + "".join(f"- {line}\n" for line in found)
 
 
-def _folded(told: Told, title: str, text: str) -> Iterable[str]:
+def _folded(entry: Entry, title: str, text: str) -> Iterable[str]:
     if text:
-        yield f"{plain(told.title)}:\n\n<details><summary>{title}</summary>\n\n{fenced(text)}\n</details>\n"
+        yield f"{plain(entry.title)}:\n\n<details><summary>{title}</summary>\n\n{fenced(text)}\n</details>\n"
 
 
-def _reasons(told: Told) -> str:
-    said = f"**{plain(told.title)}: {told.said}**"
-    if len(told.reasons) == 1:
-        return f"{said} {sentence(told.reasons[0])}"
-    return said + "".join(f"\n  - {sentence(reason)}" for reason in told.reasons)
+def _reasons(entry: Entry) -> str:
+    label = f"**{plain(entry.title)}: {entry.label}**"
+    if len(entry.reasons) == 1:
+        return f"{label} {sentence(entry.reasons[0])}"
+    return label + "".join(f"\n  - {sentence(reason)}" for reason in entry.reasons)
 
 
-def _grouped(sentences: Sequence[tuple[Told, Sequence[str]]]) -> list[str]:
+def _grouped(sentences: Sequence[tuple[Entry, Sequence[str]]]) -> list[str]:
     """Each sentence once, with its cases; without them where it is of all cases of several."""
     of_all = len(sentences) if len(sentences) > 1 else None
-    cases = grouped((plain(told.title), texts) for told, texts in sentences)
+    cases = grouped((plain(entry.title), texts) for entry, texts in sentences)
     return [
         sentence(text) if len(of) == of_all else f"{sentence(text)} ({', '.join(of)})" for text, of in cases.items()
     ]
 
 
-def _regressions(told: Iterable[Told], outcome: str) -> int:
-    return sum(each.outcome == outcome and each.verdict is Verdict.REGRESSION for each in told)
+def _regressions(entries: Iterable[Entry], outcome: str) -> int:
+    return sum(each.outcome == outcome and each.verdict is Verdict.REGRESSION for each in entries)
 
 
 # The columns: what is not `quoted` is Markdown already
@@ -133,9 +134,9 @@ def _against(case: CaseResult) -> str:
     return f"{case.versus.tgs:.1f} {plain(case.versus.name)}" if case.versus else UNKNOWN
 
 
-def _verdict(told: Told) -> str:
-    said = told.said if told.outcome == "passed" else f"**{told.said}**"
-    return f"{said} (excused)" if told.outcome == "excused" else said
+def _verdict(entry: Entry) -> str:
+    label = entry.label if entry.outcome == "passed" else f"**{entry.label}**"
+    return f"{label} (excused)" if entry.outcome == "excused" else label
 
 
 def _counted(cost: CostResult, *names: str) -> float | None:

@@ -17,8 +17,10 @@ from trainpace.judge.refresh import Change
 from trainpace.judge.systems import SideBySide
 from trainpace.judge.verdict import Judgement, outcome
 from trainpace.records import Record
+from trainpace.report.compare import last_line
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
+from trainpace.text import count
 
 if TYPE_CHECKING:
     from trainpace.app.compare_plugin import Compared
@@ -31,55 +33,57 @@ DETAIL_LENGTH = 8000
 Outcome = Literal["passed", "failed", "skipped", "excused"]
 
 
-class Versus(Record):
-    """What a case was judged against."""
+class Reference(Record):
+    """The baseline or the base that a case was judged against."""
 
     kind: Literal["baseline", "base"]
     name: str
-    """Of a baseline its origin, measured or published; of a base its revision, or its interpreter."""
+    """Origin of the baseline (measured, published), or revision or interpreter of the base."""
     tgs: PositiveFloat
     head: str | None = None
-    """The revision that was compared with the base."""
+    """Revision that was compared with the base; null for a baseline."""
     pairs: NonNegativeInt | None = None
+    """Pairs of runs that were compared; null for a baseline."""
     low: PositiveFloat | None = None
-    """Of the ratio's interval."""
+    """Lower end of the ratio's interval; null for a baseline."""
     high: PositiveFloat | None = None
+    """Upper end of the ratio's interval; null for a baseline."""
 
 
-class Told(Record):
-    """What is told of a case, measured or counted. What is not known is null."""
+class Entry(Record):
+    """One case of a session, measured or counted. A figure that is not known is null."""
 
     case: str
     workload: str | None
-    """Key of what was trained: two figures compare where it is the same."""
+    """Key of what was trained: two figures may be compared where it is the same."""
     verdict: Verdict
     outcome: Outcome
-    """What the verdict did to the test."""
+    """Outcome of the test."""
     excused: str | None = None
-    """Why it does not fail, though its verdict would."""
+    """Reason for which the test does not fail, though its verdict would; null where there is none."""
     refresh: Literal["recorded", "refused"] | None
-    """In a session that records baselines; the verdict is then of the old baseline."""
+    """Set in a session that records baselines; the verdict is then against the old baseline."""
     change: str | None
-    """What was recorded, old -> new, or why not."""
+    """What was recorded, old -> new, or why nothing was; null without a refresh."""
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     version_differences: tuple[str, ...]
     detail: str
-    """What a failed run printed, its end."""
+    """End of what a failed run printed."""
 
     @property
-    def said(self) -> str:
-        """The one word for it."""
+    def label(self) -> str:
+        """One word for the case: its verdict, or in a refresh whether it was recorded."""
         return self.refresh or self.verdict.value
 
     @property
     def title(self) -> str:
-        """The case, told from others of its name."""
+        """Name of the entry, unique in a session of one trainer."""
         return self.case
 
 
-class CaseResult(Told):
-    """A case as measured."""
+class CaseResult(Entry):
+    """A case that was measured."""
 
     trainer: str | None
     scale: str | None
@@ -90,10 +94,11 @@ class CaseResult(Told):
     tgs_of_runs: tuple[PositiveFloat, ...]
     tflops: PositiveFloat | None
     convention: str
-    """That TFLOPs are in, with its version: `xtuner 1`."""
+    """Convention of the TFLOPs, with its version: `xtuner 1`."""
     peak_memory_bytes: PositiveInt | None
     startup_seconds: float | None
-    versus: Versus | None
+    versus: Reference | None
+    """Null where there was nothing to judge against."""
     ratio: PositiveFloat | None
     """TGS / TGS of what it was judged against."""
     tolerance: PositiveFloat | None
@@ -103,31 +108,31 @@ class CaseResult(Told):
 
     @property
     def title(self) -> str:
-        """The case, and the trainer where it is not ours."""
+        """Name of the entry: the case, with the trainer where that is not the native one."""
         return self.case if self.trainer in {None, "native"} else f"{self.case} ({self.trainer})"
 
 
-class CostResult(Told):
-    """A case at full size as counted, without a measurement."""
+class CostResult(Entry):
+    """A case whose cost was counted at full size."""
 
     counters: dict[str, NonNegativeInt] | None
-    """Per rank and step; runs/cost.py says what each stands for."""
+    """Per rank and step; runs/cost.py says what each stands for. Null where nothing could be counted."""
 
     @property
     def title(self) -> str:
-        """The case, told from its measurement."""
+        """Name of the entry, apart from that of the measurement."""
         return f"cost of {self.case}"
 
 
-class CompareResult(Told):
-    """A case, trained by several systems side by side. Its verdict is on the measurement, never on who is slower."""
+class CompareResult(Entry):
+    """A case trained by several systems side by side. The verdict is on the measurement, never on who is slower."""
 
     side_by_side: SideBySide | None
     """As in compare.json; null where nothing could be measured."""
 
     @property
     def title(self) -> str:
-        """The case, told from that of one trainer."""
+        """Name of the entry, apart from that of one trainer."""
         return f"{self.case} side by side"
 
 
@@ -140,18 +145,18 @@ class Results(Record):
     trainpace: str = trainpace.__version__
     exit_status: int
     summary: str
-    """The counts, with everything named that did not pass."""
+    """Counts of the verdicts, with the names of all cases that did not pass."""
     warnings: tuple[str, ...] = ()
-    """What must be said before anything else."""
+    """Messages that stand before everything else."""
     said: tuple[str, ...] = ()
-    """Choices that the suite made by itself."""
+    """Messages on choices that the suite made by itself."""
     cases: tuple[CaseResult, ...]
     costs: tuple[CostResult, ...] = ()
     comparisons: tuple[CompareResult, ...] = ()
 
     @property
-    def told(self) -> tuple[Told, ...]:
-        """Everything that was judged."""
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries: measured, counted, compared."""
         return (*self.cases, *self.costs, *self.comparisons)
 
 
@@ -192,7 +197,7 @@ def case_result(
         convention=f"{judgement.convention} {judgement.convention_version}",
         peak_memory_bytes=judgement.peak_memory_bytes,
         startup_seconds=judgement.startup_seconds,
-        versus=_versus(judgement),
+        versus=_reference(judgement),
         ratio=judgement.ratio,
         tolerance=judgement.tolerance,
         tolerance_source=judgement.tolerance_source,
@@ -237,20 +242,18 @@ def compare_result(compared: "Compared", *, outcome: Outcome) -> CompareResult:
 
 
 def compare_summary(comparisons: Sequence[CompareResult]) -> str:
-    """The counts, with every system named that has no number; empty where nothing was compared."""
-    from trainpace.report.compare import last_line
-
+    """Counts of the statuses, with the names of all systems without a number; empty where nothing was compared."""
     found = [each.side_by_side for each in comparisons if each.side_by_side]
     failed = [each.case for each in comparisons if not each.side_by_side]
-    said = [last_line(found)] if found else []
-    return "; ".join([*said, *(f"{case} side by side: not measured" for case in failed)])
+    counts = [last_line(found)] if found else []
+    return "; ".join([*counts, *(f"{case} side by side: not measured" for case in failed)])
 
 
 def cost_summary(costs: Sequence[CostResult]) -> str:
     """`14 costs: 13 pass, 1 regression`; empty where nothing was counted."""
-    said = [cost.said for cost in costs]
-    counts = ", ".join(f"{said.count(word)} {word}" for word in dict.fromkeys(said))
-    return f"{len(costs)} cost{'' if len(costs) == 1 else 's'}: {counts}" if costs else ""
+    labels = [cost.label for cost in costs]
+    counts = ", ".join(f"{labels.count(label)} {label}" for label in dict.fromkeys(labels))
+    return f"{count(len(costs), 'cost')}: {counts}" if costs else ""
 
 
 def schema_text() -> str:
@@ -260,10 +263,10 @@ def schema_text() -> str:
     return json.dumps(described, indent=1, sort_keys=True) + "\n"
 
 
-def _versus(judgement: Judgement) -> Versus | None:
+def _reference(judgement: Judgement) -> Reference | None:
     baseline, comparison = judgement.baseline, judgement.comparison
     if comparison is not None:
-        return Versus(
+        return Reference(
             kind="base",
             name=comparison.base,
             tgs=comparison.base_tgs,
@@ -272,4 +275,4 @@ def _versus(judgement: Judgement) -> Versus | None:
             low=comparison.low,
             high=comparison.high,
         )
-    return Versus(kind="baseline", name=baseline.origin, tgs=baseline.tgs) if baseline is not None else None
+    return Reference(kind="baseline", name=baseline.origin, tgs=baseline.tgs) if baseline is not None else None
