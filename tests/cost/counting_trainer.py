@@ -1,12 +1,14 @@
 """A native trainer that counts its own steps on real tensors, by other means than the trace's.
 
 FLOPs by torch's FlopCounterMode. Collectives by a mode that notes, of each that passes the dispatcher, its kind and the
-bytes that leave the rank. Rank 0 writes a line a step into the file COUNTS_OUT.
+bytes that leave the rank. Rank 0 counts, and writes a line a step into the file COUNTS_OUT.
 """
 
+import gc
 import json
 import os
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - the run host imports it once, ZeRO-3 in every rank
@@ -18,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainpace.trainers.native import Native
+
+gc.freeze()  # what was imported is never garbage: every rank of ZeRO-3 looks for some
 
 SHARE = {"all_gather": 1, "reduce_scatter": 1, "all_to_all": 1, "all_reduce": 2}
 
@@ -55,6 +59,8 @@ class Counting(Native):
 
     def forward_backward(self, batch):
         """One micro-step and its counts."""
+        if dist.get_rank():
+            return super().forward_backward(batch)
         # What is counted below is not seen above: the FLOPs' mode stands on top and passes on.
         with self._collectives() as collectives, FlopCounterMode(display=False) as flops:
             loss = super().forward_backward(batch)
@@ -64,16 +70,16 @@ class Counting(Native):
 
     def optimizer_step(self):
         """One optimizer step and its counts."""
-        with self._collectives() as collectives:
+        with self._collectives() if dist.get_rank() == 0 else nullcontext() as collectives:
             super().optimizer_step()
-        _write("optimizer", collectives, {})
+        if collectives:
+            _write("optimizer", collectives, {})
 
     def _collectives(self):
         return Collectives(self._workload.ranks, self._workload.sp)
 
 
 def _write(part, collectives, flops):
-    if dist.get_rank() == 0:
-        with Path(os.environ["COUNTS_OUT"]).open("a") as file:
-            line = {"part": part, "calls": collectives.calls, "bytes": collectives.bytes, "flops": flops}
-            file.write(json.dumps(line) + "\n")
+    with Path(os.environ["COUNTS_OUT"]).open("a") as file:
+        line = {"part": part, "calls": collectives.calls, "bytes": collectives.bytes, "flops": flops}
+        file.write(json.dumps(line) + "\n")

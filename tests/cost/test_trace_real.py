@@ -41,17 +41,17 @@ def workload(model, engine, *, sp=4, dtype="bf16", intermediate=None, **threshol
     """Four ranks; thresholds as DeepSpeed's defaults, but for those given."""
     shape = model.mini.model_copy(update={"layers": 5, "intermediate": intermediate or model.mini.intermediate})
     return Workload(
-        case="counts-512-sp4",
+        case="counts-256-sp4",
         model=model.name,
         scale="mini",
         shape=shape,
-        sequence=512,
+        sequence=256,
         ranks=4,
         sp=sp,
         dtype=dtype,
         accumulation=2,
         warmup=STEADY,
-        steps=3,
+        steps=1,
         trainer="counting_trainer:Counting",
         engine=engine,
         thresholds=DEEPSPEED_THRESHOLDS | {"stage3_param_persistence_threshold": 1000} | thresholds,
