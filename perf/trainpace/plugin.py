@@ -129,7 +129,7 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
             measured = session.measure(request.node.nodeid, case, _trainer(request.node))
         except UsageError as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        session.excuse(measured)
+        session.waive(measured)
         _record(measured, request)
         _end(measured, session.options)
         return measured
@@ -219,7 +219,7 @@ def _exit_status(session: Session, costs: CostPlugin, comparisons: ComparePlugin
     measured = session.measured.values()
     judged_failures = sum(_outcome(each, session.options)[0] == "failed" for each in measured)
     return exit_status(
-        [each.judgement.verdict for each in measured if each.change is None and not each.judgement.excused]
+        [each.judgement.verdict for each in measured if each.change is None and not each.judgement.waiver]
         + costs.verdicts
         + comparisons.verdicts,
         require_verdict=session.options.require_verdict,
@@ -235,8 +235,8 @@ def _outcome(measured: Measured, options: Options) -> tuple[str, str]:
         return ("failed" if change.new is None else "passed"), str(change)
     text = "\n".join((f"{judgement.verdict}: {judgement.case}", *judgement.reasons, *judgement.explanation))
     how = outcome(judgement.verdict, require_verdict=options.require_verdict)
-    if how == "failed" and judgement.excused:
-        return "excused", f"{text}\n{judgement.excused}"
+    if how == "failed" and judgement.waiver:
+        return "excused", f"{text}\n{judgement.waiver}"
     return how, text
 
 

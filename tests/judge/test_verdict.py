@@ -180,7 +180,7 @@ def test_users_tolerance_stands_above_statistics():
 @given(
     first=st.floats(500, 2000),
     second=st.floats(500, 2000),
-    spread=st.builds(Spread, sd=st.floats(0.001, 0.2), freedom=st.integers(1, 50)),
+    spread=st.builds(Spread, sd=st.floats(0.001, 0.2), dof=st.integers(1, 50)),
     now=st.integers(1, 5),
 )
 @settings(max_examples=50, deadline=None)

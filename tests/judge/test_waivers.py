@@ -7,7 +7,7 @@ import pytest
 import factories
 from trainpace.errors import FileError
 from trainpace.judge.verdict import judge
-from trainpace.judge.waivers import Quarantined, excuse
+from trainpace.judge.waivers import Quarantined, waive
 from trainpace.runs.verdict import Verdict
 from trainpace.store.quarantine import load_quarantine
 
@@ -90,14 +90,14 @@ def test_refusals(load, tmp_path, text, words):
 )
 def test_quarantine_excuses_noise(verdict, excused):
     """A quarantine excuses what noise can look like, and leaves the verdict what it is."""
-    found = excuse(judgement(verdict), [QUARANTINED], None)
+    found = waive(judgement(verdict), [QUARANTINED], None)
 
-    assert (verdict, excused) == (found.verdict, found.excused)
+    assert (verdict, excused) == (found.verdict, found.waiver)
 
 
 def test_quarantine_is_of_its_case():
     """Another case has no part in it, also where its name begins alike."""
-    assert excuse(judgement(Verdict.REGRESSION, "llama2_7b-8k-sp16"), [QUARANTINED], None).excused is None
+    assert waive(judgement(Verdict.REGRESSION, "llama2_7b-8k-sp16"), [QUARANTINED], None).waiver is None
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_quarantine_is_of_its_case():
 )
 def test_accepted_slowdown(verdict, excused):
     """An accepted slowdown excuses a regression of any case, and nothing else."""
-    assert excused == excuse(judgement(verdict), [], "exact softmax").excused
+    assert excused == waive(judgement(verdict), [], "exact softmax").waiver

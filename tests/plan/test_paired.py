@@ -5,7 +5,7 @@ import pytest
 from factories import make_run, make_workload
 from trainpace.plan.paired import Pairs, measure_rounds
 from trainpace.runs.run import Health
-from trainpace.stats.sequential import Settings
+from trainpace.stats.sequential import SequentialDesign
 
 WORKLOAD = make_workload("llama2_7b-8k-sp1")
 
@@ -33,7 +33,7 @@ def test_a_pair_on_unequal_machines_is_measured_again(runs, repeated, failed):
     given = iter(runs)
     pairs = Pairs(test="test", workload=WORKLOAD)
 
-    measure_rounds([pairs], lambda *_: next(given), Settings(), time_is_up=lambda: bool(pairs.base))
+    measure_rounds([pairs], lambda *_: next(given), SequentialDesign(), time_is_up=lambda: bool(pairs.base))
 
     assert pairs.repeated == repeated
     assert (pairs.failure is not None) == failed

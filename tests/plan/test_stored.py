@@ -79,7 +79,7 @@ def test_accident_is_measured_again_and_named(started_session):
     assert judged.verdict is Verdict.PASS
     assert (judged.set_aside, len(judged.tgs_of_runs)) == (1, 3)
     assert pytest.approx((1001 * 1002) ** 0.5) == judged.tgs
-    assert judged.notes[-1] == "run run1 is set aside as an accident: TGS 800.0, 20.1 % below the others"
+    assert judged.notes[-1] == "run run1 is set aside as an outlier: TGS 800.0, 20.1 % below the others"
     assert f"{SLOW}: looks slow, and is measured again" in measuring.session.said
 
 
@@ -134,7 +134,7 @@ def test_regression_on_a_slow_machine(started_session):
         {case.id: [920.0] for case in CASES} | {NEXT: [830.0]},
         {SLOW: [930.0, 1010.0, 940.0, 1000.0, 930.0]},
     ],
-    ids=["accident", "regression", "two slow", "slow machine", "uneven"],
+    ids=["outlier", "regression", "two slow", "slow machine", "uneven"],
 )
 def test_replay_says_what_the_session_said(started_session, speeds):
     """The kept runs, judged again without measuring, have the same verdicts, figures and reasons."""
@@ -191,7 +191,7 @@ def test_no_case_begins_after_the_time(started_session, monkeypatch):
 
 
 def test_accident_in_the_baseline(started_session):
-    """One of the baseline's runs was an accident: it is no noise of the others, and the judgement names it."""
+    """One of the baseline's runs was an outlier: it is no noise of the others, and the judgement names it."""
     measuring = started_session()
     workload = measuring.session.resolve(CASES[0], "native").workload
     runs = make_runs(990.0, 1005.0, 800.0, 1012.0, 998.0, workload=workload, device=present().cpu)
@@ -201,7 +201,7 @@ def test_accident_in_the_baseline(started_session):
     assert judged.verdict is Verdict.PASS
     assert judged.tolerance_source.startswith("4 runs, 1 now: 3.")
     assert pytest.approx(1001.2, abs=0.1) == judged.baseline.tgs
-    assert "of the baseline's 5 runs, set aside as accidents: TGS 800.0" in judged.notes
+    assert "of the baseline's 5 runs, set aside as outliers: TGS 800.0" in judged.notes
 
 
 def test_refresh_goes_in_rounds(started_session):

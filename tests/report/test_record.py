@@ -117,7 +117,7 @@ def test_required_verdict(required, outcome):
 
 def test_excused(stored):
     """An excuse takes the failure away, not the verdict."""
-    judged = judge(make_runs(700.0), stored).model_copy(update={"excused": "accepted: exact softmax"})
+    judged = judge(make_runs(700.0), stored).model_copy(update={"waiver": "accepted: exact softmax"})
     found = case_result(judged)
 
     assert (found.verdict, found.outcome, found.excused) == ("regression", "excused", "accepted: exact softmax")

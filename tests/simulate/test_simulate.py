@@ -122,7 +122,7 @@ def test_decided_cases_get_no_further_pair():
     """A clear case costs as few pairs as can be, and what follows is not looked at."""
     log_ratios = np.zeros((1, 14, 8)) + np.random.default_rng(1).normal(0, 0.001, (1, 14, 8))
     log_ratios[..., 4:] = -0.5
-    outcome = gates.pairwise(log_ratios, gates.Settings())
+    outcome = gates.pairwise(log_ratios, gates.SequentialDesign())
 
     assert np.all(outcome.verdict == PASSED)
     assert np.all(outcome.runs < 8)

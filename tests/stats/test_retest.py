@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from trainpace.stats import retest as looks
-from trainpace.stats.retest import accidents, borders, look, shared_loss
+from trainpace.stats.retest import RETEST_ALPHA, assess, decision_thresholds, estimate_common_shift, outliers
 from trainpace.stats.tolerance import Spread
 
 QUIET = Spread(0.01, 56)
@@ -15,28 +14,28 @@ STORED = [990.0, 1005.0, 995.0, 1012.0, 998.0]
 
 def seen(*now, others=(), **changes):
     """What runs at these speeds say, in a session of 14 cases."""
-    return look(now, STORED, **{"spread": QUIET, "selected": 14, "others": others, **changes})
+    return assess(now, STORED, **{"spread": QUIET, "selected": 14, "others": others, **changes})
 
 
 def test_usual_run_is_looked_at_once():
     """What unchanged cases show is no reason to look again."""
     assert not seen(985.0).slow
-    assert not seen(985.0).another(1)
+    assert not seen(985.0).needs_another_run(1)
 
 
 def test_suspicion_comes_before_the_tolerance():
     """3 % slower looks slow at 1 % noise, one run may be as far below, and five may not."""
     one, five = seen(970.0), seen(*[970.0] * 5)
 
-    assert (one.slow, one.beyond, one.another(1)) == (True, False, True)
-    assert (five.regression, five.another(1)) == (True, False)
+    assert (one.slow, one.beyond, one.needs_another_run(1)) == (True, False, True)
+    assert (five.regression, five.needs_another_run(1)) == (True, False)
 
 
 @pytest.mark.parametrize(("first", "runs"), [(1, 5), (3, 6), (5, 10)])
 def test_as_many_again_but_five_at_least(first, runs):
     """A case is measured again until it has five runs, or twice those that it began with."""
-    assert seen(*[900.0] * (runs - 1)).another(first)
-    assert not seen(*[900.0] * runs).another(first)
+    assert seen(*[900.0] * (runs - 1)).needs_another_run(first)
+    assert not seen(*[900.0] * runs).needs_another_run(first)
 
 
 def test_accident_is_no_slowdown():
@@ -45,7 +44,7 @@ def test_accident_is_no_slowdown():
 
     assert judged.kept == (False, True, True)
     assert not judged.slow
-    assert not judged.another(1)
+    assert not judged.needs_another_run(1)
 
 
 def test_half_of_the_runs_is_no_accident():
@@ -75,7 +74,7 @@ def test_what_all_lost_is_no_regression():
 
     for tgs in (920.0, 970.0):
         assert seen(tgs, others=others).unclear
-        assert not seen(tgs, others=others).another(1)
+        assert not seen(tgs, others=others).needs_another_run(1)
     assert not seen(*[920.0] * 5, others=others).regression
 
 
@@ -108,7 +107,7 @@ def test_faster_others_make_nothing_slow():
 )
 def test_shared_loss(others, shared):
     """The median, where enough cases lost enough, and most of them did."""
-    assert pytest.approx(shared) == shared_loss(others, QUIET, 5)
+    assert pytest.approx(shared) == estimate_common_shift(others, QUIET, 5)
 
 
 def test_users_tolerance_stands_above_it():
@@ -130,7 +129,7 @@ GROUPS = [[1000.0, 1001.0, 999.0, 1002.0, 998.0]] * 5
 
 def test_accident_among_stored_runs():
     """One of a case's five, twenty standard deviations off, is set aside."""
-    marks = accidents([*GROUPS, [1000.0, 960.0, 999.0, 1002.0, 998.0]])
+    marks = outliers([*GROUPS, [1000.0, 960.0, 999.0, 1002.0, 998.0]])
 
     assert marks == [(False,) * 5] * 5 + [(False, True, False, False, False)]
 
@@ -148,7 +147,7 @@ def test_accident_among_stored_runs():
 )
 def test_what_is_no_accident(groups):
     """More than one in four of a case or one in twenty of all is how the machine is."""
-    assert accidents(groups) == [(False,) * len(group) for group in groups]
+    assert outliers(groups) == [(False,) * len(group) for group in groups]
 
 
 def test_every_case_looks_slow_now_and_then():
@@ -157,22 +156,22 @@ def test_every_case_looks_slow_now_and_then():
 
     chance = np.random.default_rng(3)
     slow = [
-        look([float(now)], stored.tolist(), spread=QUIET, selected=14).slow
+        assess([float(now)], stored.tolist(), spread=QUIET, selected=14).slow
         for now, stored in zip(
             np.exp(chance.normal(0, 0.01, 4000)), np.exp(chance.normal(0, 0.01, (4000, 5))), strict=True
         )
     ]
 
-    assert pytest.approx(looks.SUSPICION, abs=0.006) == np.mean(slow)
+    assert pytest.approx(RETEST_ALPHA, abs=0.006) == np.mean(slow)
 
 
 def test_borders_are_where_a_single_run_is_said_something_else_of():
     """Just above each border another thing is said than just below it."""
     spread = Spread(0.01, 40)
-    slow, beyond, faster = borders(5, spread=spread, selected=5)
+    slow, beyond, faster = decision_thresholds(5, spread=spread, selected=5)
 
     def said(ratio):
-        seen = look([1000.0 * ratio], [1000.0] * 5, spread=spread, selected=5)
+        seen = assess([1000.0 * ratio], [1000.0] * 5, spread=spread, selected=5)
         return seen.slow, seen.beyond
 
     assert beyond < slow < 1 < faster

@@ -7,48 +7,57 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainpace.stats import tolerance as compare
-from trainpace.stats.tolerance import Spread, Tolerance
+from trainpace.stats.tolerance import (
+    Spread,
+    Tolerance,
+    error_per_case,
+    first_runs,
+    pooled_spread,
+    prediction_bound,
+    relative_spread,
+    runs_needed,
+    tolerance_for,
+)
 
 speeds = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=6)
-spreads = st.builds(Spread, sd=st.floats(1e-4, 0.1), freedom=st.integers(4, 60))
+spreads = st.builds(Spread, sd=st.floats(1e-4, 0.1), dof=st.integers(4, 60))
 
 
 def test_pooled_spread_weights_by_degrees_of_freedom():
     """Log values 0, 2 (variance 2, 1 degree) and 0, 1, 2 (variance 1, 2 degrees) pool to (2 + 2) / 3."""
-    spread = compare.pooled_spread([[1, math.e**2], [1, math.e, math.e**2], [5.0]])
+    spread = pooled_spread([[1, math.e**2], [1, math.e, math.e**2], [5.0]])
 
     assert spread is not None
-    assert spread.freedom == 3
+    assert spread.dof == 3
     assert pytest.approx(math.sqrt(4 / 3)) == spread.sd
 
 
 @pytest.mark.parametrize("groups", [[], [[1000.0]], [[1000.0], [7.0]]])
 def test_single_runs_have_no_spread(groups):
     """One run of each case says nothing about the noise."""
-    assert compare.pooled_spread(groups) is None
+    assert pooled_spread(groups) is None
 
 
 @given(speeds, st.floats(0.01, 100))
 def test_spread_does_not_depend_on_the_speed(values, factor):
     """A machine twice as fast with the same relative noise has the same spread."""
-    spread = compare.pooled_spread([values])
-    scaled = compare.pooled_spread([[value * factor for value in values]])
+    spread = pooled_spread([values])
+    scaled = pooled_spread([[value * factor for value in values]])
 
     assert pytest.approx(spread.sd, rel=1e-6, abs=1e-9) == scaled.sd
 
 
 def test_errors_of_the_cases_make_up_the_session():
     """Fourteen cases that each keep their share leave 1 % for the session."""
-    each = compare.error_per_case(14)
+    each = error_per_case(14)
 
     assert pytest.approx(0.01) == 1 - (1 - each) ** 14
-    assert pytest.approx(0.01) == compare.error_per_case(1)
+    assert pytest.approx(0.01) == error_per_case(1)
 
 
 def test_bound_is_students():
     """t(0.99; 4) = 3.7469: five runs of 2 % against one run more give 3.7469 * 0.02 * sqrt(1 + 1/5)."""
-    bound = compare.prediction_bound(Spread(0.02, 4), stored=5, now=1, error=0.01)
+    bound = prediction_bound(Spread(0.02, 4), stored=5, now=1, error=0.01)
 
     assert pytest.approx(3.7469 * 0.02 * math.sqrt(1.2), rel=1e-4) == bound
 
@@ -66,7 +75,7 @@ def test_bound_is_students():
 )
 def test_tolerance_says_where_it_comes_from(spread, now, override, expected):
     """Between floor and cap it is the bound; the source is what the table prints."""
-    tolerance = compare.tolerance(spread, stored=5, now=now, selected=1, override=override)
+    tolerance = tolerance_for(spread, stored=5, now=now, selected=1, override=override)
 
     assert replace(expected, value=pytest.approx(expected.value, abs=1e-4)) == tolerance
 
@@ -74,8 +83,8 @@ def test_tolerance_says_where_it_comes_from(spread, now, override, expected):
 @given(spreads, st.integers(1, 10), st.integers(1, 10), st.integers(1, 14))
 def test_more_runs_never_widen_the_tolerance(spread, stored, now, selected):
     """A further run now tightens the tolerance or leaves it at the floor."""
-    fewer = compare.tolerance(spread, stored=stored, now=now, selected=selected)
-    more = compare.tolerance(spread, stored=stored, now=now + 1, selected=selected)
+    fewer = tolerance_for(spread, stored=stored, now=now, selected=selected)
+    more = tolerance_for(spread, stored=stored, now=now + 1, selected=selected)
 
     assert more.value <= fewer.value
 
@@ -83,9 +92,9 @@ def test_more_runs_never_widen_the_tolerance(spread, stored, now, selected):
 @given(spreads, st.integers(1, 10), st.integers(1, 14))
 def test_needed_runs_are_the_fewest_that_decide(spread, stored, selected):
     """With the runs that are asked for the bound is within the cap, with one less it is not."""
-    needed = compare.runs_needed(spread, stored=stored, selected=selected)
-    enough = compare.tolerance(spread, stored=stored, now=needed or 10**6, selected=selected)
-    fewer = compare.tolerance(spread, stored=stored, now=max(1, (needed or 10**6) - 1), selected=selected)
+    needed = runs_needed(spread, stored=stored, selected=selected)
+    enough = tolerance_for(spread, stored=stored, now=needed or 10**6, selected=selected)
+    fewer = tolerance_for(spread, stored=stored, now=max(1, (needed or 10**6) - 1), selected=selected)
 
     assert enough.decides is (needed is not None)
     assert fewer.decides is (needed == 1)
@@ -105,7 +114,7 @@ def test_needed_runs_are_the_fewest_that_decide(spread, stored, selected):
 )
 def test_runs_are_raised_up_to_five(spread, at_least, runs):
     """In a session of 14 cases: one run where it decides, up to five where it does not, more only when asked for."""
-    assert runs == compare.runs_to_measure(spread, stored=5, selected=14, at_least=at_least)
+    assert runs == first_runs(spread, stored=5, selected=14, at_least=at_least)
 
 
 def test_noise_alone_is_red_in_one_session_of_a_hundred():
@@ -115,7 +124,7 @@ def test_noise_alone_is_red_in_one_session_of_a_hundred():
     chance = np.random.default_rng(7)
     stored = chance.normal(0, 0.03, (20_000, 5))
     now = chance.normal(0, 0.03, (20_000, 2)).mean(axis=1)
-    one = compare.prediction_bound(Spread(1.0, 4), stored=5, now=2, error=0.01)
+    one = prediction_bound(Spread(1.0, 4), stored=5, now=2, error=0.01)
     red = now < stored.mean(axis=1) - one * stored.std(axis=1, ddof=1)
 
     assert pytest.approx(0.01, abs=0.002) == red.mean()
@@ -124,4 +133,4 @@ def test_noise_alone_is_red_in_one_session_of_a_hundred():
 @pytest.mark.parametrize(("values", "spread"), [([5.0], 0.0), ([90.0, 110.0], math.sqrt(200) / 100)])
 def test_relative_spread_is_the_coefficient_of_variation(values, spread):
     """Standard deviation over mean, none for a single run."""
-    assert pytest.approx(spread) == compare.relative_spread(values)
+    assert pytest.approx(spread) == relative_spread(values)

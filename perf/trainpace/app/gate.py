@@ -17,7 +17,7 @@ from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.sequential import Settings
+from trainpace.stats.sequential import SequentialDesign
 from trainpace.store.priorities import load_priorities
 from trainpace.text import percent
 
@@ -68,7 +68,7 @@ def _rounds(session: "Session", selection: Sequence["Selected"], head: str) -> "
     measure_rounds(
         cases,
         measure,
-        Settings(detect=gate.detect, max_pairs=gate.max_pairs),
+        SequentialDesign(min_effect=gate.detect, max_pairs=gate.max_pairs),
         new_numerics=gate.new_numerics is not None,
         time_is_up=lambda: session.time_is_up,
     )

@@ -20,7 +20,7 @@ from trainpace.errors import FileError, RunFailed
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, command
-from trainpace.judge.waivers import Quarantined, excuse
+from trainpace.judge.waivers import Quarantined, waive
 from trainpace.launch.distributed import Distributed
 from trainpace.launch.host_client import Side
 from trainpace.launch.launcher import Launcher, Local, many_nodes
@@ -320,9 +320,9 @@ class Session:
         if self.options.accepted:
             self.say(f"slowdowns are accepted: {self.options.accepted}")
 
-    def excuse(self, measured: Measured) -> None:
+    def waive(self, measured: Measured) -> None:
         """Give a judgement its excuse, where it has one."""
-        measured.judgement = excuse(measured.judgement, self.quarantine, self.options.accepted)
+        measured.judgement = waive(measured.judgement, self.quarantine, self.options.accepted)
 
     def report(
         self, status: int, costs: "Sequence[CostResult]" = (), comparisons: "Sequence[CompareResult]" = ()

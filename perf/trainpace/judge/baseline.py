@@ -15,8 +15,8 @@ from trainpace.cases.machine import Device
 from trainpace.cases.workload import Scale, Workload
 from trainpace.records import Record
 from trainpace.runs.run import DataIdentity
-from trainpace.stats import retest as looks
-from trainpace.stats import tolerance as compare
+from trainpace.stats.retest import outliers
+from trainpace.stats.tolerance import Spread, geometric_mean, pooled_spread
 
 # 1: first format (2026-11).
 SCHEMA = 1
@@ -55,7 +55,7 @@ class Published(Record):
         """Runs that its value rests on."""
         return 1
 
-    def spread(self, pool: compare.Spread | None) -> None:
+    def spread(self, pool: Spread | None) -> None:
         """Unknown: the spread of our own runs says nothing about somebody else's machine."""
 
 
@@ -97,7 +97,7 @@ class Measured(Record):
 
     @model_validator(mode="after")
     def _mean_of_its_runs(self) -> Self:
-        mean = compare.geometric_mean(self.tgs_of_runs)
+        mean = geometric_mean(self.tgs_of_runs)
         if not math.isclose(mean, self.tgs, rel_tol=1e-4):
             raise ValueError(f"tgs must be the geometric mean of tgs_of_runs, {mean:.6g}, got {self.tgs:.6g}")
         return self
@@ -122,9 +122,9 @@ class Measured(Record):
         """Runs that its value rests on."""
         return len(self.tgs_of_runs)
 
-    def spread(self, pool: compare.Spread | None) -> compare.Spread | None:
+    def spread(self, pool: Spread | None) -> Spread | None:
         """The spread between runs to judge by: the device's pooled one, else that of its own runs."""
-        return pool or compare.pooled_spread([self.tgs_of_runs])
+        return pool or pooled_spread([self.tgs_of_runs])
 
 
 Baseline = Annotated[Published | Measured, Field(discriminator="origin")]
@@ -164,36 +164,38 @@ def find(baselines: Sequence[Published | Measured], workload: Workload) -> Publi
     return None
 
 
-def pool(baselines: Iterable[Published | Measured], scale: Scale) -> compare.Spread | None:
+def pool(baselines: Iterable[Published | Measured], scale: Scale) -> Spread | None:
     """The spread between runs, pooled over a device's measured baselines of one scale; None where none has two runs.
 
-    Accidents among them are left out: one would be the noise of every case.
+    Outliers among them are left out: one would be the noise of every case.
     """
-    return compare.pooled_spread(counted for counted, _ in _told_apart(baselines, scale).values())
+    return pooled_spread(counted for counted, _ in _split_outliers(baselines, scale).values())
 
 
-def settled(
+def without_outliers(
     baseline: Published | Measured, baselines: Iterable[Published | Measured]
 ) -> tuple[Published | Measured, list[float]]:
-    """What `baseline` is without the accidents among its runs, and the TGS of these; `baselines` are the device's."""
+    """What `baseline` is without the outliers among its runs, and the TGS of these; `baselines` are the device's."""
     if isinstance(baseline, Published):
         return baseline, []
-    counted, aside = _told_apart(baselines, baseline.scale).get(baseline.key, (baseline.tgs_of_runs, []))
+    counted, aside = _split_outliers(baselines, baseline.scale).get(baseline.key, (baseline.tgs_of_runs, []))
     if not aside:
         return baseline, []
-    tgs = compare.geometric_mean(counted)
+    tgs = geometric_mean(counted)
     figures = {"tgs": tgs, "tgs_of_runs": counted, "tflops": baseline.tflops * tgs / baseline.tgs}
     return baseline.model_copy(update=figures), aside
 
 
-def _told_apart(baselines: Iterable[Published | Measured], scale: Scale) -> dict[str, tuple[list[float], list[float]]]:
-    """TGS of the runs that count, and of those that were accidents, by the key of their measured baseline."""
+def _split_outliers(
+    baselines: Iterable[Published | Measured], scale: Scale
+) -> dict[str, tuple[list[float], list[float]]]:
+    """TGS of the runs that count, and of those that were outliers, by the key of their measured baseline."""
     groups: dict[str, list[float]] = {}
     for each in baselines:
         if isinstance(each, Measured) and each.scale == scale:
             groups.setdefault(each.key, each.tgs_of_runs)
     found = {}
-    for (key, runs), marks in zip(groups.items(), looks.accidents(list(groups.values())), strict=True):
+    for (key, runs), marks in zip(groups.items(), outliers(list(groups.values())), strict=True):
         pairs = list(zip(runs, marks, strict=True))
         found[key] = [tgs for tgs, aside in pairs if not aside], [tgs for tgs, aside in pairs if aside]
     return found

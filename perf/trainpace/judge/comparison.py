@@ -23,7 +23,7 @@ class Comparison(Record):
     detect: PositiveFloat
     """The loss of TGS that had to be found, a share; raised where the noise allowed no less."""
     set_aside: NonNegativeInt = 0
-    """Pairs that were accidents, and are in none of the figures."""
+    """Pairs that were outliers, and are in none of the figures."""
     repeated: NonNegativeInt = 0
     """Pairs measured again because something disturbed them."""
     pairs_needed: PositiveInt | None = None

@@ -65,7 +65,7 @@ def judge_pairs(
     if comparison.repeated:
         notes.append(f"{comparison.repeated} disturbed pairs were measured again")
     if comparison.set_aside:
-        notes.append(f"{comparison.set_aside} of {len(comparison.log_ratios)} pairs set aside as accidents")
+        notes.append(f"{comparison.set_aside} of {len(comparison.log_ratios)} pairs set aside as outliers")
     return judged.model_copy(
         update={
             "verdict": verdict,

@@ -8,7 +8,7 @@ from trainpace.judge.baseline import BaselineFile, Measured, pool
 from trainpace.judge.validity import faults, first_losses
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
-from trainpace.stats import tolerance as compare
+from trainpace.stats.tolerance import CAP, geometric_mean, relative_spread, tolerance_for
 from trainpace.text import percent, signed_percent
 
 MAX_SPREAD = 0.10
@@ -91,8 +91,8 @@ def _change(
     if old is None:
         return Change(key, None, new)
     spread = pool(file.baselines.values(), old.scale)
-    tolerance = compare.tolerance(spread, stored=old.num_runs, now=len(values), selected=1)
-    allowed = min(tolerance.value, compare.CAP)
+    tolerance = tolerance_for(spread, stored=old.num_runs, now=len(values), selected=1)
+    allowed = min(tolerance.value, CAP)
     ratio = new.tgs / old.reference_tgs
     if ratio < 1 - allowed:
         if accept_slower:
@@ -115,7 +115,7 @@ def _unfit(runs: list[Run], values: list[float], max_spread: float, peak_tflops:
             return f"run {run.id} is invalid: {'; '.join(found)}"
     if any((run.data, run.mean_attended) != (runs[0].data, runs[0].mean_attended) for run in runs):
         return "its runs trained on different data: measure them in one session"
-    spread = compare.relative_spread(values)
+    spread = relative_spread(values)
     if spread > max_spread:
         return (
             f"expected a spread between runs of at most {percent(max_spread)}, got {100 * spread:.2f} % over "
@@ -135,7 +135,7 @@ def baselines_of(runs: Iterable[Run], device: str) -> list[Measured]:
 
 
 def _measured(runs: list[Run], values: list[float], recorded: str) -> Measured:
-    first, tgs = runs[0], compare.geometric_mean(values)
+    first, tgs = runs[0], geometric_mean(values)
     convention = flops.convention(flops.DEFAULT)
     tflops = flops.tflops(tgs, first.workload, convention.name, mean_attended=first.mean_attended)
     return Measured(

@@ -18,9 +18,8 @@ from trainpace.records import Record
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats import tolerance as compare
-from trainpace.stats.retest import Look, look
-from trainpace.stats.tolerance import Spread
+from trainpace.stats.retest import Assessment, assess
+from trainpace.stats.tolerance import CAP, MOST_RUNS, Spread, Tolerance, first_runs, geometric_mean, runs_needed
 from trainpace.text import gib, percent, version_changes
 
 RATIO_AGREEMENT = 1e-3
@@ -45,7 +44,7 @@ class Judgement(Record):
     tgs_of_runs: tuple[PositiveFloat, ...] = ()
     """Of all runs."""
     set_aside: NonNegativeInt = 0
-    """Runs that were accidents and count in none of the speeds; a note names each."""
+    """Runs that were outliers and count in none of the speeds; a note names each."""
     tflops: PositiveFloat | None = None
     convention: str = flops.DEFAULT
     convention_version: PositiveInt = flops.CONVENTIONS[flops.DEFAULT].version
@@ -71,7 +70,7 @@ class Judgement(Record):
     """Of an inconclusive case: runs that would decide it; None where no number does."""
     version_differences: tuple[str, ...] = ()
     """`torch 2.12.0 -> 2.13.0`, of what decides speed."""
-    excused: str | None = None
+    waiver: str | None = None
     """Why the verdict does not fail its test, though it would (judge/waivers.py)."""
 
     @property
@@ -89,7 +88,7 @@ def judge(
     tolerance: float | None = None,
     peak_tflops: float | None = None,
     others: Sequence[float] = (),
-    stored_accidents: Sequence[float] = (),
+    stored_outliers: Sequence[float] = (),
 ) -> Judgement:
     """Judge the runs of one workload, at least one, against its baseline.
 
@@ -101,7 +100,7 @@ def judge(
         tolerance: the user's own, instead of the statistics'.
         peak_tflops: what one device can do in the workload's dtype; None where it is unknown.
         others: log ratio to its baseline of the first run of each other case of the session.
-        stored_accidents: TGS of the runs that `settled` left out of the baseline.
+        stored_outliers: TGS of the runs that `without_outliers` left out of the baseline.
 
     Raises:
         ValueError: for no run, runs of several workloads, or a baseline of another workload.
@@ -115,11 +114,9 @@ def judge(
     if baseline is not None:
         seen = look_at(runs, baseline, pool=pool, selected_cases=selected_cases, tolerance=tolerance, others=others)
     facts = gather(runs, baseline, peak_tflops, seen)
-    if stored_accidents and baseline is not None:
-        named = ", ".join(f"{tgs:.1f}" for tgs in stored_accidents)
-        note = (
-            f"of the baseline's {baseline.num_runs + len(stored_accidents)} runs, set aside as accidents: TGS {named}"
-        )
+    if stored_outliers and baseline is not None:
+        named = ", ".join(f"{tgs:.1f}" for tgs in stored_outliers)
+        note = f"of the baseline's {baseline.num_runs + len(stored_outliers)} runs, set aside as outliers: TGS {named}"
         facts = facts.model_copy(update={"notes": (*facts.notes, note)})
     wrong = _faults(runs, baseline, peak_tflops, facts.convention)
     if baseline is not None:
@@ -130,7 +127,7 @@ def judge(
         where = f"{workload.key} on {runs[0].device.slug}"
         record = command(workload, "--perf-refresh")
         return _ends(facts, Verdict.NO_BASELINE, f"no baseline for {where}: record it with `{record}`")
-    needed = compare.runs_needed(baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases)
+    needed = runs_needed(baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases)
     judged = _against(facts, workload, baseline, seen, needed)
     if seen.regression and (slow := dict.fromkeys(filter(None, map(metrics.slow_node, runs)))):
         # A finding of its own: nothing was changed there.
@@ -147,9 +144,9 @@ def look_at(
     selected_cases: int = 1,
     tolerance: float | None = None,
     others: Sequence[float] = (),
-) -> Look:
+) -> Assessment:
     """What the speeds of `runs` say against `baseline`, before anything is made of it; the arguments are `judge`'s."""
-    return look(
+    return assess(
         [metrics.tgs(run) for run in runs],
         baseline.tgs_of_runs if isinstance(baseline, Measured) else [baseline.tgs],
         spread=baseline.spread(pool),
@@ -178,9 +175,7 @@ def runs_to_measure(
     """Runs of a case to measure now, so that its bound comes below the cap: `at_least`, by itself up to five."""
     if baseline is None:
         return at_least
-    return compare.runs_to_measure(
-        baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases, at_least=at_least
-    )
+    return first_runs(baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases, at_least=at_least)
 
 
 def outcome(verdict: Verdict, *, require_verdict: bool = False) -> Literal["passed", "failed", "skipped"]:
@@ -227,14 +222,17 @@ def command(workload: Workload, *options: str) -> str:
 
 
 def gather(
-    runs: Sequence[Run], baseline: Published | Measured | None, peak_tflops: float | None, seen: Look | None = None
+    runs: Sequence[Run],
+    baseline: Published | Measured | None,
+    peak_tflops: float | None,
+    seen: Assessment | None = None,
 ) -> Judgement:
     """What was measured, and how it stands to the baseline, before anything is said of it."""
     workload = runs[0].workload
     convention = flops.convention(baseline.convention if baseline else flops.DEFAULT)
     counted = [run for run, kept in zip(runs, seen.kept, strict=True) if kept] if seen else runs
-    tgs = compare.geometric_mean([metrics.tgs(run) for run in counted])
-    tflops = compare.geometric_mean([metrics.tflops(run, convention.name) for run in counted])
+    tgs = geometric_mean([metrics.tgs(run) for run in counted])
+    tflops = geometric_mean([metrics.tflops(run, convention.name) for run in counted])
     return Judgement(
         case=workload.case,
         workload=workload,
@@ -265,7 +263,7 @@ def _ends(facts: Judgement, verdict: Verdict, *reasons: str, runs_needed: int | 
 
 
 def _against(
-    facts: Judgement, workload: Workload, baseline: Published | Measured, seen: Look, needed: int | None
+    facts: Judgement, workload: Workload, baseline: Published | Measured, seen: Assessment, needed: int | None
 ) -> Judgement:
     assert facts.tgs is not None
     assert facts.ratio is not None
@@ -278,9 +276,11 @@ def _against(
         more = command(workload, f"--perf-runs-per-case {max(3, 2 * len(facts.tgs_of_runs))}")
         return _ends(facts, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
     if seen.unclear:
-        more_runs = 2 * max(compare.MOST_RUNS, len(facts.tgs_of_runs))
-        why = _what_all_lost(seen, baseline) if seen.shared < 0 else _uneven(facts, workload, baseline, more_runs)
-        return _ends(facts, Verdict.INCONCLUSIVE, f"{below}: {why}", runs_needed=None if seen.shared < 0 else more_runs)
+        more_runs = 2 * max(MOST_RUNS, len(facts.tgs_of_runs))
+        why = _what_all_lost(seen, baseline) if seen.common_shift < 0 else _uneven(facts, workload, baseline, more_runs)
+        return _ends(
+            facts, Verdict.INCONCLUSIVE, f"{below}: {why}", runs_needed=None if seen.common_shift < 0 else more_runs
+        )
     if not limit.decides:
         return _ends(
             facts,
@@ -299,13 +299,13 @@ def _against(
     return facts
 
 
-def _what_all_lost(seen: Look, baseline: Published | Measured) -> str:
+def _what_all_lost(seen: Assessment, baseline: Published | Measured) -> str:
     recorded = baseline.revision if isinstance(baseline, Measured) else None
     named = recorded is not None and not recorded.endswith("+dirty")
     against = recorded[:10] if recorded and named else "REV"
-    lost = percent(-math.expm1(seen.shared))
+    lost = percent(-math.expm1(seen.common_shift))
     return (
-        f"most of the {seen.witnesses + 1} cases lost about {lost}: the machine did, or a change that meets every "
+        f"most of the {seen.num_others + 1} cases lost about {lost}: the machine did, or a change that meets every "
         f"case, which `pytest perf --perf-against {against}` tells"
         + ("" if named else ", REV being the revision that the baseline was recorded of")
     )
@@ -320,7 +320,7 @@ def _uneven(facts: Judgement, workload: Workload, baseline: Published | Measured
 def _accident(run: Run, tgs: float) -> str:
     value = metrics.tgs(run)
     off = f"{percent(abs(1 - value / tgs))} {'below' if value < tgs else 'above'}"
-    return f"run {run.id} is set aside as an accident: TGS {value:.1f}, {off} the others"
+    return f"run {run.id} is set aside as an outlier: TGS {value:.1f}, {off} the others"
 
 
 def _said(run: Run) -> tuple[str | None, ...]:
@@ -393,11 +393,11 @@ def _tflops_of(baseline: Published | Measured, workload: Workload) -> float:
     return flops.tflops(baseline.tgs, workload, baseline.convention, mean_attended=attended)
 
 
-def _more_memory(facts: Judgement, baseline: Published | Measured, limit: compare.Tolerance) -> list[str]:
+def _more_memory(facts: Judgement, baseline: Published | Measured, limit: Tolerance) -> list[str]:
     if isinstance(baseline, Published) or facts.peak_memory_bytes is None:
         return []
     # Memory has none of the noise of speed: a bound above the cap does not widen its tolerance.
-    allowed = limit.value if limit.decides else compare.CAP
+    allowed = limit.value if limit.decides else CAP
     memory, stored = facts.peak_memory_bytes, baseline.peak_memory_bytes
     if memory <= stored * (1 + allowed):
         return []

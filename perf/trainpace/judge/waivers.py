@@ -34,14 +34,14 @@ class Quarantined(Record):
         return f"{self.case} is quarantined until {self.until} by {self.who}: {self.reason}"
 
 
-def excuse(judgement: Judgement, quarantine: Iterable[Quarantined], accepted: str | None) -> Judgement:
+def waive(judgement: Judgement, quarantine: Iterable[Quarantined], accepted: str | None) -> Judgement:
     """The judgement, with its excuse where it has one.
 
     `accepted` is the reason why slowdowns are accepted in this session; None: they are not.
     """
     for entry in quarantine:
         if entry.case == judgement.case and judgement.verdict in NOISE:
-            return judgement.model_copy(update={"excused": str(entry)})
+            return judgement.model_copy(update={"waiver": str(entry)})
     if accepted is not None and judgement.verdict is Verdict.REGRESSION:
-        return judgement.model_copy(update={"excused": f"accepted: {accepted}"})
+        return judgement.model_copy(update={"waiver": f"accepted: {accepted}"})
     return judgement

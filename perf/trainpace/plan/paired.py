@@ -17,7 +17,7 @@ from trainpace.judge.verdict import Judgement, judge_failure, unjudged
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.sequential import Decision, Settings, decide
+from trainpace.stats.sequential import Decision, SequentialDesign, decide
 from trainpace.stats.tolerance import geometric_mean
 
 DISTURBED_ATTEMPTS = 3
@@ -56,7 +56,7 @@ class Pairs:
 def measure_rounds(
     cases: Sequence[Pairs],
     measure: Measure,
-    settings: Settings,
+    design: SequentialDesign,
     *,
     new_numerics: bool = False,
     time_is_up: Callable[[], bool] = lambda: False,
@@ -66,17 +66,17 @@ def measure_rounds(
     Args:
         cases: take their runs, decisions and failures.
         measure: makes one run.
-        settings: of the sequential test.
+        design: of the sequential test.
         new_numerics: whether the losses of head may differ from the base's.
         time_is_up: whether no further pair is to be begun.
     """
-    for number in range(settings.max_pairs):
+    for number in range(design.max_pairs):
         order = ("base", "head") if number % 2 == 0 else ("head", "base")
         for pairs in cases:
             if pairs.open and not time_is_up():
                 _measure_pair(pairs, measure, order, number + 1, new_numerics=new_numerics)
         whole = [pairs for pairs in cases if pairs.base and pairs.failure is None]
-        decisions = decide({pairs.test: pairs.log_ratios for pairs in whole}, settings)
+        decisions = decide({pairs.test: pairs.log_ratios for pairs in whole}, design)
         for pairs in whole:
             if pairs.open:  # what was decided stays decided: its error was spent then
                 pairs.decision = decisions[pairs.test]
@@ -99,7 +99,7 @@ def judgement(pairs: Pairs, *, names: tuple[str, str], peak_tflops: float | None
         ratio=decision.ratio,
         low=decision.low,
         high=decision.high,
-        detect=decision.detect,
+        detect=decision.min_effect,
         set_aside=decision.set_aside,
         repeated=pairs.repeated,
         pairs_needed=decision.pairs_needed,

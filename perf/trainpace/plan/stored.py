@@ -26,7 +26,7 @@ from trainpace.runs import metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import SOFTWARE, Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.retest import WITNESSES, Look, borders
+from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, decision_thresholds
 from trainpace.stats.tolerance import MOST_RUNS, Spread
 from trainpace.store.baselines import load_baselines, refresh
 from trainpace.store.runs import read_runs, run_path
@@ -50,7 +50,7 @@ class _Entry:
     number: int
     """Runs to begin with."""
     baseline: baselines.Published | baselines.Measured | None
-    accidents: Sequence[float]
+    outliers: Sequence[float]
     """TGS of the baseline's runs that were set aside."""
     pool: Spread | None
     runs: list[Run] = field(default_factory=list)
@@ -143,7 +143,7 @@ class StoredGate:
     def _entry(self, case: Case, workload: Workload, device: Device) -> _Entry:
         stored = self.baselines(device)
         found, pool = baselines.find(stored, workload), baselines.pool(stored, workload.scale)
-        settled, aside = baselines.settled(found, stored) if found else (None, [])
+        settled, aside = baselines.without_outliers(found, stored) if found else (None, [])
         wanted = self.options.runs_per_case
         if self.options.refresh:
             number = wanted or DEFAULT_REFRESH_RUNS
@@ -154,7 +154,7 @@ class StoredGate:
             if wanted is None and number > 1 and not self.options.replay:
                 self.session.say(f"{number} runs a case: the noise between the baseline's runs needs as many")
         return _Entry(
-            case=case, workload=workload, device=device, number=number, baseline=settled, accidents=aside, pool=pool
+            case=case, workload=workload, device=device, number=number, baseline=settled, outliers=aside, pool=pool
         )
 
     @property
@@ -199,10 +199,12 @@ class StoredGate:
     def _looks_slow(self, entry: _Entry) -> bool:
         """Whether a further run is wanted; the others are measured first where that can make a difference."""
         assert entry.baseline is not None
-        alone = self._look(entry, ())
-        return alone.another(entry.number) and self._look(entry, self._others(entry)).another(entry.number)
+        alone = self._assess(entry, ())
+        return alone.needs_another_run(entry.number) and self._assess(entry, self._others(entry)).needs_another_run(
+            entry.number
+        )
 
-    def _look(self, entry: _Entry, others: Sequence[float]) -> Look:
+    def _assess(self, entry: _Entry, others: Sequence[float]) -> Assessment:
         assert entry.baseline is not None
         return look_at(
             entry.runs,
@@ -220,7 +222,7 @@ class StoredGate:
         """
         selection, pool = self.session.selection, entry.pool
         known = isinstance(entry.baseline, baselines.Measured) and entry.baseline.spread(pool) is not None
-        if len(selection) <= WITNESSES or not known or self.options.tolerance is not None:
+        if len(selection) <= MIN_OTHER_CASES or not known or self.options.tolerance is not None:
             return []
         alike = entry.device.slug, entry.workload.scale
         others = [other for each in selection if (other := self._other(each)) is not None and other is not entry]
@@ -248,7 +250,7 @@ class StoredGate:
             return []
         if workload.rank_tokens / baseline.tgs < LONG_STEP_SECONDS:
             return []
-        ratios = borders(
+        ratios = decision_thresholds(
             baseline.num_runs,
             spread=baseline.spread(entry.pool),
             selected=self._selected,
@@ -340,7 +342,7 @@ class StoredGate:
     def _judgement(self, entry: _Entry) -> Judgement:
         alone = self._judged(entry, ())
         # The others are asked only where they can make a difference, in a replay as in the session.
-        if alone.verdict in UNMOVED or self.options.refresh or not self._look(entry, ()).slow:
+        if alone.verdict in UNMOVED or self.options.refresh or not self._assess(entry, ()).slow:
             return alone
         return self._judged(entry, self._others(entry))
 
@@ -353,7 +355,7 @@ class StoredGate:
             tolerance=self.options.tolerance,
             peak_tflops=peak_tflops(entry.device, entry.workload.dtype),
             others=others,
-            stored_accidents=entry.accidents,
+            stored_outliers=entry.outliers,
         )
 
     def baselines(self, device: Device) -> list[baselines.Published | baselines.Measured]:

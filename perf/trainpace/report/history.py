@@ -13,7 +13,7 @@ from trainpace.report import html
 from trainpace.report.table import Column, Table, to_html
 from trainpace.runs.summary import RunSummary, SeriesKey, sessions
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.changepoint import ERROR, LEAST, SOON, Change, Segment, Trend, trend
+from trainpace.stats.changepoint import ALPHA, MIN_RUNS, SOON, Change, Segment, Trend, trend
 from trainpace.text import UNKNOWN, count, percent, short_revision, tally, version_changes
 
 PAGE = "history.html"
@@ -47,7 +47,7 @@ class Series:
 
 
 def judge(series: dict[SeriesKey, list[RunSummary]], *, since: Sequence[str] = ()) -> list[Series]:
-    """The trend of every series; together they have the error trend.ERROR.
+    """The trend of every series; together they have the error trend.ALPHA.
 
     Args:
         series: as read_summaries gives them.
@@ -62,7 +62,7 @@ def judge(series: dict[SeriesKey, list[RunSummary]], *, since: Sequence[str] = (
         same = (kind.case, kind.scale, kind.trainer, kind.device)
         newest[same] = max(newest.get(same, 0), points[-1].started)
     valid = {kind: [point for point in points if point.fault is None] for kind, points in series.items()}
-    error = ERROR / max(1, sum(len(points) >= 2 * LEAST for points in valid.values()))
+    error = ALPHA / max(1, sum(len(points) >= 2 * MIN_RUNS for points in valid.values()))
     return [
         Series(
             kind,
@@ -123,7 +123,7 @@ def sentence(series: Series, *, moved: bool = True) -> str:
     found, points = series.trend, series.points
     out = f"; {series.left_out} invalid left out" if series.left_out else ""
     if found is None or found.finds is None:
-        return f"{len(points)} of the {2 * LEAST} runs that a trend needs{out}"
+        return f"{len(points)} of the {2 * MIN_RUNS} runs that a trend needs{out}"
     now = found.segments[-1]
     text = f"{now.level:.5g} TGS in the last {now.runs} runs"
     if found.lost:

@@ -174,7 +174,7 @@ def case_result(
     ended: Outcome = outcome(judgement.verdict, require_verdict=require_verdict)
     if change is not None:
         ended = "failed" if change.new is None else "passed"
-    elif ended == "failed" and judgement.excused:
+    elif ended == "failed" and judgement.waiver:
         ended = "excused"
     return CaseResult(
         case=judgement.case,
@@ -185,7 +185,7 @@ def case_result(
         device=runs[0].device.slug if runs else None,
         verdict=judgement.verdict,
         outcome=ended,
-        excused=judgement.excused,
+        excused=judgement.waiver,
         refresh=None if change is None else "refused" if change.new is None else "recorded",
         change=None if change is None else str(change),
         reasons=judgement.reasons,

@@ -13,9 +13,9 @@ from scipy.special import ndtri
 
 from trainpace.simulate.noise import STEPS, Booleans, Floats, Integers, steps
 from trainpace.stats import sequential
-from trainpace.stats import tolerance as compare
-from trainpace.stats.retest import accidents, look
-from trainpace.stats.sequential import Settings
+from trainpace.stats.retest import assess, outliers
+from trainpace.stats.sequential import SequentialDesign
+from trainpace.stats.tolerance import error_per_case, first_runs, geometric_mean, pooled_spread
 
 AT_EQUAL_COST = "4 pairs"
 OURS, OURS_RAISED, STORED = "ours, pairs", "ours, pairs, D raised", "ours, stored baseline"
@@ -43,27 +43,27 @@ Gate = Callable[[np.random.Generator, Floats, Floats, float], Outcome]
 """Generator, judged session, stored session, noise of a run."""
 
 
-def pairwise(log_ratios: Floats, settings: Settings) -> Outcome:
-    """Ours: decided cases get no further pair. `log_ratios` has the shape (sessions, cases, settings.max_pairs)."""
+def pairwise(log_ratios: Floats, design: SequentialDesign) -> Outcome:
+    """Ours: decided cases get no further pair. `log_ratios` has the shape (sessions, cases, design.max_pairs)."""
     measured = np.full_like(log_ratios, np.nan)
     verdict = np.zeros(log_ratios.shape[:2], np.int64)
     detect = np.zeros(log_ratios.shape[:2])
-    for number in range(settings.max_pairs):
+    for number in range(design.max_pairs):
         wanted = verdict == OPEN
         measured[..., number] = np.where(wanted, log_ratios[..., number], np.nan)
         going = np.flatnonzero(wanted.any(-1))
-        seen = sequential.look(measured[going], settings)
+        seen = sequential.analyse(measured[going], design)
         found = np.select([seen.slower, seen.faster, seen.passed], [SLOWER, FASTER, PASSED], OPEN)
-        detect[going] = np.where(wanted[going], -np.expm1(-seen.detect), detect[going])
+        detect[going] = np.where(wanted[going], -np.expm1(-seen.min_effect), detect[going])
         verdict[going] = np.where(wanted[going], found, verdict[going])
     return Outcome(verdict, 2.0 * (~np.isnan(measured)).sum(-1), detect)
 
 
-def pairs(settings: Settings) -> Gate:
+def pairs(design: SequentialDesign) -> Gate:
     """Ours, head against base."""
 
     def gate(_: np.random.Generator, log_tgs: Floats, __: Floats, ___: float) -> Outcome:
-        return pairwise(log_tgs[..., 1] - log_tgs[..., 0], settings)
+        return pairwise(log_tgs[..., 1] - log_tgs[..., 0], design)
 
     return gate
 
@@ -77,20 +77,18 @@ def stored_gate(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: flo
 def _one_session(now: Floats, then: Floats) -> tuple[list[int], list[int]]:
     recorded = then[:, :STORED_RUNS, -1].tolist()
     stored = [
-        [value for value, accident in zip(of_case, aside, strict=True) if not accident]
-        for of_case, aside in zip(recorded, accidents(recorded), strict=True)
+        [value for value, outlier in zip(of_case, aside, strict=True) if not outlier]
+        for of_case, aside in zip(recorded, outliers(recorded), strict=True)
     ]
-    spread, cases = compare.pooled_spread(stored), len(stored)
-    first = [
-        float(np.log(of_case[0] / compare.geometric_mean(then))) for of_case, then in zip(now, stored, strict=True)
-    ]
+    spread, cases = pooled_spread(stored), len(stored)
+    first = [float(np.log(of_case[0] / geometric_mean(then))) for of_case, then in zip(now, stored, strict=True)]
     verdicts, spent = [], []
     for case, (of_case, against) in enumerate(zip(now.tolist(), stored, strict=True)):
-        given = number = compare.runs_to_measure(spread, stored=len(against), selected=cases)
+        given = number = first_runs(spread, stored=len(against), selected=cases)
         others = first[:case] + first[case + 1 :]
-        while (seen := look(of_case[:number], against, spread=spread, selected=cases, others=others)).another(
-            given
-        ) and number < len(of_case):
+        while (
+            seen := assess(of_case[:number], against, spread=spread, selected=cases, others=others)
+        ).needs_another_run(given) and number < len(of_case):
             number += 1
         verdicts.append(SLOWER if seen.regression else OPEN if seen.unclear or not seen.tolerance.decides else PASSED)
         spent.append(number)
@@ -143,14 +141,14 @@ def mann_whitney(base: Floats, head: Floats) -> Booleans:
     ranks = np.argsort(np.argsort(np.concatenate([base, head], -1), axis=-1), axis=-1) + 1
     above = ranks[..., number:].sum(-1) - number * (number + 1) / 2
     deviation = np.sqrt(number * number * (2 * number + 1) / 12)
-    return np.asarray((above - number * number / 2) / deviation > -ndtri(compare.error_per_case(base.shape[1])))
+    return np.asarray((above - number * number / 2) / deviation > -ndtri(error_per_case(base.shape[1])))
 
 
 def gates(detect: float) -> dict[str, Gate]:
     """Every gate, by name; `detect` is what ours must find, raised to what the noise allows only where it says so."""
     return {
-        OURS: pairs(Settings(detect=detect, most_detect=detect)),
-        OURS_RAISED: pairs(Settings(detect=detect)),
+        OURS: pairs(SequentialDesign(min_effect=detect, max_min_effect=detect)),
+        OURS_RAISED: pairs(SequentialDesign(min_effect=detect)),
         STORED: stored_gate,
         "one run, stored number, 5 %": one_number,
         "median of steps, 5 %": of_steps(median_of_steps, 1),

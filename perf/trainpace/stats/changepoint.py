@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     Logs = NDArray[float64]
 
-ERROR = 0.001
+ALPHA = 0.001
 """Chance that one check of unchanged code is red, over all its cases. Small, because a nightly check asks every day."""
-LEAST = 4
-"""A level shows in at least this many runs: one or two slow ones are an accident."""
-ACCIDENT = 2.5
+MIN_RUNS = 4
+"""A level shows in at least this many runs: one or two slow ones are outliers."""
+CLAMP_SD = 2.5
 """A run farther than this many standard deviations from the median of those around it counts as just that far."""
 AROUND = 3
 """Runs on each side that are around one."""
@@ -98,7 +98,7 @@ class Trend:
         return Verdict.PASS if self.finds is not None and self.finds <= CAP else Verdict.INCONCLUSIVE
 
 
-def trend(tgs: Sequence[float], *, error: float = ERROR, sessions: Sequence[int] | None = None) -> Trend:
+def trend(tgs: Sequence[float], *, error: float = ALPHA, sessions: Sequence[int] | None = None) -> Trend:
     """Divide the runs of one case into levels, and judge the last against the best.
 
     Binary segmentation: a significant split, then those of both sides; then every split is placed again between its
@@ -122,12 +122,12 @@ def trend(tgs: Sequence[float], *, error: float = ERROR, sessions: Sequence[int]
     if sessions is not None and sessions[-1] - sessions[0] >= FEW_SESSIONS - 1:
         starts = np.searchsorted(sessions, np.arange(sessions[0], sessions[-1] + 2))
         logs = np.add.reduceat(logs, starts[:-1]) / np.diff(starts)
-    logs = without_accidents(logs)
+    logs = without_outliers(logs)
 
     def segment(first: int, last: int) -> Segment:
         return Segment(int(starts[first]), int(starts[last]), math.exp(float(logs[first:last].mean())))
 
-    if len(logs) < 2 * LEAST:
+    if len(logs) < 2 * MIN_RUNS:
         return Trend((segment(0, len(logs)),), (), segment(0, len(logs)), 0.0, lost=False, finds=None)
     search = _Search(logs, error)
     splits = search.placed_again(search.splits())
@@ -139,18 +139,18 @@ def trend(tgs: Sequence[float], *, error: float = ERROR, sessions: Sequence[int]
     )
     best = max(range(len(segments)), key=lambda index: (segments[index].level, index))
     loss = 1 - segments[-1].level / segments[best].level
-    spread, freedom = search.spread(bounds)
+    spread, dof = search.spread(bounds)
     units = np.diff(bounds)
     t = -math.log1p(-loss) / (spread * math.sqrt(1 / units[best] + 1 / units[-1]))
-    lost = loss > FLOOR and _tail(t, freedom) <= error / len(changes)
+    lost = loss > FLOOR and _tail(t, dof) <= error / len(changes)
     return Trend(segments, changes, segments[best], loss, lost, _finds(int(units[-1]), spread, error))
 
 
-def without_accidents(logs: "Logs") -> "Logs":
-    """The values with those far from the median around them pulled in to ACCIDENT standard deviations of it.
+def without_outliers(logs: "Logs") -> "Logs":
+    """The values with those far from the median around them pulled in to CLAMP_SD standard deviations of it.
 
     A lone slow run says nothing of a level, and a step that stays is left as it is. The standard deviation is that of
-    successive differences, by their median, so that neither steps nor accidents raise it.
+    successive differences, by their median, so that neither steps nor outliers raise it.
 
     Source: Hampel's filter, as in Davies and Gather, JASA 88 (1993), 782-792.
     """
@@ -158,11 +158,11 @@ def without_accidents(logs: "Logs") -> "Logs":
 
     if len(logs) <= 2 * AROUND:
         return logs
-    # The first and last few are held against the same seven: a mirrored edge would count an accident twice.
+    # The first and last few are held against the same seven: a mirrored edge would count an outlier twice.
     median = np.median(np.lib.stride_tricks.sliding_window_view(logs, 2 * AROUND + 1), axis=1)
     median = np.pad(median, AROUND, mode="edge")
     spread = max(float(np.median(np.abs(np.diff(logs)))) / (0.6745 * math.sqrt(2)), LEAST_SPREAD)
-    return np.clip(logs, median - ACCIDENT * spread, median + ACCIDENT * spread)
+    return np.clip(logs, median - CLAMP_SD * spread, median + CLAMP_SD * spread)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class _Search:
         if whole:
             return whole
         lengths = [round((stop - start) * 2 ** (-layer / 2)) for layer in range(1, LAYERS + 1)]
-        lengths = [length for length in lengths if length >= 2 * LEAST]
+        lengths = [length for length in lengths if length >= 2 * MIN_RUNS]
         for length in lengths:
             number = math.ceil(2 * (stop - start) / length) - 1
             starts = [start + round(index * (stop - start - length) / (number - 1)) for index in range(number)]
@@ -224,12 +224,12 @@ class _Search:
         import numpy as np
 
         number = stop - start
-        if number < 2 * LEAST:
+        if number < 2 * MIN_RUNS:
             return None
         values = self.logs[start:stop] - self.logs[start:stop].mean()
         left = np.arange(1, number)
         explained = np.cumsum(values)[:-1] ** 2 * number / (left * (number - left))  # sum of squares, by each split
-        at = int(np.argmax(explained[LEAST - 1 : number - LEAST])) + LEAST
+        at = int(np.argmax(explained[MIN_RUNS - 1 : number - MIN_RUNS])) + MIN_RUNS
         if abs(values[at:].mean() - values[:at].mean()) < -math.log1p(-FLOOR):
             return None
         residuals = np.concatenate([_around_line(values[:at]), _around_line(values[at:])])
@@ -292,14 +292,14 @@ def _mean_square(values: "Logs") -> float:
     return float((values * values).mean())
 
 
-def _tail(t: float, freedom: int) -> float:
+def _tail(t: float, dof: int) -> float:
     """P(T > t) of Student's t."""
     from scipy.special import stdtr
 
-    return float(stdtr(max(freedom, 1), -t))
+    return float(stdtr(max(dof, 1), -t))
 
 
-def _p_of_largest(t: float, number: int, freedom: int) -> float:
+def _p_of_largest(t: float, number: int, dof: int) -> float:
     """Chance that the largest |t| over the splits of `number` runs of one level is at least t.
 
     With b the normal value of the same tail: b phi(b) sum_k nu(b / sqrt(j_k)) / j_k, j_k = k (n - k) / n, over the
@@ -309,12 +309,12 @@ def _p_of_largest(t: float, number: int, freedom: int) -> float:
     import numpy as np
     from scipy.special import ndtr, ndtri
 
-    tail = _tail(t, freedom)
-    bonferroni = min(1.0, 2 * (number - 2 * LEAST + 1) * tail)
+    tail = _tail(t, dof)
+    bonferroni = min(1.0, 2 * (number - 2 * MIN_RUNS + 1) * tail)
     if not 1e-300 < tail < 0.02:  # beyond the approximation; there Bonferroni's bound is small or large enough
         return bonferroni
     b = -float(ndtri(tail))
-    left = np.arange(LEAST, number - LEAST + 1)
+    left = np.arange(MIN_RUNS, number - MIN_RUNS + 1)
     information = left * (number - left) / number
     x = b / np.sqrt(information)
     density = np.exp(-(x**2) / 8) / math.sqrt(2 * math.pi)

@@ -2,7 +2,7 @@
 
 Two questions are asked of a case's loss, -log(TGS head / TGS base): is it above 0 (then `regression`), and is it below
 D, the loss that must be found (then `pass`)? Each has its own error, spent over the rounds, so that looking after every
-round does not raise it: ERROR for all cases of a session together, MISS for each case.
+round does not raise it: ALPHA for all cases of a session together, BETA for each case.
 
 docs/statistics.md shows what it finds and how often it errs, what else was tried, and the command that computes both.
 """
@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.spending import chi_square_medians, quantiles, student, student_levels
-from trainpace.stats.tolerance import ACCIDENTS, GROSS, LEAST_FREEDOM, OWN, SESSION_ERROR, error_per_case
+from trainpace.stats.tolerance import (
+    MAX_OUTLIER_SHARE,
+    MIN_OUTLIER_DOF,
+    OUTLIER_SD,
+    SESSION_ERROR,
+    WITHIN_CASE_ALPHA,
+    error_per_case,
+)
 
 if TYPE_CHECKING:
     from numpy import bool_, float64, int64
@@ -24,13 +31,13 @@ if TYPE_CHECKING:
     Integers = NDArray[int64]
     Booleans = NDArray[bool_]
 
-ERROR = SESSION_ERROR
+ALPHA = SESSION_ERROR
 """Chance that a session of unchanged code shows any regression; the same again for improvements."""
-MISS = 0.02
+BETA = 0.02
 """Chance that a case which lost D is called `pass`."""
 UNDECIDED = 0.05
 """Share of unchanged sessions that may end with an undecided case: a D that leaves more is raised until it does not."""
-ERROR_EXPONENT, MISS_EXPONENT = 3, 2
+ALPHA_EXPONENT, BETA_EXPONENT = 3, 2
 """After the share t of the pairs, error * t^exponent is spent. Late for `regression`, which keeps the power of a single
 look at the end; sooner for `pass`, which is what ends a session of unchanged code early."""
 LEAST_SPREAD = 1e-4
@@ -42,18 +49,18 @@ MOST_PAIRS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SequentialDesign:
     """What must be found, and with how much measuring."""
 
-    detect: float = 0.05
+    min_effect: float = 0.05
     """D, the loss of TGS that must be found, a share."""
-    most_detect: float = 0.2
-    """D is raised to what the noise allows in `max_pairs`, and not above this. At or below `detect`, never."""
+    max_min_effect: float = 0.2
+    """D is raised to what the noise allows in `max_pairs`, and not above this. At or below `min_effect`, never."""
     max_pairs: int = 8
     """Pairs of a case, at most."""
 
     def __post_init__(self) -> None:
-        for name in ("detect", "most_detect"):
+        for name in ("min_effect", "max_min_effect"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)!r}")
         if self.max_pairs < 2:
@@ -69,42 +76,42 @@ class Decision:
     ratio: float
     """TGS head / TGS base, geometric mean over the pairs that were not set aside."""
     low: float
-    """The ratio's interval, valid after every round. Above 1 - D: a loss of D is excluded, but for MISS."""
+    """The ratio's interval, valid after every round. Above 1 - D: a loss of D is excluded, but for BETA."""
     high: float
-    """Below 1: it is slower, but for ERROR over the whole session. Between 1/1000 and 1000, as is `low`."""
-    detect: float
-    """The D that was used: `Settings.detect`, or raised to what the noise allows."""
+    """Below 1: it is slower, but for ALPHA over the whole session. Between 1/1000 and 1000, as is `low`."""
+    min_effect: float
+    """The D that was used: `SequentialDesign.min_effect`, or raised to what the noise allows."""
     set_aside: int = 0
-    """Pairs that were accidents, and are in none of the figures above."""
+    """Pairs that were outliers, and are in none of the figures above."""
     pairs_needed: int | None = None
     """Of an undecided case: pairs in all that would decide it if they go on like this; None where MOST_PAIRS do not."""
 
 
-def decide(log_ratios: Mapping[str, Sequence[float]], settings: Settings) -> dict[str, Decision]:
+def decide(log_ratios: Mapping[str, Sequence[float]], design: SequentialDesign) -> dict[str, Decision]:
     """Judge every case of a session by its pairs so far. Pure: a decided case must be kept by the caller, who gives it
     no further pair, and keeps it in `log_ratios`, because its pairs tell the noise of the others.
 
     Args:
         log_ratios: log(TGS head / TGS base) of each pair, oldest first, by case.
-        settings: of the session.
+        design: of the session.
 
     Raises:
-        ValueError: for a value that is not finite, a case without a pair, or one with more than the settings allow.
+        ValueError: for a value that is not finite, a case without a pair, or one with more than the design allows.
     """
     import numpy as np
 
     for case, values in log_ratios.items():
-        if not 1 <= len(values) <= settings.max_pairs or not all(map(math.isfinite, values)):
-            raise ValueError(f"{case}: expected 1 to {settings.max_pairs} finite log ratios, got {list(values)}")
-    table = np.full((len(log_ratios), settings.max_pairs), np.nan)
+        if not 1 <= len(values) <= design.max_pairs or not all(map(math.isfinite, values)):
+            raise ValueError(f"{case}: expected 1 to {design.max_pairs} finite log ratios, got {list(values)}")
+    table = np.full((len(log_ratios), design.max_pairs), np.nan)
     for row, values in zip(table, log_ratios.values(), strict=True):
         row[: len(values)] = values
-    seen = look(table, settings) if log_ratios else None
-    return {case: _decision(seen, index, settings) for index, case in enumerate(log_ratios) if seen is not None}
+    seen = analyse(table, design) if log_ratios else None
+    return {case: _decision(seen, index, design) for index, case in enumerate(log_ratios) if seen is not None}
 
 
 @dataclass(frozen=True)
-class Look:
+class Analysis:
     """Every case of one session or of many after a round. Arrays of shape (..., cases); losses are on the log scale."""
 
     slower: "Booleans"
@@ -117,51 +124,53 @@ class Look:
     """Standard error of `mean`, from the session's pooled variance, or the case's own where it is judged alone."""
     own_error: "Floats"
     """The same from the case's own variance."""
-    freedom: "Integers"
+    dof: "Integers"
     """Degrees of freedom of `error`."""
     low: "Floats"
     high: "Floats"
-    detect: "Floats"
+    min_effect: "Floats"
     """The loss that was to be found."""
     aside: "Integers"
     pairs: "Integers"
 
 
-def look(log_ratios: "Floats", settings: Settings) -> Look:
+def analyse(log_ratios: "Floats", design: SequentialDesign) -> Analysis:
     """The verdicts of a round, for one session or for many at once.
 
     Args:
-        log_ratios: shape (..., cases, settings.max_pairs), NaN from the first pair on that was not measured.
-        settings: of all these sessions.
+        log_ratios: shape (..., cases, design.max_pairs), NaN from the first pair on that was not measured.
+        design: of all these sessions.
     """
     import numpy as np
 
     cases, most = log_ratios.shape[-2:]
     seen = _evidence(log_ratios)
-    slow = quantiles(error_per_case(cases), most, ERROR_EXPONENT, cases)
-    sure = quantiles(MISS, most, MISS_EXPONENT, cases)
-    beyond, within = (table[seen.pairs, seen.freedom] * seen.error for table in (slow, sure))
+    slow = quantiles(error_per_case(cases), most, ALPHA_EXPONENT, cases)
+    sure = quantiles(BETA, most, BETA_EXPONENT, cases)
+    beyond, within = (table[seen.pairs, seen.dof] * seen.error for table in (slow, sure))
     # What the session's noise allows: with all its pairs, an unchanged case must be fast enough for `pass`, but for
     # UNDECIDED. A case that is judged alone gets no D of its own: it may be uneven because of what changed.
-    final = np.where(seen.pooled_freedom > 0, seen.pooled_freedom + most - seen.pairs, 0)
+    final = np.where(seen.pooled_dof > 0, seen.pooled_dof + most - seen.pairs, 0)
     chance = student(1 - (1 - UNDECIDED) ** (1 / cases), cases * most)
     allowed = (chance[final] + sure[most, final]) * seen.pooled_spread / math.sqrt(most)
-    wanted = -math.log1p(-settings.detect)
-    detect = np.clip(allowed, wanted, max(wanted, -math.log1p(-settings.most_detect)))
+    wanted = -math.log1p(-design.min_effect)
+    min_effect = np.clip(allowed, wanted, max(wanted, -math.log1p(-design.max_min_effect)))
     # With equal noise in all cases it costs next to nothing; it is what keeps a noisy one from being red by mistake.
-    margin = np.maximum(np.maximum(beyond, detect / 2), student(OWN, most)[seen.kept - 1] * seen.own_error)
+    margin = np.maximum(
+        np.maximum(beyond, min_effect / 2), student(WITHIN_CASE_ALPHA, most)[seen.kept - 1] * seen.own_error
+    )
     slower, faster = -seen.mean > margin, seen.mean > margin
-    return Look(
+    return Analysis(
         slower=slower,
         faster=faster,
-        passed=~slower & ~faster & (detect + seen.mean > within),
+        passed=~slower & ~faster & (min_effect + seen.mean > within),
         mean=seen.mean,
         error=seen.error,
         own_error=seen.own_error,
-        freedom=seen.freedom,
+        dof=seen.dof,
         low=np.clip(seen.mean - within, -WIDEST, WIDEST),
         high=np.clip(seen.mean + beyond, -WIDEST, WIDEST),
-        detect=detect,
+        min_effect=min_effect,
         aside=seen.pairs - seen.kept,
         pairs=seen.pairs,
     )
@@ -176,16 +185,16 @@ class _Evidence:
     mean: "Floats"
     error: "Floats"
     own_error: "Floats"
-    freedom: "Integers"
+    dof: "Integers"
     pooled_spread: "Floats"
     """Of one pair; of shape (..., 1), as is its freedom."""
-    pooled_freedom: "Integers"
+    pooled_dof: "Integers"
 
 
 def _evidence(log_ratios: "Floats") -> _Evidence:
     """Means, and their errors from the variance pooled over a session's cases: s^2 = sum SS_i / sum (n_i - 1).
 
-    One accident would otherwise be everybody's noise, or a regression of its case. So gross pairs are set aside, at
+    One outlier would otherwise be everybody's noise, or a regression of its case. So gross pairs are set aside, at
     most a quarter of a case's; a case with more of them (always one with two pairs, of which nobody knows which is
     wrong) is kept out of the pool and judged by its own variance. The scale that says what is gross is the median of
     the cases' own variances, each over the median of its chi-square: half of the cases cannot move it.
@@ -201,18 +210,18 @@ def _evidence(log_ratios: "Floats") -> _Evidence:
         variances = np.where(own > 0, squares / own / chi_square_medians(log_ratios.shape[-1])[own], np.nan)
     # A median over nothing warns; without freedom nothing is told apart anyway.
     scale = np.sqrt(np.nanmedian(np.where(own.sum(-1, keepdims=True) > 0, variances, 1.0), axis=-1, keepdims=True))
-    scale = np.where(own.sum(-1, keepdims=True) < LEAST_FREEDOM, np.inf, np.maximum(scale, LEAST_SPREAD))
+    scale = np.where(own.sum(-1, keepdims=True) < MIN_OUTLIER_DOF, np.inf, np.maximum(scale, LEAST_SPREAD))
     # Two pairs are equally far from their median, which is their mean: each by half of their difference.
     scale = np.where(pairs == 2, scale / math.sqrt(2), scale)
     with np.errstate(invalid="ignore"):
-        gross = np.abs(log_ratios - _median(log_ratios, pairs)) > GROSS * scale[..., None]
-    alone = gross.sum(-1) > pairs // ACCIDENTS
+        gross = np.abs(log_ratios - _median(log_ratios, pairs)) > OUTLIER_SD * scale[..., None]
+    alone = gross.sum(-1) > pairs * MAX_OUTLIER_SHARE
     kept, mean, squares = _moments(log_ratios, measured & ~(gross & ~alone[..., None]))
     own = kept - 1
     pooled_squares = np.where(alone, 0, squares).sum(-1, keepdims=True)
-    pooled_freedom = np.where(alone, 0, own).sum(-1, keepdims=True)
+    pooled_dof = np.where(alone, 0, own).sum(-1, keepdims=True)
     own_variance = squares / np.maximum(own, 1)
-    pooled_variance = np.maximum(pooled_squares / np.maximum(pooled_freedom, 1), LEAST_SPREAD**2)
+    pooled_variance = np.maximum(pooled_squares / np.maximum(pooled_dof, 1), LEAST_SPREAD**2)
     variance = np.where(alone, np.maximum(own_variance, LEAST_SPREAD**2), pooled_variance)
     return _Evidence(
         pairs=pairs,
@@ -220,9 +229,9 @@ def _evidence(log_ratios: "Floats") -> _Evidence:
         mean=mean,
         error=np.sqrt(variance / kept),
         own_error=np.sqrt(own_variance / kept),
-        freedom=np.where(alone, own, pooled_freedom),
+        dof=np.where(alone, own, pooled_dof),
         pooled_spread=np.sqrt(pooled_variance),
-        pooled_freedom=pooled_freedom,
+        pooled_dof=pooled_dof,
     )
 
 
@@ -244,7 +253,7 @@ def _median(values: "Floats", number: "Integers") -> "Floats":
     return np.asarray(np.take_along_axis(ordered, middle, -1).mean(-1, keepdims=True))
 
 
-def _decision(seen: Look, case: int, settings: Settings) -> Decision:
+def _decision(seen: Analysis, case: int, design: SequentialDesign) -> Decision:
     verdicts = {Verdict.REGRESSION: seen.slower, Verdict.IMPROVEMENT: seen.faster, Verdict.PASS: seen.passed}
     verdict = next((name for name, found in verdicts.items() if found[case]), None)
     return Decision(
@@ -252,13 +261,13 @@ def _decision(seen: Look, case: int, settings: Settings) -> Decision:
         ratio=math.exp(float(seen.mean[case])),
         low=math.exp(float(seen.low[case])),
         high=math.exp(float(seen.high[case])),
-        detect=-math.expm1(-float(seen.detect[case])),
+        min_effect=-math.expm1(-float(seen.min_effect[case])),
         set_aside=int(seen.aside[case]),
-        pairs_needed=None if verdict else _pairs_needed(seen, case, settings),
+        pairs_needed=None if verdict else _pairs_needed(seen, case, design),
     )
 
 
-def _pairs_needed(seen: Look, case: int, settings: Settings) -> int | None:
+def _pairs_needed(seen: Analysis, case: int, design: SequentialDesign) -> int | None:
     """The fewest pairs, more than there are, that decide at the same mean and spread by the level of the last look.
 
     None while nothing is known of the spread.
@@ -266,17 +275,17 @@ def _pairs_needed(seen: Look, case: int, settings: Settings) -> int | None:
     import numpy as np
     from scipy.special import stdtrit
 
-    pairs, freedom, cases = int(seen.pairs[case]), int(seen.freedom[case]), len(seen.mean)
-    if freedom == 0:
+    pairs, dof, cases = int(seen.pairs[case]), int(seen.dof[case]), len(seen.mean)
+    if dof == 0:
         return None
-    loss, detect = -float(seen.mean[case]), float(seen.detect[case])
+    loss, min_effect = -float(seen.mean[case]), float(seen.min_effect[case])
     number = np.arange(pairs + 1, MOST_PAIRS + 1)
     shrunk = np.sqrt(pairs / number)
     slow, sure = (
-        -stdtrit(freedom + number - pairs, student_levels(share, settings.max_pairs, exponent, cases)[-1])
+        -stdtrit(dof + number - pairs, student_levels(share, design.max_pairs, exponent, cases)[-1])
         * (float(seen.error[case]) * shrunk)
-        for share, exponent in ((error_per_case(cases), ERROR_EXPONENT), (MISS, MISS_EXPONENT))
+        for share, exponent in ((error_per_case(cases), ALPHA_EXPONENT), (BETA, BETA_EXPONENT))
     )
-    slow = np.maximum(slow, -stdtrit(number - 1, OWN) * (float(seen.own_error[case]) * shrunk))
-    decided = (abs(loss) > np.maximum(slow, detect / 2)) | (detect - loss > sure)
+    slow = np.maximum(slow, -stdtrit(number - 1, WITHIN_CASE_ALPHA) * (float(seen.own_error[case]) * shrunk))
+    decided = (abs(loss) > np.maximum(slow, min_effect / 2)) | (min_effect - loss > sure)
     return int(number[np.argmax(decided)]) if decided.any() else None

@@ -94,5 +94,5 @@ def chi_square_medians(most: int) -> "Floats":
     import numpy as np
     from scipy.special import chdtri
 
-    freedom = np.arange(1.0, most)
-    return np.array([np.nan, *chdtri(freedom, 0.5) / freedom])
+    dof = np.arange(1.0, most)
+    return np.array([np.nan, *chdtri(dof, 0.5) / dof])

@@ -20,14 +20,14 @@ NO_SPREAD = 0.05
 """Tolerance where nothing is known of the spread between runs (a published row; a single recorded run)."""
 MOST_RUNS = 5
 """Runs of one case that are measured without being asked for."""
-OWN = 0.0125
+WITHIN_CASE_ALPHA = 0.0125
 """Level at which a regression must also show in its own case alone, whatever the noise of the other cases is."""
-GROSS = 6.0
-"""What is this many standard deviations from its case's median is an accident, not noise."""
-ACCIDENTS = 4
-"""One in so many of a case's values may be an accident and is set aside. More are how the case is."""
-LEAST_FREEDOM = 10
-"""Degrees of freedom from which on an accident can be told from noise."""
+OUTLIER_SD = 6.0
+"""What is this many standard deviations from its case's median is an outlier, not noise."""
+MAX_OUTLIER_SHARE = 1 / 4
+"""Share of a case's values that may be outliers, which are set aside. More are how the case is."""
+MIN_OUTLIER_DOF = 10
+"""Degrees of freedom from which on an outlier can be told from noise."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Spread:
     """Standard deviation of log TGS between runs of one workload, and the degrees of freedom that it rests on."""
 
     sd: float
-    freedom: int
+    dof: int
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
     Source: the pooled variance of Snedecor and Cochran, Statistical Methods (8th edition), chapter 6.
     """
     logs = [[math.log(value) for value in group] for group in groups if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in logs)
-    if freedom == 0:
+    dof = sum(len(group) - 1 for group in logs)
+    if dof == 0:
         return None
-    return Spread(math.sqrt(sum((len(group) - 1) * variance(group) for group in logs) / freedom), freedom)
+    return Spread(math.sqrt(sum((len(group) - 1) * variance(group) for group in logs) / dof), dof)
 
 
 def error_per_case(selected: int) -> float:
@@ -95,7 +95,7 @@ def prediction_bound(spread: Spread, *, stored: int, now: int, error: float) -> 
     return quantile(spread, error) * spread.sd * math.sqrt(1 / now + 1 / stored)
 
 
-def tolerance(
+def tolerance_for(
     spread: Spread | None, *, stored: int, now: int, selected: int, override: float | None = None
 ) -> Tolerance:
     """The tolerance for `now` runs against `stored` ones, in a session of `selected` cases.
@@ -130,7 +130,7 @@ def runs_needed(spread: Spread | None, *, stored: int, selected: int) -> int | N
     return max(1, math.ceil(1 / rest - 1e-9)) if rest > 0 else None
 
 
-def runs_to_measure(spread: Spread | None, *, stored: int, selected: int, at_least: int = 1) -> int:
+def first_runs(spread: Spread | None, *, stored: int, selected: int, at_least: int = 1) -> int:
     """Runs of a case to measure now: `at_least`, raised up to MOST_RUNS where fewer leave the bound above CAP.
 
     Where no number reaches CAP it is MOST_RUNS: the bound is then at its tightest, and what lies beyond is found.
@@ -143,4 +143,4 @@ def quantile(spread: Spread, error: float) -> float:
     # scipy.special, not scipy.stats, which takes a second to import; and only where something is judged.
     from scipy.special import stdtrit
 
-    return float(stdtrit(spread.freedom, 1 - error))
+    return float(stdtrit(spread.dof, 1 - error))
