@@ -7,7 +7,7 @@ import pytest
 
 from hostile import HOSTILE, drawn, seen, text_of
 from trainpace.report.console import as_text
-from trainpace.report.table import Column, Table, stacked, to_html, to_markdown
+from trainpace.report.table import Column, Table, stacked, to_html, to_markdown, with_outcomes
 
 LONG = "a word or two"
 
@@ -99,6 +99,18 @@ def test_column_of_other_rows():
 
     assert (pair.text((1, ROWS[1])), pair.kind((1, ROWS[1])), pair.link((1, ROWS[1]))) == ("invalid", "invalid", "b")
     assert pair.value is None
+
+
+def test_outcomes_are_the_last_column():
+    """Coloured, beside the columns of the rows themselves."""
+    table = with_outcomes([CASE], ROWS[:2], "outcome", ["recorded", "refused"])
+
+    assert [column.title for column in table.columns] == ["case", "outcome"]
+    assert [[column.text(row) for column in table.columns] for row in table.rows] == [
+        ["a", "recorded"],
+        ["b", "refused"],
+    ]
+    assert table.columns[1].kind(table.rows[1]) == "refused"
 
 
 # In Markdown

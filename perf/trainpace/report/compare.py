@@ -19,7 +19,7 @@ from trainpace.report.columns import MEMORY, PEAK, RATIO, TFLOPS, TGS
 from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
 from trainpace.report.escape import fenced, plain, sentence
 from trainpace.report.table import Column, Table, stacked, to_html, to_markdown
-from trainpace.text import UNKNOWN, count, gib, percent, tally
+from trainpace.text import UNKNOWN, count, gib, grouped, percent, tally
 
 NAME = "compare"
 """Name of the report's files, without ending; charts add the model's."""
@@ -165,7 +165,7 @@ def legend(comparisons: Sequence[SideBySide]) -> list[str]:
 
 def _references(comparisons: Sequence[SideBySide]) -> list[str]:
     """Lines that name the reference of the ratios, with its cases where not all have the same."""
-    cases: dict[str, list[str]] = {}
+    said = []
     for found in comparisons:
         named = dict(zip((system.trainer for system in found.systems), names(found), strict=True))
         if found.reference is None:
@@ -175,7 +175,8 @@ def _references(comparisons: Sequence[SideBySide]) -> list[str]:
             first = found.systems[0]
             if not first.reference:
                 text += f" ({named[first.trainer]}, asked for first, has no number: {first.status})"
-        cases.setdefault(text, []).append(found.case)
+        said.append((found.case, [text]))
+    cases = grouped(said)
     return [text if len(cases) == 1 else f"{', '.join(of)}: {text}" for text, of in cases.items()]
 
 

@@ -7,7 +7,7 @@ from trainpace.cases.published import PUBLISHED_DEVICE
 from trainpace.cases.scaling import MEMORY_SHARE
 from trainpace.judge.cost import CostJudgement
 from trainpace.report.console import PLAIN_WIDTH, Line, as_text
-from trainpace.report.table import Column, Table
+from trainpace.report.table import Column, with_outcomes
 from trainpace.report.terminal import STYLES
 from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import DATASHEETS
@@ -38,11 +38,8 @@ def render(results: "Sequence[Counted]", *, width: int = PLAIN_WIDTH, colour: bo
     lines += [(f"note: {note}", "") for note in sorted(notes)]
     lines.append(last_line(results))
     refreshed = any(result.change for result in results)
-
-    def said(result: "Counted") -> str:
-        return "recorded" if refreshed and result.judgement.cost else result.judgement.verdict
-
-    table = Table([*COLUMNS, Column("verdict", said, kind=said)], results)
+    outcomes = ["recorded" if refreshed and judgement.cost else judgement.verdict for judgement in judgements]
+    table = with_outcomes(COLUMNS, judgements, "verdict", outcomes)
     return as_text(table, lines, width, styles=STYLES, colour=colour)
 
 
@@ -88,17 +85,17 @@ def _by_engine(sizes: Iterable[int]) -> str:
     return " / ".join(f"{size / GIB:.1f}" for size in sizes)
 
 
-def _column(title: str, text: Callable[[Cost], str]) -> Column["Counted"]:
+def _column(title: str, text: Callable[[Cost], str]) -> Column[CostJudgement]:
     return Column(
         title,
-        lambda counted: text(counted.judgement.cost) if counted.judgement.cost else UNKNOWN,
+        lambda judgement: text(judgement.cost) if judgement.cost else UNKNOWN,
         align="right",
         too_long="wrap",
     )
 
 
-COLUMNS: "tuple[Column[Counted], ...]" = (
-    Column("case", lambda counted: counted.judgement.case),
+COLUMNS: tuple[Column[CostJudgement], ...] = (
+    Column("case", lambda judgement: judgement.case),
     # Per rank and step.
     _column("GPUs", lambda cost: str(cost.workload.ranks)),
     _column("PFLOPs\nof a step", lambda cost: f"{cost.flops / 1e15:.4g}"),

@@ -4,9 +4,10 @@ A column says once what a cell holds; every form of a report that shows it uses 
 """
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from trainpace.report.escape import plain
@@ -78,6 +79,18 @@ def stacked(*columns: Column[T]) -> Column[T]:
         text=lambda row: "\n".join(column.text(row) for column in columns),
         too_long="fold" if any(column.too_long == "fold" for column in columns) else columns[0].too_long,
     )
+
+
+def with_outcomes(
+    columns: Iterable[Column[T]], rows: Iterable[T], title: str, outcomes: Iterable[str]
+) -> Table[tuple[T, str]]:
+    """The table of `rows` with their `outcomes` as the last column, coloured."""
+
+    def row(pair: tuple[T, str]) -> T:
+        return pair[0]
+
+    last: Column[tuple[T, str]] = Column(title, itemgetter(1), kind=itemgetter(1))
+    return Table([*(column.of(row) for column in columns), last], list(zip(rows, outcomes, strict=True)))
 
 
 def to_rich(table: Table[T], styles: Mapping[str, str], *, leading: int = 0) -> "RichTable":

@@ -7,13 +7,12 @@ text comes without colour codes.
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import itemgetter
 
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement
 from trainpace.report.columns import MEMORY, PEAK, RATIO, TFLOPS, TGS
 from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
-from trainpace.report.table import Column, Table, stacked
+from trainpace.report.table import Column, Table, stacked, with_outcomes
 from trainpace.runs import flops
 from trainpace.runs.verdict import Verdict
 from trainpace.text import UNKNOWN, count, fixed_percent, grouped
@@ -66,15 +65,8 @@ def table(judgements: Sequence[Judgement], outcomes: Sequence[str], *, width: in
     # An id in two lines can be mistaken for two.
     if any(len(_case(each)) > CASE_WIDTH for each in judgements):
         columns = (replace(columns[0], too_long="fold"), *columns[1:])
-    outcome: Column[tuple[Judgement, str]] = Column(
-        "verdict" if RECORDED.isdisjoint(outcomes) else "outcome", itemgetter(1), kind=itemgetter(1)
-    )
-    rows = list(zip(judgements, outcomes, strict=True))
-    return Table([*(column.of(_judgement) for column in columns), outcome], rows)
-
-
-def _judgement(row: tuple[Judgement, str]) -> Judgement:
-    return row[0]
+    title = "verdict" if RECORDED.isdisjoint(outcomes) else "outcome"
+    return with_outcomes(columns, judgements, title, outcomes)
 
 
 def last_line(judgements: Sequence[Judgement], changes: Sequence[Change] = ()) -> str:

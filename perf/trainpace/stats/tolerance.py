@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from trainpace.text import percent
+from trainpace.text import count, percent
 
 SESSION_ERROR = 0.01
 """Chance that a session of unchanged code shows any regression, over all its selected cases."""
@@ -108,7 +108,7 @@ def tolerance_for(
     if spread is None:
         return Tolerance(NO_SPREAD, f"no spread: {percent(NO_SPREAD)}")
     value = -math.expm1(-prediction_bound(spread, stored=stored, now=now, error=error_per_case(selected)))
-    runs = f"{stored} run{'s' if stored > 1 else ''}, {now} now: {percent(value)}"
+    runs = f"{count(stored, 'run')}, {now} now: {percent(value)}"
     if value > CAP:
         return Tolerance(value, f"{runs}, above the cap of {percent(CAP)}", decides=False)
     if value < FLOOR:
