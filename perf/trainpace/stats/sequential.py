@@ -1,8 +1,8 @@
-"""The gate of a pull request, on numbers: log ratios of pairs in, a verdict a case out, after every round.
+"""The sequential test of the pull-request gate: log ratios of pairs in, a decision a case out, after every round.
 
 Two questions are asked of a case's loss, -log(TGS head / TGS base): is it above 0 (then `regression`), and is it below
-D, the loss that must be found (then `pass`)? Each has its own error, spent over the rounds, so that looking after every
-round does not raise it: ALPHA for all cases of a session together, BETA for each case.
+D, the minimum effect (then `pass`)? Each has its own error, spent over the rounds, so that deciding after every round
+does not raise it: ALPHA for all cases of a session together, BETA for each case.
 
 docs/statistics.md shows what it finds and how often it errs, what else was tried, and the command that computes both.
 """
@@ -50,14 +50,15 @@ MOST_PAIRS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialDesign:
-    """What must be found, and with how much measuring."""
+    """The minimum effect, and the number of pairs."""
 
     min_effect: float = 0.05
-    """D, the loss of TGS that must be found, a share."""
+    """D, the loss of TGS that must be found: a share, 0 to 1."""
     max_min_effect: float = 0.2
-    """D is raised to what the noise allows in `max_pairs`, and not above this. At or below `min_effect`, never."""
+    """Largest D, a share. D is raised from `min_effect` to what the noise allows in `max_pairs`, and no further; never
+    where this is not above `min_effect`."""
     max_pairs: int = 8
-    """Pairs of a case, at most."""
+    """Largest number of pairs of a case, at least 2."""
 
     def __post_init__(self) -> None:
         for name in ("min_effect", "max_min_effect"):

@@ -1,6 +1,7 @@
-"""Statistics of the judgement: numbers in, numbers out. The unit is the run; everything is on the log scale.
+"""The tolerance of the stored gate, and the spread between runs that it comes from.
 
-A ratio of two speeds is what is judged, and log TGS makes a ratio a difference with the same spread at every speed.
+The unit is the run, its value log TGS: a ratio of two speeds is a difference of logarithms, with the same spread at
+every speed.
 """
 
 import math
@@ -13,21 +14,21 @@ from trainpace.text import count, percent
 SESSION_ERROR = 0.01
 """Chance that a session of unchanged code shows any regression, over all its selected cases."""
 FLOOR = 0.01
-"""A tolerance is never tighter: a clock, a driver or a cable explains 1 %."""
+"""Smallest tolerance, a share: a clock, a driver or a cable explains 1 %."""
 CAP = 0.10
-"""A bound that is wider decides nothing but regressions beyond it: more runs are needed."""
+"""Largest tolerance, a share, that can pass a case. A wider one decides only regressions beyond it."""
 NO_SPREAD = 0.05
-"""Tolerance where nothing is known of the spread between runs (a published row; a single recorded run)."""
+"""Tolerance, a share, where the spread between runs is unknown: a published row, a single recorded run."""
 MOST_RUNS = 5
-"""Runs of one case that are measured without being asked for."""
+"""Largest number of runs of a case that are measured without an option that asks for more."""
 WITHIN_CASE_ALPHA = 0.0125
-"""Level at which a regression must also show in its own case alone, whatever the noise of the other cases is."""
+"""Level of the test on a case's own spread, which a regression must pass too."""
 OUTLIER_SD = 6.0
-"""What is this many standard deviations from its case's median is an outlier, not noise."""
+"""Distance of an outlier from its case's median, in standard deviations."""
 MAX_OUTLIER_SHARE = 1 / 4
 """Share of a case's values that may be outliers, which are set aside. More are how the case is."""
 MIN_OUTLIER_DOF = 10
-"""Degrees of freedom from which on an outlier can be told from noise."""
+"""Degrees of freedom of the spread below which no value is called an outlier."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a ratio may be from 1, and why."""
+    """The largest loss of TGS that is no regression."""
 
     value: float
     """Share of the baseline: 0.05 tolerates down to 95 % of it, and up to 1 / 95 %."""
