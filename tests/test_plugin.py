@@ -75,11 +75,12 @@ def test_checkout_lists_the_published_table(checked_out):
         ("llama2_7b-8k or llama2_7b-32k", 2),
     ],
 )
-def test_selecting(checked_out, words, cases):
+def test_selecting(pytester, checkout, monkeypatch, words, cases):
     """A case's name picks it, a model's its rows."""
-    done = checked_out("--collect-only", "-q", "-k", f"test_speed and ({words})")
+    monkeypatch.chdir(checkout)
+    done = pytester.runpytest_inprocess("perf", *BARE, "--collect-only", "-q", "-k", f"test_speed and ({words})")
 
-    assert done.stdout.count("::test_speed[") == cases
+    assert done.stdout.str().count("::test_speed[") == cases
 
 
 def test_collecting_imports_nothing_heavy(checked_out, tmp_path, monkeypatch):
@@ -126,11 +127,11 @@ def test_own_package_named_perf_is_no_obstacle(repository):
     assert repository.suite("-k", "8k").last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:Toy))"
 
 
-def test_case_must_be_a_parameter(repository):
+def test_case_must_be_a_parameter(pytester, repository):
     """A test that uses judge_speed without a parameter `case` is a usage error, before anything is measured."""
     test = repository.path / "perf" / "test_ours.py"
     test.write_text("def test_without(judge_speed): judge_speed(None)\n")
-    done = repository.suite()
+    done = repository.inside(pytester)
 
     assert done.code == 4
     assert "a test that uses judge_speed takes a parameter `case`, a trainpace.cases.Case, got None" in done.text
@@ -159,28 +160,28 @@ def test_fixture_distributed(repository, started):
 
 
 @pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip"])
-def test_benchmark_options_are_refused(repository, option):
+def test_benchmark_options_are_refused(pytester, repository, option):
     """What would drop the measurement of a selected case is a usage error."""
-    done = repository.suite(option)
+    done = repository.inside(pytester, option)
 
     assert done.code == 4
     assert f"{option} drops the measurement of perf cases: leave it out" in done.text
 
 
 @pytest.mark.parametrize("option", ["--workers=2", "--dist=load"])
-def test_xdist_is_refused(repository, option):
+def test_xdist_is_refused(pytester, repository, option):
     """So is running cases side by side."""
     (repository.path / "like_xdist.py").write_text(LIKE_XDIST)
-    paths = {"PYTHONPATH": str(repository.path)}
-    done = repository.suite("-p", "no:xdist", "-p", "like_xdist", option, environment=paths)
+    pytester.syspathinsert(repository.path)
+    done = repository.inside(pytester, "-p", "no:xdist", "-p", "like_xdist", option)
 
     assert done.code == 4
     assert "-n runs cases side by side, where they measure each other: leave it out for perf cases" in done.text
 
 
-def test_without_pytest_benchmark(repository):
+def test_without_pytest_benchmark(pytester, repository):
     """Without pytest-benchmark there is nothing to hand cases to: a usage error."""
-    done = repository.suite("-p", "no:benchmark")
+    done = repository.inside(pytester, "-p", "no:benchmark")
 
     assert done.code == 4
     assert "perf cases need pytest-benchmark: leave -p no:benchmark out" in done.text
@@ -260,19 +261,19 @@ def test_exported_files_compare(repository):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": NaN}', "\xff"], ids=["cut", "list", "NaN", "latin"])
-def test_broken_replay_file(repository, content):
+def test_broken_replay_file(pytester, repository, content):
     """A file that holds no run is a usage error that names it."""
     (repository.path / "broken.json").write_text(content, encoding="latin-1")
-    done = repository.suite("--perf-replay=broken.json")
+    done = repository.inside(pytester, "--perf-replay=broken.json")
 
     assert done.code == 4
     assert f"--perf-replay: {repository.path / 'broken.json'}" in done.text
     assert "INTERNALERROR" not in done.text
 
 
-def test_empty_replay_folder(repository):
+def test_empty_replay_folder(pytester, repository):
     """So is a folder without one."""
-    done = repository.suite("--perf-replay=perf")
+    done = repository.inside(pytester, "--perf-replay=perf")
 
     assert done.code == 4
     assert f"--perf-replay: {repository.path / 'perf'}: no run file (*.json) in this folder" in done.text

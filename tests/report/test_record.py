@@ -182,9 +182,9 @@ def test_refused_files(tmp_path, text, words):
 # The session
 
 
-def test_session_writes_both_files(recorded):
+def test_session_writes_both_files(pytester, recorded):
     """`--perf-report` leaves the summary and the results of a session, its exit status included."""
-    done = recorded.suite("--perf-replay=slower", "--perf-report=out")
+    done = recorded.inside(pytester, "--perf-replay=slower", "--perf-report=out")
     content = validated(recorded.path / "out" / "results.json")
     summary = (recorded.path / "out" / "summary.md").read_text()
 
@@ -194,19 +194,19 @@ def test_session_writes_both_files(recorded):
     assert content["summary"] == done.last_line
 
 
-def test_session_without_a_case(recorded):
+def test_session_without_a_case(pytester, recorded):
     """A session that measures nothing says so, and leaves no older report behind."""
-    recorded.suite("--perf-replay=slower", "--perf-report=out")
-    done = recorded.suite("-k", "no_such_case", "--perf-report=out")
+    recorded.inside(pytester, "--perf-replay=slower", "--perf-report=out")
+    done = recorded.inside(pytester, "-k", "no_such_case", "--perf-report=out")
 
     assert done.code == validated(recorded.path / "out" / "results.json")["exit_status"] == 5
     assert "The session ended with status 5" in (recorded.path / "out" / "summary.md").read_text()
 
 
-def test_session_appends_to_the_page_of_a_workflow(recorded):
+def test_session_appends_to_the_page_of_a_workflow(pytester, recorded):
     """Without being asked for, the summary is on the page of the workflow's run."""
     page = recorded.path / "page.md"
-    recorded.suite("--perf-replay=slower", environment={"GITHUB_STEP_SUMMARY": str(page)})
+    recorded.inside(pytester, "--perf-replay=slower", environment={"GITHUB_STEP_SUMMARY": str(page)})
 
     assert page.read_text().startswith("## ❌ Slower: 1 of 1 case\n")
 
@@ -214,10 +214,10 @@ def test_session_appends_to_the_page_of_a_workflow(recorded):
 QUARANTINE = '[[case]]\ncase = "ours-8k-sp1"\nreason = "noisy node"\nuntil = {until}\nwho = "jane"\n'
 
 
-def test_quarantined_regression(recorded):
+def test_quarantined_regression(pytester, recorded):
     """A quarantined regression is named in the table, the report and JUnit, and does not fail the session."""
     (recorded.path / "baselines" / "quarantine.toml").write_text(QUARANTINE.format(until="2999-12-31"))
-    done = recorded.suite("--perf-replay=slower", "--perf-report=out", "--junitxml=junit.xml")
+    done = recorded.inside(pytester, "--perf-replay=slower", "--perf-report=out", "--junitxml=junit.xml")
     (case,) = validated(recorded.path / "out" / "results.json")["cases"]
 
     assert done.code == 0
@@ -228,30 +228,30 @@ def test_quarantined_regression(recorded):
     assert recorded.cases()["test_ours[ours-8k-sp1]"][0] == "skipped"
 
 
-def test_quarantine_is_printed_every_time(recorded):
+def test_quarantine_is_printed_every_time(pytester, recorded):
     """An entry is printed also where its case is not among those measured."""
     (recorded.path / "baselines" / "quarantine.toml").write_text(
         QUARANTINE.format(until="2999-12-31").replace("8k", "other")
     )
-    done = recorded.suite("--perf-replay=slower")
+    done = recorded.inside(pytester, "--perf-replay=slower")
 
     assert done.code == 1
     assert "ours-other-sp1 is quarantined until 2999-12-31 by jane: noisy node" in done.text
 
 
-def test_expired_quarantine(recorded):
+def test_expired_quarantine(pytester, recorded):
     """An entry that has expired is a usage error before anything is measured."""
     path = recorded.path / "baselines" / "quarantine.toml"
     path.write_text(QUARANTINE.format(until="2026-01-01"))
-    done = recorded.suite("--perf-replay=slower")
+    done = recorded.inside(pytester, "--perf-replay=slower")
 
     assert done.code == 4
     assert f"{path}: the quarantine of ours-8k-sp1 expired on 2026-01-01 (jane: noisy node): take it out" in done.text
 
 
-def test_accepted_slowdown(recorded):
+def test_accepted_slowdown(pytester, recorded):
     """A regression that was accepted is named with its reason, and does not fail the session."""
-    done = recorded.suite("--perf-replay=slower", "--perf-accepted=exact softmax", "--perf-report=out")
+    done = recorded.inside(pytester, "--perf-replay=slower", "--perf-accepted=exact softmax", "--perf-report=out")
     (case,) = validated(recorded.path / "out" / "results.json")["cases"]
 
     assert done.code == 0
@@ -266,9 +266,9 @@ def test_accepted_slowdown(recorded):
         (["--perf-accepted=x", "--perf-refresh"], "--perf-accepted belongs to judging"),
     ],
 )
-def test_accepting_is_refused(recorded, options, words):
+def test_accepting_is_refused(pytester, recorded, options, words):
     """Accepting needs a reason, and is no part of a refresh."""
-    done = recorded.suite(*options)
+    done = recorded.inside(pytester, *options)
 
     assert done.code == 4
     assert words in done.text
