@@ -29,9 +29,19 @@ def run_from_base(config: pytest.Config) -> int:
         if within is not None:
             within.mkdir(parents=True, exist_ok=True)
         with checked_out(root, base, within=within) as checkout:
+            _refuse_before_the_move(checkout, revision)
             return _run(config, root, here, checkout)
     except RevisionError as error:
         raise pytest.UsageError(f"--perf-against {revision}: {error}") from None
+
+
+def _refuse_before_the_move(checkout: Path, revision: str) -> None:
+    """A base whose package is called `perf` cannot be run beside an installed trainpace: both declare the options."""
+    if (checkout / "perf" / "trainers" / "native").is_dir() and not (checkout / "perf" / "trainpace").exists():
+        raise pytest.UsageError(
+            f"--perf-against {revision}: the base is from before the package moved to perf/trainpace, and does not run "
+            "in this environment: name a later revision, or rebase on one"
+        )
 
 
 def _run(config: pytest.Config, root: Path, here: Path, checkout: Path) -> int:
