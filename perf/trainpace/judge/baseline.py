@@ -47,53 +47,53 @@ class Published(Record):
 
     @property
     def key(self) -> str:
-        """Its name in the device's file. No hash: the table does not say every number of the workload."""
+        """Key of the row in the device's file. It has no hash, because the table does not give the whole workload."""
         return f"{self.case}/{self.scale}/{self.origin}"
 
     @property
     def num_runs(self) -> int:
-        """Runs that its value rests on."""
+        """Number of runs that `tgs` is the mean of."""
         return 1
 
     def spread(self, pool: Spread | None) -> None:
-        """Unknown: the spread of our own runs says nothing about somebody else's machine."""
+        """None: the spread of our own runs says nothing about somebody else's machine."""
 
 
 class Measured(Record):
-    """What runs on this device gave, with everything needed to judge the next run and to repeat these."""
+    """The runs of one workload on one device, with everything needed to judge the next run and to repeat these."""
 
     origin: Literal["measured"]
     workload: Workload
-    """Whole: a proxy's cut is chosen once and read back from here."""
+    """The whole workload: a proxy's cut is chosen once and read back from here."""
     tgs: PositiveFloat
     """Geometric mean over the runs."""
     tgs_of_runs: Annotated[list[PositiveFloat], Field(min_length=1)]
-    """Their spread is the noise that tolerances come from."""
+    """TGS of each run. Their spread is the noise that tolerances come from."""
     reference_tgs: PositiveFloat
-    """What the next refresh must not fall below: the value when it last rose, or fell with a reason. Refreshes within
-    the tolerance leave it, so that many small losses do not add up unseen."""
+    """TGS that the next refresh is compared with: `tgs` when it last rose, or fell with a reason. A refresh within the
+    tolerance keeps it, so that many small losses do not add up unseen."""
     tflops: PositiveFloat
     convention: str
     convention_version: PositiveInt
     mean_attended: PositiveFloat | None
-    """Keys a token attends to, where documents are masked: other documents are other work."""
+    """Mean number of keys that a token attends to, where documents are masked; None where attention is causal."""
     peak_memory_bytes: PositiveInt
-    """Largest over the runs."""
+    """Largest peak over the runs and their ranks."""
     yardstick_seconds: PositiveFloat | None
-    """What the cores gave when this was recorded: median over the runs. None on a GPU, whose driver tells."""
+    """Seconds of the fixed piece of work that tells the speed of a CPU, median over the runs; None on a GPU."""
     first_losses: list[float]
-    """Empty where a program logs none."""
+    """Losses of the first steps of the first run; empty where a system logs none."""
     data: DataIdentity | None
-    """What the losses belong to; None where the trainer brings data that the suite does not know."""
+    """Data that the losses belong to; None where the trainer brings data that the suite does not know."""
     startup_seconds: NonNegativeFloat
-    """Median over the runs."""
+    """Seconds from the start of a run to its first step, median over the runs."""
     device: Device
     software: dict[str, str]
     revision: str | None
     recorded: str
     """UTC, ISO 8601."""
     accepted_slower: str | None
-    """The reason given when a slower value was recorded on purpose."""
+    """The reason given for recording a slower value; None where none had to be given."""
 
     @model_validator(mode="after")
     def _mean_of_its_runs(self) -> Self:
@@ -104,26 +104,26 @@ class Measured(Record):
 
     @property
     def case(self) -> str:
-        """The id of the case."""
+        """Id of the case."""
         return self.workload.case
 
     @property
     def scale(self) -> Scale:
-        """How the case was cut."""
+        """Scale that the case was cut to."""
         return self.workload.scale
 
     @property
     def key(self) -> str:
-        """Its name in the device's file: that of its workload."""
+        """Key of the baseline in the device's file: that of its workload."""
         return self.workload.key
 
     @property
     def num_runs(self) -> int:
-        """Runs that its value rests on."""
+        """Number of runs that `tgs` is the mean of."""
         return len(self.tgs_of_runs)
 
     def spread(self, pool: Spread | None) -> Spread | None:
-        """The spread between runs to judge by: the device's pooled one, else that of its own runs."""
+        """Spread of log TGS between runs: `pool`, the device's, else of its own runs; None where it has one run."""
         return pool or pooled_spread([self.tgs_of_runs])
 
 
@@ -132,14 +132,14 @@ Baseline = Annotated[Published | Measured, Field(discriminator="origin")]
 
 @dataclass(frozen=True)
 class BaselineFile:
-    """The file of one device; `baselines` by key."""
+    """The baselines of one device, by key."""
 
     device: str
     baselines: dict[str, Published | Measured]
     schema_version: int = SCHEMA
 
     def text(self) -> str:
-        """The file's content: sorted, a field a line, so that a refresh shows as the lines that it changed."""
+        """Content of the file: sorted, a field a line, so that a refresh shows as the lines that it changed."""
         content = {
             "schema_version": self.schema_version,
             "device": self.device,
@@ -149,7 +149,8 @@ class BaselineFile:
 
 
 def find(baselines: Sequence[Published | Measured], workload: Workload) -> Published | Measured | None:
-    """The baseline that `workload` is judged against: a measured one of its key, else the published row of its case.
+    """The baseline that `workload` is judged against: the measured one of its key, else the published row of its case;
+    None where there is neither.
 
     A row says case, GPUs and device and nothing else, so it matches on those, at full scale only; and only plain causal
     attention, which is what the table was measured with.
@@ -165,9 +166,8 @@ def find(baselines: Sequence[Published | Measured], workload: Workload) -> Publi
 
 
 def pool(baselines: Iterable[Published | Measured], scale: Scale) -> Spread | None:
-    """The spread between runs, pooled over a device's measured baselines of one scale; None where none has two runs.
-
-    Outliers among them are left out: one would be the noise of every case.
+    """Spread of log TGS between runs, pooled over a device's measured baselines of one scale; None where none has two
+    runs. Outliers are left out: one of them would be the noise of every case.
     """
     return pooled_spread(counted for counted, _ in _split_outliers(baselines, scale).values())
 
@@ -175,7 +175,7 @@ def pool(baselines: Iterable[Published | Measured], scale: Scale) -> Spread | No
 def without_outliers(
     baseline: Published | Measured, baselines: Iterable[Published | Measured]
 ) -> tuple[Published | Measured, list[float]]:
-    """What `baseline` is without the outliers among its runs, and the TGS of these; `baselines` are the device's."""
+    """`baseline` without its outliers, and the TGS of these. `baselines` are all of the device: their spread tells."""
     if isinstance(baseline, Published):
         return baseline, []
     counted, aside = _split_outliers(baselines, baseline.scale).get(baseline.key, (baseline.tgs_of_runs, []))
@@ -189,7 +189,7 @@ def without_outliers(
 def _split_outliers(
     baselines: Iterable[Published | Measured], scale: Scale
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """TGS of the runs that count, and of those that were outliers, by the key of their measured baseline."""
+    """By key of a measured baseline: TGS of its runs that count, and of its outliers."""
     groups: dict[str, list[float]] = {}
     for each in baselines:
         if isinstance(each, Measured) and each.scale == scale:
@@ -202,6 +202,6 @@ def _split_outliers(
 
 
 def proxy_cuts(baselines: Iterable[Published | Measured], case: str) -> list[Workload]:
-    """The cuts of `case` that this device has baselines for, newest first: what `proxy` must use again."""
+    """Proxy workloads of `case` that the device has baselines of, newest first: scale `proxy` uses the first."""
     cuts = [each for each in baselines if isinstance(each, Measured) and (each.case, each.scale) == (case, "proxy")]
     return [each.workload for each in sorted(cuts, key=lambda each: each.recorded, reverse=True)]

@@ -25,18 +25,19 @@ class CostJudgement(Record):
     case: str
     verdict: Verdict
     reasons: tuple[str, ...] = ()
-    """Why it is not `pass`, each a sentence."""
+    """Sentences that say why the verdict is not `pass`."""
     notes: tuple[str, ...] = ()
     cost: Cost | None = None
-    """None where it could not be counted."""
+    """The counts; None where the case could not be counted."""
     baseline: Cost | None = None
+    """The stored counts; None where there are none."""
     version_differences: tuple[str, ...] = ()
     """`torch 2.12.0 -> 2.13.0`, baseline -> now."""
 
 
 @dataclass(frozen=True)
 class CostChange:
-    """What a refresh did to one row."""
+    """What a refresh does to the counts of one case."""
 
     old: Cost | None
     new: Cost

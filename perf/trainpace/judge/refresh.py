@@ -17,15 +17,15 @@ MAX_SPREAD = 0.10
 
 @dataclass(frozen=True)
 class Change:
-    """What a refresh did to one baseline."""
+    """What a refresh does to one baseline."""
 
     key: str
     old: Measured | None
-    """What stood there; None where nothing did."""
+    """The baseline before; None where there was none."""
     new: Measured | None
-    """What stands there now; None where it was refused."""
+    """The baseline after; None where it is refused."""
     refused: str | None = None
-    """Why nothing was recorded: what was expected, what came, and what to do."""
+    """Why nothing is recorded: what was expected, what came, and what to do; None where it is recorded."""
 
     def __str__(self) -> str:
         if self.new is None:

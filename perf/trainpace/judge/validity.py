@@ -1,4 +1,4 @@
-"""What makes a measurement untrusted: facts that say the number is wrong, whatever it is. Not slow: invalid."""
+"""Faults: facts that make a measurement invalid, whatever its speed. An invalid run is not a slow one."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from trainpace.runs.run import DataIdentity, Run
 from trainpace.text import percent
 
 NUM_LOSSES = 5
-"""First losses of a run that are stored and compared: before rounding has had time to drive two runs apart."""
+"""Number of losses of a run, from the first, that are stored and compared: later ones differ by rounding alone."""
 LOSS_TOLERANCE = 0.005
 """Relative. Runs of one workload on the same tokens differ by the order of sums in bf16, far below this; a wrong mask,
 a dropped label or another learning rate differs by more within the first steps."""
 YARDSTICK_LIMIT = 0.10
-"""How much longer or shorter the fixed piece of work may take on the same machine."""
+"""Relative. How much longer or shorter the fixed piece of work may take before the CPU's speed counts as changed."""
 
 
 def first_losses(run: Run) -> list[float]:
@@ -61,11 +61,14 @@ def _loss_faults(expected: Sequence[float], got: Sequence[float]) -> list[str]:
 
 
 def core_fault(yardstick: float | None, reference: float | None) -> str | None:
-    """Why a CPU was not what it was: the suite's fixed piece of work took another time than in `reference`.
+    """The fault of a CPU whose speed changed: a fixed piece of work took another time than `reference`; None without.
 
-    No counter of a guest shows that somebody else's work shares its cores from outside. Both in seconds; None where one
-    is not known. Measured on a shared host: 1 to 4 % between runs that nothing disturbed, 10 to 80 % where steps took 5
-    to 55 % longer.
+    No counter of a guest shows that another guest shares its cores. Measured on a shared host: 1 to 4 % between runs
+    that nothing disturbed, 10 to 80 % where steps took 5 to 55 % longer.
+
+    Args:
+        yardstick: seconds of the fixed piece of work in this run; None where it was not measured, and on a GPU.
+        reference: the same in the run or the baseline to compare with.
     """
     if yardstick is None or reference is None or abs(math.log(yardstick / reference)) <= math.log1p(YARDSTICK_LIMIT):
         return None

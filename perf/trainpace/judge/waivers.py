@@ -1,7 +1,7 @@
-"""What keeps a slowdown from failing its session: a quarantine that ends, or a reason that a maintainer accepted.
+"""Waivers: what keeps a slowdown from failing its test, a quarantine that ends or a reason that a maintainer accepted.
 
-Neither changes a verdict: an excused regression is still called one, everywhere, with the excuse beside it. The
-quarantine is read from the judging side (store/quarantine.py), so that a change cannot excuse itself.
+A waiver changes no verdict: a waived regression is still called one, everywhere, with the waiver beside it. The
+quarantine is read from the judging side (store/quarantine.py), so that a change cannot waive its own slowdown.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from trainpace.records import Record
 from trainpace.runs.verdict import Verdict
 
 NOISE = {Verdict.REGRESSION, Verdict.INCONCLUSIVE}
-"""What noise can look like. A run without a value is no noise, and no quarantine excuses it."""
+"""Verdicts that noise can cause, which a quarantine waives. It never waives a run without a value."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -26,18 +26,18 @@ class Quarantined(Record):
     case: Text
     reason: Text
     until: date
-    """The last day on which it counts."""
+    """Last day of the quarantine."""
     who: Text
-    """Who answers for it."""
+    """The person who answers for it."""
 
     def __str__(self) -> str:
         return f"{self.case} is quarantined until {self.until} by {self.who}: {self.reason}"
 
 
 def waive(judgement: Judgement, quarantine: Iterable[Quarantined], accepted: str | None) -> Judgement:
-    """The judgement, with its excuse where it has one.
+    """The judgement, with its waiver where one applies.
 
-    `accepted` is the reason why slowdowns are accepted in this session; None: they are not.
+    `accepted` is the reason given with --perf-accepted; None: slowdowns are not accepted in this session.
     """
     for entry in quarantine:
         if entry.case == judgement.case and judgement.verdict in NOISE:
