@@ -75,7 +75,8 @@ def step_seconds(run: Run) -> list[float]:
 def extra_info(runs: Sequence[Run], judgement: Judgement) -> dict[str, Any]:
     """What a benchmark's `extra_info` holds beside the steps: judgement, device, software, runs. Plain JSON."""
     return {
-        "judgement": judgement.model_dump(mode="json"),
+        # Readers outside know the reason of a waiver as `excused`.
+        "judgement": {**judgement.model_dump(mode="json", exclude={"waiver"}), "excused": judgement.waiver},
         "device": runs[0].device.model_dump(mode="json") if runs else None,
         "software": runs[0].software if runs else None,
         "runs": [
