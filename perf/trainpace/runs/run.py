@@ -40,19 +40,19 @@ class RankSamples(Record):
     place: str
     """`host/GPU uuid` or `host/cpu core`."""
     warmup_seconds: Seconds
-    """The steps before the measured ones."""
+    """Seconds of each step before the measured ones."""
     seconds: Seconds
-    """Load, forward and backward of one micro-step."""
+    """Seconds of each measured micro-step: load, forward and backward."""
     data_seconds: list[NonNegativeFloat] | None
-    """The part of `seconds` that loading a batch took; None where a program does not say."""
+    """The part of `seconds` that loading a batch took; None where an external system does not report it."""
     optimizer_seconds: list[PositiveFloat]
-    """One per optimizer step within the measured window (not per micro-step); none where `seconds` include them."""
+    """Seconds of each optimizer step within the measured window; empty where `seconds` include them."""
     losses: list[float] | None
-    """One per step, the warm-up's first; None where a program logs none."""
+    """Loss of each step, the warm-up's first; None where an external system logs none."""
     peak_memory_bytes: PositiveInt
-    """Largest over the measured window: allocated on the GPU, or resident on a CPU."""
+    """Peak over the measured window: allocated on the GPU, or resident on a CPU."""
     yardstick_seconds: PositiveFloat | None = None
-    """What a fixed piece of the suite's own work took between the measured steps, median; None on a GPU."""
+    """Seconds of a fixed piece of work, done between the measured steps, median: a CPU's speed. None on a GPU."""
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
@@ -65,46 +65,47 @@ class RankSamples(Record):
 
 
 class Health(Record):
-    """What tells a run that can be trusted from one that cannot."""
+    """What disturbed a run."""
 
     foreign_cores: float | None = None
-    """Cores kept busy over the measured window by processes that are not the session's; None where it is not known."""
+    """Cores kept busy over the measured window by processes that are not the session's; None where unknown."""
     faults: tuple[str, ...] = ()
-    """Facts that make the run invalid, each a sentence with its figure (thermal slowdown, foreign load)."""
+    """Sentences, with figures, on what makes the run invalid: thermal slowdown, foreign load."""
     notes: tuple[str, ...] = ()
-    """Facts worth knowing that do not make it invalid (software power cap, warm-up too short)."""
+    """Sentences on what does not make it invalid: software power cap, a warm-up that was too short."""
 
 
 class RunNode(Record):
-    """One of several nodes that a run was spread over."""
+    """A node that a run had ranks on."""
 
     name: str
     ranks: PositiveInt
     gpu_uuids: tuple[str, ...] = ()
     links: str = ""
-    """What joins its GPUs: `nvlink`, `pcie`, or nothing where there are not two."""
+    """Links between its GPUs: `nvlink` or `pcie`; empty with fewer than two GPUs."""
     network: str = ""
-    """What joins it to the others: `infiniband`, `roce`, `ethernet`."""
+    """Network to the other nodes: `infiniband`, `roce` or `ethernet`; empty for a single node."""
 
 
 class Preflight(Record):
-    """What the nodes gave before anything was trained."""
+    """Bandwidth and speed of the nodes, measured before anything was trained."""
 
     nodes: tuple[str, ...]
     all_reduce_bytes_per_second: PositiveFloat
     """Bus bandwidth of one rank, over all ranks of all nodes."""
     all_to_all_bytes_per_second: PositiveFloat
+    """The same of all-to-all."""
     product_seconds: tuple[PositiveFloat, ...]
-    """What a fixed product took on the slowest rank of each node."""
+    """Seconds of a fixed product of matrices on the slowest rank of each node."""
 
 
 class DataIdentity(Record):
-    """What the losses depend on besides the workload: two runs with one identity must have near equal losses."""
+    """The training data: two runs of one workload on equal data must have near equal losses."""
 
     sources: tuple[str, ...]
     tokenizer: str
     fingerprint: str
-    """Over the packed tokens' contents."""
+    """Hash of the packed tokens."""
     seed: int
 
 
@@ -114,28 +115,30 @@ class Run(Record):
     schema_version: int = SCHEMA
     id: str
     started: str
-    """UTC, ISO 8601."""
+    """Time of the start: UTC, ISO 8601."""
     workload: Workload
     source: Literal["measured", "reported"] = "measured"
-    """`reported` by a program about itself, and checked by the wall clock: of all its ranks in one."""
+    """`reported`: an external system's own numbers, checked by the wall clock, of all its ranks in one."""
     device: Device
     software: dict[str, str]
-    """Versions of what decides speed, as the measured side's interpreter has them."""
+    """Versions, by name, of what decides speed, in the measured side's interpreter."""
     revision: str | None = None
-    """The measured checkout's commit, `+dirty` appended where files differ from it."""
+    """Commit of the measured checkout, `+dirty` appended where files differ from it; None outside a checkout."""
     nodes: tuple[RunNode, ...] = ()
-    """In the order of their ranks; none where the run was not given to nodes."""
+    """Nodes in the order of their ranks; empty for a run on this machine alone."""
     preflight: Preflight | None = None
-    """Of the session that made the run; None where it did none."""
+    """Measured by the session that made the run; None where it measured none."""
     data: DataIdentity | None = None
+    """None where the trainer brings data that the suite does not know."""
     mean_attended: PositiveFloat | None = None
-    """Keys that a token attends to, mean over the measured tokens; needed, and used, where attention is varlen."""
+    """Keys that a token attends to, mean over the measured tokens; None where attention is causal."""
     startup_seconds: NonNegativeFloat
-    """From the request for the run to the end of its first step."""
+    """Seconds from the request for the run to the end of its first step."""
     compile_seconds: NonNegativeFloat = 0.0
     ranks: tuple[RankSamples, ...]
     stopped_after: PositiveInt | None = None
-    """Measured steps after which no further one could change the verdict, and none was made; None: all were."""
+    """Number of measured steps after which the run was ended, because no further one could change the verdict; None
+    where all steps were made."""
     health: Health = Health()
 
     @model_validator(mode="after")
