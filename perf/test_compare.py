@@ -5,8 +5,8 @@ pytest perf/test_compare.py -k llama2_7b-8k --perf-trainer native --perf-trainer
 
 import pytest
 
-from trainpace.app.compare_plugin import CompareTrainers
 from trainpace.cases import PUBLISHED, Case
+from trainpace.plugin import CompareTrainers
 
 
 @pytest.mark.parametrize("case", PUBLISHED, ids=str)

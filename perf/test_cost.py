@@ -6,8 +6,8 @@ pytest perf -k test_cost --perf-refresh     # store the counts of all rows
 
 import pytest
 
-from trainpace.app.cost_plugin import JudgeCost
 from trainpace.cases import PUBLISHED, Case
+from trainpace.plugin import JudgeCost
 
 
 @pytest.mark.parametrize("case", PUBLISHED, ids=str)

@@ -1,33 +1,37 @@
-"""The pytest plugin: options, fixtures and hooks. Thin: each calls one function of a room."""
+"""The pytest plugin: options, hooks, and the fixtures judge_speed, judge_cost and compare_trainers."""
 
 import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 
-from trainpace.app.compare_plugin import ComparePlugin, is_compare
-from trainpace.app.cost_plugin import CostPlugin, is_cost
+from trainpace.app.driver import Messages
 from trainpace.app.exclusions import COMPARISON, SPEED_CASE, refuse_other_plugins
 from trainpace.app.options import Options, declare_options
-from trainpace.app.session import Measured, Selected, Session
+from trainpace.app.speed import Selected
+from trainpace.app.suite import Suite
 from trainpace.cases import Case
 from trainpace.errors import FileError, UsageError
-from trainpace.judge.verdict import exit_status, outcome
+from trainpace.judge.finding import Finding
+from trainpace.judge.systems import SideBySide
 from trainpace.runs.verdict import Verdict
 
-_SESSION = pytest.StashKey[Session]()
-_COSTS = pytest.StashKey[CostPlugin]()
-_COMPARISONS = pytest.StashKey[ComparePlugin]()
+_SUITE = pytest.StashKey[Suite]()
 
-JudgeSpeed = Callable[[Case], Measured]
+JudgeSpeed = Callable[[Case], Finding]
+JudgeCost = Callable[[Case], Finding]
+CompareTrainers = Callable[[Case], SideBySide]
 
 
 class StaleBaseline(UserWarning):
     """A case is faster than its baseline, which hides the next regression until it is refreshed."""
+
+
+class StaleCost(UserWarning):
+    """A step costs less than is stored, which hides the next regression until it is refreshed."""
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -58,56 +62,61 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options, before anything is collected."""
     config.addinivalue_line("markers", "perf_trainer(name): measure this trainer, package.module:object")
-    config.stash[_SESSION] = Session(
+    config.stash[_SUITE] = Suite(
         options=Options.of(config),
         root=config.rootpath,
         show=lambda title, steps: _show(config, title, steps),
-        tell=lambda text: _tell(config, text),
+        messages=Messages(tell=lambda text: _tell(config, text)),
     )
-    config.stash[_COSTS] = CostPlugin(config.stash[_SESSION])
-    config.pluginmanager.register(config.stash[_COSTS], "trainpace.app.cost_plugin:costs")
-    config.stash[_COMPARISONS] = ComparePlugin(config.stash[_SESSION])
-    config.pluginmanager.register(config.stash[_COMPARISONS], "trainpace.app.compare_plugin:comparisons")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each speed case its clock; take out what a replay does not hold."""
+    """Give each speed case its clock; take out what a replay does not hold, and what only a measurement counts."""
     from trainpace.report.benchmark import Clock
 
-    session = config.stash[_SESSION]
+    suite = config.stash[_SUITE]
     cases = {item: _case(item) for item in items if _is_speed(item)}
-    if session.options.replay:
+    absent = []
+    if suite.options.replay:
         try:
-            recorded = session.replayed
+            recorded = suite.speed.replayed
         except FileError as error:
             raise pytest.UsageError(f"--perf-replay: {error}") from None
-        missing = [item for item, case in cases.items() if case.id not in recorded]
-        items[:] = [item for item in items if item not in missing]
-        if missing:
-            config.hook.pytest_deselected(items=missing)
+        absent = [item for item, case in cases.items() if case.id not in recorded]
+    # A replay and a comparison of two sides are about speed: the base's own cost says nothing of the head.
+    if suite.options.replay or suite.options.gate is not None:
+        absent += [item for item in items if _is_cost(item)]
+    # With several trainers the comparisons alone are run, with one trainer all other tests.
+    several = len(suite.options.trainers) > 1
+    absent += [item for item in items if (_is_speed(item) or _is_cost(item) if several else _is_compare(item))]
+    if absent:
+        items[:] = [item for item in items if item not in absent]
+        config.hook.pytest_deselected(items=absent)
     for item in cases:
         item.add_marker(pytest.mark.benchmark(timer=Clock()))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse, with cases selected, what would leave them without a measurement that counts."""
-    config, speed = session.config, [item for item in session.items if _is_speed(item)]
-    config.stash[_SESSION].selection = [
-        Selected(test=item.nodeid, case=_case(item), trainer=_trainer(item)) for item in speed
-    ]
-    compared = any(map(is_compare, session.items))
-    if speed or compared or any(map(is_cost, session.items)):
-        sys.stdout.write(config.stash[_SESSION].log.begin())
+    config, suite = session.config, session.config.stash[_SUITE]
+    speed, costs = ([item for item in session.items if of(item)] for of in (_is_speed, _is_cost))
+    suite.select(
+        [Selected(test=item.nodeid, case=_case(item), trainer=_trainer(item)) for item in speed],
+        [_case(item) for item in costs],
+    )
+    compared = any(map(_is_compare, session.items))
+    if speed or compared or costs:
+        sys.stdout.write(suite.log.begin())
     refuse_other_plugins(config, {SPEED_CASE} if speed else {COMPARISON} if compared else set())
     # What follows is of baselines, and of pytest-benchmark's clock: a comparison of trainers has neither.
     if not speed:
         return
     try:
-        config.stash[_SESSION].say_quarantine()
+        suite.say_waivers()
     except FileError as error:
         raise pytest.UsageError(str(error)) from None
-    if all(_is_speed(item) or is_cost(item) for item in session.items):
+    if all(_is_speed(item) or _is_cost(item) for item in session.items):
         from trainpace.report.benchmark import silence_table
 
         silence_table(config)
@@ -116,128 +125,131 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def distributed(pytestconfig: pytest.Config) -> Any:
     """Fresh process groups on demand: `distributed.run(workload) -> Run`."""
-    return pytestconfig.stash[_SESSION].distributed
+    return pytestconfig.stash[_SUITE].resources.start_hosts()
 
 
 @pytest.fixture
 def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
     """Measure a case, judge it against its baseline, and end the test as its verdict says."""
-    session = request.config.stash[_SESSION]
 
-    def judge(case: Case) -> Measured:
-        try:
-            measured = session.measure(request.node.nodeid, case, _trainer(request.node))
-        except UsageError as error:
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        session.waive(measured)
-        _record(measured, request)
-        _end(measured, session.options)
-        return measured
+    def judge(case: Case) -> Finding:
+        assert case == _case(request.node), "a test measures the case that it is parametrised with"
+        found = _found(lambda: _suite(request).find_speed(request.node.nodeid))
+        _record_speed(found, request)
+        _end(found, request)
+        return found
 
     return judge
+
+
+@pytest.fixture
+def judge_cost(request: pytest.FixtureRequest) -> JudgeCost:
+    """Count a case at full size, judge it against what is stored, and end the test as its verdict says."""
+
+    def judge(case: Case) -> Finding:
+        if _suite(request).options.trainer != "native":
+            pytest.skip("only the native trainer is counted")
+        found = _found(lambda: _suite(request).find_cost(request.node.nodeid, case))
+        from trainpace.report.cost import properties
+
+        assert found.cost is not None
+        request.node.user_properties += properties(found.cost).items()
+        _end(found, request)
+        return found
+
+    return judge
+
+
+@pytest.fixture
+def compare_trainers(request: pytest.FixtureRequest) -> CompareTrainers:
+    """Measure a case with every trainer of the session; the test passes when all that are present were measured."""
+
+    def compare(case: Case) -> SideBySide:
+        found = _found(lambda: _suite(request).find_systems(request.node.nodeid, case))
+        _end(found, request)
+        assert found.systems is not None
+        return found.systems
+
+    return compare
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """End every process; let the exit status say which kind of failure it was; then write the reports."""
-    stash = session.config.stash
-    perf_session, costs, comparisons = stash[_SESSION], stash[_COSTS], stash[_COMPARISONS]
-    perf_session.close()
+    suite = session.config.stash[_SUITE]
+    suite.close()
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
-        session.exitstatus = _exit_status(perf_session, costs, comparisons, session.testsfailed)
+        session.exitstatus = suite.exit_status(session.testsfailed)
     # results.json and summary.md hold the status: last, so that it is that of the others too.
-    for write in (
-        comparisons.write_report,
-        lambda: perf_session.report(session.exitstatus, costs.results, comparisons.results),
-    ):
+    for write in (suite.report_systems, lambda: suite.report(session.exitstatus)):
         try:
             write()
         except FileError as error:
-            perf_session.say(f"the report was not written: {error}")
+            suite.messages.say(f"the report was not written: {error}")
             session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table, and what must be said beside it."""
-    session = config.stash[_SESSION]
-    if session.measured:
-        from trainpace.app.printing import print_section
-        from trainpace.report.terminal import render
-
-        report = partial(
-            render,
-            [each.judgement for each in session.measured.values()],
-            changes=[each.change for each in session.measured.values() if each.change],
-            said=session.said,
-        )
-        print_section(terminalreporter, "trainpace", report, warnings=session.warnings)
+    """Print the tables, and what must be said beside them."""
+    config.stash[_SUITE].print_reports(terminalreporter)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """After everything that others print: what failed, for the log of a workflow."""
-    session = config.stash.get(_SESSION, None)
-    if session and session.results:
-        sys.stdout.write(session.log.end(session.results))
+    suite = config.stash.get(_SUITE, None)
+    if suite and suite.results:
+        sys.stdout.write(suite.log.end(suite.results))
 
 
 @pytest.hookimpl(optionalhook=True)  # there may be a session without pytest-benchmark
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
     """pytest-benchmark's own way takes over a second; ours is at hand. A session without our cases keeps its own."""
-    if not config.stash[_SESSION].measured:
+    suite = config.stash[_SUITE]
+    if not suite.of_speed:
         return None
     from trainpace.report.benchmark import machine_info
 
-    return machine_info(config.stash[_SESSION].machine)
+    return machine_info(suite.resources.allocate())
 
 
-def _record(measured: Measured, request: pytest.FixtureRequest) -> None:
+def _suite(request: pytest.FixtureRequest) -> Suite:
+    return request.config.stash[_SUITE]
+
+
+def _found(find: Callable[[], Finding]) -> Finding:
+    """What `find` gives; what a user must change ends the session."""
+    try:
+        return find()
+    except UsageError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def _record_speed(found: Finding, request: pytest.FixtureRequest) -> None:
     """The numbers, for machines: JUnit properties and pytest-benchmark's file."""
     from trainpace.report.benchmark import export, properties
 
+    judgement = found.judgement
+    assert judgement is not None
     # Not through record_property, which warns once a case that JUnit's newer schema has no properties.
-    request.node.user_properties += properties(measured.judgement).items()
+    request.node.user_properties += properties(judgement).items()
     marker = request.node.get_closest_marker("benchmark")
     assert marker
-    export(request.getfixturevalue("benchmark"), marker.kwargs["timer"], measured.runs, measured.judgement)
+    export(request.getfixturevalue("benchmark"), marker.kwargs["timer"], list(found.runs), judgement)
 
 
-def _end(measured: Measured, options: Options) -> None:
+def _end(found: Finding, request: pytest.FixtureRequest) -> None:
     """Pass, fail or skip, with the reasons as the message."""
-    how, text = _outcome(measured, options)
-    if how == "failed":
-        pytest.fail("\n".join(filter(None, (text, measured.detail))), pytrace=False)
-    if how == "excused":
-        pytest.xfail(text)
-    if how == "skipped":
-        pytest.skip(text)
-    if measured.judgement.verdict is Verdict.IMPROVEMENT and measured.change is None:
-        warnings.warn(StaleBaseline(f"{measured.judgement.case}: {text}"), stacklevel=2)
-
-
-def _exit_status(session: Session, costs: CostPlugin, comparisons: ComparePlugin, failed: int) -> int:
-    """Of a session in which `failed` tests failed."""
-    measured = session.measured.values()
-    judged_failures = sum(_outcome(each, session.options)[0] == "failed" for each in measured)
-    return exit_status(
-        [each.judgement.verdict for each in measured if each.change is None and not each.judgement.waiver]
-        + costs.verdicts
-        + comparisons.verdicts,
-        require_verdict=session.options.require_verdict,
-        ordinary_failure=failed > judged_failures + costs.failures + comparisons.failures
-        or any(each.change is not None and each.change.new is None for each in measured),
-    )
-
-
-def _outcome(measured: Measured, options: Options) -> tuple[str, str]:
-    """What becomes of the test, and why. A refresh passes when it recorded: its verdict is of the old baseline."""
-    judgement, change = measured.judgement, measured.change
-    if change is not None:
-        return ("failed" if change.new is None else "passed"), str(change)
-    text = "\n".join((f"{judgement.verdict}: {judgement.case}", *judgement.reasons, *judgement.explanation))
-    how = outcome(judgement.verdict, require_verdict=options.require_verdict)
-    if how == "failed" and judgement.waiver:
-        return "excused", f"{text}\n{judgement.waiver}"
-    return how, text
+    ended = _suite(request).outcome(found)
+    if ended.status == "failed":
+        pytest.fail("\n".join(filter(None, (ended.text, found.detail))), pytrace=False)
+    if ended.status == "excused":
+        pytest.xfail(ended.text)
+    if ended.status == "skipped":
+        pytest.skip(ended.text)
+    if found.verdict is Verdict.IMPROVEMENT and found.change is None:
+        stale = StaleBaseline(f"{found.case}: {ended.text}") if found.cost is None else StaleCost(ended.text)
+        warnings.warn(stale, stacklevel=3)
 
 
 def _tell(config: pytest.Config, text: str) -> None:
@@ -266,16 +278,28 @@ def _show(config: pytest.Config, title: str, steps: int) -> Iterator[Callable[[i
 
 
 def _is_speed(item: pytest.Item) -> bool:
-    return "judge_speed" in getattr(item, "fixturenames", ())
+    return _uses(item, "judge_speed")
+
+
+def _is_cost(item: pytest.Item) -> bool:
+    return _uses(item, "judge_cost")
+
+
+def _is_compare(item: pytest.Item) -> bool:
+    return _uses(item, "compare_trainers")
+
+
+def _uses(item: pytest.Item, fixture: str) -> bool:
+    return fixture in getattr(item, "fixturenames", ())
 
 
 def _case(item: pytest.Item) -> Case:
-    """The case of a speed test, its parameter `case`."""
+    """The case of a speed or cost test, its parameter `case`."""
     case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):
+        fixture = "judge_speed" if _is_speed(item) else "judge_cost"
         raise pytest.UsageError(
-            f"{item.nodeid}: a test that uses judge_speed takes a parameter `case`, a trainpace.cases.Case, "
-            f"got {case!r}"
+            f"{item.nodeid}: a test that uses {fixture} takes a parameter `case`, a trainpace.cases.Case, got {case!r}"
         )
     return case
 
@@ -283,7 +307,7 @@ def _case(item: pytest.Item) -> Case:
 def _trainer(item: pytest.Item) -> str:
     """What a speed test measures: its marker's trainer, else the session's."""
     marker = item.get_closest_marker("perf_trainer")
-    return str(marker.args[0]) if marker else item.config.stash[_SESSION].options.trainer
+    return str(marker.args[0]) if marker else item.config.stash[_SUITE].options.trainer
 
 
 def _refuse_an_older_one(plugins: pytest.PytestPluginManager) -> None:

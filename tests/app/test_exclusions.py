@@ -5,7 +5,7 @@ import pytest
 from trainpace.app import exclusions
 from trainpace.app.exclusions import EXCLUDES, refuse
 from trainpace.app.options import Gate, Options
-from trainpace.plugin import _SESSION
+from trainpace.plugin import _SUITE
 
 NEEDS = [(wanted, needed.removeprefix("no ")) for wanted, needed, _ in EXCLUDES if needed.startswith("no ")]
 
@@ -69,7 +69,7 @@ def test_what_is_typed_is_held_against_the_table(pytester, arguments, said):
 )
 def test_what_goes_together(pytester, arguments):
     """A need that is met, and an empty text, which is nothing asked for."""
-    assert pytester.parseconfigure(*arguments).stash[_SESSION].options
+    assert pytester.parseconfigure(*arguments).stash[_SUITE].options
 
 
 def test_other_plugins(pytester):

@@ -2,13 +2,13 @@
 
 import pytest
 
-from trainpace.plugin import _SESSION
+from trainpace.plugin import _SUITE
 
 
 @pytest.fixture
 def options(pytester):
     """Parses options as a session does."""
-    return lambda *arguments: pytester.parseconfigure(*arguments).stash[_SESSION].options
+    return lambda *arguments: pytester.parseconfigure(*arguments).stash[_SUITE].options
 
 
 def test_defaults(options):

@@ -12,8 +12,9 @@ import pytest
 
 from factories import make_run, make_runs
 from repository import Repository
+from trainpace.app.speed import Selected
 from trainpace.cases import PUBLISHED
-from trainpace.plugin import _SESSION
+from trainpace.plugin import _SUITE
 from trainpace.probe.device import present
 from trainpace.runs.run import Health
 from trainpace.store.baselines import refresh
@@ -228,7 +229,7 @@ def test_missing_trainer_is_invalid(repository):
 
     assert done.code == 7
     assert "the trainer could not be imported: ModuleNotFoundError: No module named 'nowhere'" in done.text
-    assert "perf/trainpace/app/session.py" not in done.text
+    assert "perf/trainpace/app/suite.py" not in done.text
 
 
 def test_require_verdict(repository):
@@ -395,14 +396,15 @@ def test_against_recorded_runs(replay, published, speed, code):
 def test_a_run_found_out_later_is_measured_again(pytester, monkeypatch):
     """A first run that later ones show to have had less of the machine is set aside, and replaced before recording."""
     arguments = ("--perf-refresh", "--perf-runs-per-case=2", "--perf-runs=runs", "--perf-baselines=baselines")
-    session = pytester.parseconfigure(*arguments, "--perf-scale=mini").stash[_SESSION]
-    workload = session.resolve(PUBLISHED[0], "native").workload
+    suite = pytester.parseconfigure(*arguments, "--perf-scale=mini").stash[_SUITE]
+    workload = suite.speed.resolve(PUBLISHED[0], "native").workload
     given = iter([_beside(7e-4, workload, 0), _beside(5e-4, workload, 1), _beside(5.1e-4, workload, 2)])
-    monkeypatch.setattr(session, "once", lambda *_, **__: (next(given), ""))
+    monkeypatch.setattr(suite.speed.driver, "train", lambda _: next(given))
+    suite.select([Selected(test="test", case=PUBLISHED[0], trainer="native")], [])
 
-    measured = session.measure("test", PUBLISHED[0], "native")
+    found = suite.find_speed("test")
 
-    assert measured.change.new.yardstick_seconds == pytest.approx(5.05e-4)
+    assert found.change.new.yardstick_seconds == pytest.approx(5.05e-4)
     assert len(list((pytester.path / "runs").glob("*.json"))) == 2
     assert len(list((pytester.path / "runs" / "disturbed").glob("*.json"))) == 1
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_runs, make_workload
 from trainpace.errors import RunFailed
 from trainpace.judge import baseline as stored
-from trainpace.judge.verdict import command, exit_status, judge, judge_failure, outcome, runs_to_measure
+from trainpace.judge.verdict import command, judge, judge_failure, runs_to_measure
 from trainpace.runs import flops
 from trainpace.runs.run import Health, RunNode
 from trainpace.runs.verdict import Verdict
@@ -320,43 +320,6 @@ def test_failed_run_is_invalid_with_its_cause(workload):
 def test_runs_to_measure_follow_the_noise(baseline, pool, runs):
     """More runs only where they tighten the bound: not for a row without spread."""
     assert runs == runs_to_measure(baseline, pool=pool, at_least=2)
-
-
-@pytest.mark.parametrize(
-    ("verdict", "plain", "required"),
-    [
-        (Verdict.PASS, "passed", "passed"),
-        (Verdict.IMPROVEMENT, "passed", "passed"),
-        (Verdict.REGRESSION, "failed", "failed"),
-        (Verdict.INVALID, "failed", "failed"),
-        (Verdict.NO_BASELINE, "skipped", "failed"),
-        (Verdict.INCONCLUSIVE, "skipped", "failed"),
-    ],
-)
-def test_outcome_of_a_verdict(verdict, plain, required):
-    """What was not judged never counts as passed, and fails where a verdict is required."""
-    assert (plain, required) == (outcome(verdict), outcome(verdict, require_verdict=True))
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "status", "required"),
-    [
-        ([], 0, 0),
-        ([Verdict.PASS, Verdict.IMPROVEMENT], 0, 0),
-        ([Verdict.PASS, Verdict.NO_BASELINE], 0, 6),
-        ([Verdict.INCONCLUSIVE], 0, 6),
-        ([Verdict.INCONCLUSIVE, Verdict.INVALID], 7, 7),
-        ([Verdict.INVALID, Verdict.REGRESSION], 1, 1),
-    ],
-)
-def test_exit_status_of_a_session(verdicts, status, required):
-    """1 a regression, else 7 something invalid, else 6 something unjudged where a verdict is required."""
-    assert (status, required) == (exit_status(verdicts), exit_status(verdicts, require_verdict=True))
-
-
-def test_ordinary_failure_is_exit_status_one():
-    """A failing test that is no verdict counts as in any pytest session, also beside something invalid."""
-    assert exit_status([Verdict.INVALID], ordinary_failure=True) == 1
 
 
 def test_verdicts_that_judge():

@@ -3,16 +3,17 @@
 import pytest
 
 from factories import make_runs, make_workload
+from trainpace.app.speed import predicted_tgs
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
 from trainpace.judge.refresh import baseline_of
-from trainpace.plan.budget import Meter, of_case, predicted, total, words
+from trainpace.plan.budget import ResourceUsage, duration_of, estimate_of, format_duration
 
 
 def test_duration_from_a_baseline():
     """Its start-up and its speed, for as many runs as there will be."""
     runs = make_runs(128.0, 128.0)
-    duration = of_case(runs[0].workload, baseline_of(runs), None, 3)
+    duration = duration_of(runs[0].workload, baseline_of(runs), None, 3)
 
     assert duration is not None
     assert duration.seconds == pytest.approx(3 * (2.0 + 43 * 128 / 128.0))
@@ -22,32 +23,32 @@ def test_duration_from_a_baseline():
 def test_duration_from_counts():
     """A published row that was never measured here takes what the counts suggest; only at full scale."""
     case = next(case for case in PUBLISHED if case.id == "llama2_70b-1m-sp64")
-    tgs = predicted(full_workload(case), "a100-sxm4-80gb")
+    tgs = predicted_tgs(full_workload(case), "a100-sxm4-80gb")
 
     assert tgs == pytest.approx(25.3, rel=0.3)
-    assert predicted(make_workload(), "a100-sxm4-80gb") is None
-    assert predicted(full_workload(case), "l4") is None
+    assert predicted_tgs(make_workload(), "a100-sxm4-80gb") is None
+    assert predicted_tgs(full_workload(case), "l4") is None
 
 
 def test_nothing_known():
     """A case without either is named, and counts as nothing."""
-    known = of_case(make_workload(), None, 100.0, 1)
-    estimate = total([known, None], ["a", "b"], unit="GPU")
+    known = duration_of(make_workload(), None, 100.0, 1)
+    estimate = estimate_of([known, None], ["a", "b"], unit="GPU")
 
     assert str(estimate).endswith("GPU hours (1 from predicted); nothing is known of the duration of b")
-    assert str(total([None], ["b"], unit="GPU")) == "nothing is known of the duration of b"
+    assert str(estimate_of([None], ["b"], unit="GPU")) == "nothing is known of the duration of b"
 
 
-def test_meter():
+def test_usage():
     """Spent and saved over all ranks, with why."""
-    meter = Meter()
-    meter.spend(1800, 8)
-    meter.save(900, 8, "runs ended early")
+    usage = ResourceUsage()
+    usage.spend(1800, 8)
+    usage.save(900, 8, "runs ended early")
 
-    assert meter("GPU") == "GPU hours: 4.00 spent, 2.00 saved (runs ended early)"
+    assert usage.text("GPU") == "GPU hours: 4.00 spent, 2.00 saved (runs ended early)"
 
 
 @pytest.mark.parametrize(("hours", "text"), [(0.01, "36 s"), (0.5, "30 min"), (3.46, "3.5 h")])
-def test_words(hours, text):
+def test_durations_in_words(hours, text):
     """In the unit that people would say it in."""
-    assert text == words(hours)
+    assert text == format_duration(hours)

@@ -3,7 +3,8 @@
 import pytest
 
 from factories import make_run, make_workload
-from trainpace.plan.paired import Pairs, measure_rounds
+from trainpace.plan.paired import PairedCase, PairedPlan
+from trainpace.plan.task import drive
 from trainpace.runs.run import Health
 from trainpace.stats.sequential import SequentialDesign
 
@@ -31,10 +32,10 @@ def run(yardstick, *, told=True):
 def test_a_pair_on_unequal_machines_is_measured_again(runs, repeated, failed):
     """Both sides of a pair must have had the same machine; how fast that is does not matter."""
     given = iter(runs)
-    pairs = Pairs(test="test", workload=WORKLOAD)
+    case = PairedCase(test="test", workload=WORKLOAD)
 
-    measure_rounds([pairs], lambda *_: next(given), SequentialDesign(), time_is_up=lambda: bool(pairs.base))
+    drive(PairedPlan([case], SequentialDesign()), lambda _: next(given), out_of_time=lambda: bool(case.base))
 
-    assert pairs.repeated == repeated
-    assert (pairs.failure is not None) == failed
+    assert case.repeated == repeated
+    assert (case.failure is not None) == failed
     assert next(given, None) is None

@@ -8,7 +8,8 @@ import pytest
 
 from factories import CPU, DATA, make_run, make_runs, make_workload
 from repository import finish, wait_for
-from trainpace.plan.resume import Now, kept_runs, resumed
+from trainpace.app.kept import kept_runs
+from trainpace.plan.resume import Now, resumed
 from trainpace.runs.run import Health
 from trainpace.store.runs import write_run
 

@@ -4,10 +4,10 @@ import pytest
 import scipy.special  # noqa: F401 - pytester forgets what a test imports, and numpy cannot be imported twice
 
 from factories import make_run, make_runs
-from trainpace.app.session import Selected
+from trainpace.app.speed import Selected
 from trainpace.cases import PUBLISHED
 from trainpace.errors import RunFailed
-from trainpace.plugin import _SESSION
+from trainpace.plugin import _SUITE
 from trainpace.probe.device import present
 from trainpace.runs.run import Health
 from trainpace.runs.verdict import Verdict
@@ -22,13 +22,14 @@ SLOW, NEXT = CASES[0].id, CASES[1].id
 class Measuring:
     """A session whose runs have the speeds that a test gives, by case; the last one stays."""
 
-    def __init__(self, session, speeds):
-        self.session, self.speeds, self.made, self.borders = session, speeds, [], []
-        session.selection = [Selected(test=case.id, case=case, trainer="native") for case in CASES]
-        session.once = self.once
+    def __init__(self, suite, speeds):
+        self.suite, self.speeds, self.made, self.borders = suite, speeds, [], []
+        suite.select([Selected(test=case.id, case=case, trainer="native") for case in CASES], [])
+        suite.speed.driver.train = self.train
 
-    def once(self, workload, title, *, borders=()):
-        self.borders.append(borders)
+    def train(self, task):
+        self.borders.append(task.stop_at)
+        workload = task.workload
         number = self.made.count(workload.case)
         self.made.append(workload.case)
         speeds = self.speeds.get(workload.case, [1000.0])
@@ -37,11 +38,11 @@ class Measuring:
             raise speed
         faults = () if isinstance(speed, float) else ("thermal slowdown",)
         run = make_run(tgs=float(speed), workload=workload, seed=len(self.made), device=present().cpu)
-        return run.model_copy(update={"health": Health(faults=faults)}), ""
+        return run.model_copy(update={"health": Health(faults=faults)})
 
     def results(self):
         """Every case, as its test asks for it."""
-        return {each.case.id: self.session.measure(each.test, each.case, "native") for each in self.session.selection}
+        return {each.case.id: self.suite.find_speed(each.test) for each in self.suite.speed.selection}
 
 
 @pytest.fixture
@@ -50,17 +51,17 @@ def started_session(pytester, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
 
     def start(*arguments, speeds=(), stored=NOISY):
-        session = pytester.parseconfigure("--perf-scale=mini", *arguments).stash[_SESSION]
+        suite = pytester.parseconfigure("--perf-scale=mini", *arguments).stash[_SUITE]
         for case in CASES if stored else ():
-            workload = session.resolve(case, "native").workload
-            refresh(session.baselines_folder, make_runs(*stored, workload=workload, device=present().cpu))
-        return Measuring(session, dict(speeds))
+            workload = suite.speed.resolve(case, "native").workload
+            refresh(suite.speed.baselines_folder, make_runs(*stored, workload=workload, device=present().cpu))
+        return Measuring(suite, dict(speeds))
 
     return start
 
 
 def verdicts(results):
-    return {case: measured.judgement.verdict for case, measured in results.items()}
+    return {case: measured.verdict for case, measured in results.items()}
 
 
 def test_usual_speed_is_measured_once(started_session):
@@ -80,7 +81,7 @@ def test_accident_is_measured_again_and_named(started_session):
     assert (judged.set_aside, len(judged.tgs_of_runs)) == (1, 3)
     assert pytest.approx((1001 * 1002) ** 0.5) == judged.tgs
     assert judged.notes[-1] == "run run1 is set aside as an outlier: TGS 800.0, 20.1 % below the others"
-    assert f"{SLOW}: looks slow, and is measured again" in measuring.session.said
+    assert f"{SLOW}: looks slow, and is measured again" in measuring.suite.messages.said
 
 
 def test_regression_takes_five_runs(started_session):
@@ -173,29 +174,28 @@ def test_failure_ahead_is_told_by_its_own_test(started_session):
     assert measuring.made.count(NEXT) == 1
 
 
-def test_no_case_begins_after_the_time(started_session, monkeypatch):
+def test_no_case_begins_after_the_time(started_session):
     """A case that has begun is looked at again; those that did not fit are not measured for its sake."""
     measuring = started_session("--perf-max-minutes=60", speeds={SLOW: [950.0]})
-    begun = measuring.session.measure
-    once = measuring.once
+    train = measuring.train
 
-    def late(workload, title, **_):
-        measuring.session._began -= 3600
-        return once(workload, title)
+    def late(task):
+        measuring.suite.speed.driver._began -= 3600
+        return train(task)
 
-    measuring.session.once = late
+    measuring.suite.speed.driver.train = late
 
-    assert begun(SLOW, CASES[0], "native").judgement.verdict is Verdict.REGRESSION
+    assert measuring.suite.find_speed(SLOW).verdict is Verdict.REGRESSION
     assert measuring.made == [SLOW] * 5
-    assert begun(NEXT, CASES[1], "native").judgement.verdict is Verdict.INCONCLUSIVE
+    assert measuring.suite.find_speed(NEXT).verdict is Verdict.INCONCLUSIVE
 
 
 def test_accident_in_the_baseline(started_session):
     """One of the baseline's runs was an outlier: it is no noise of the others, and the judgement names it."""
     measuring = started_session()
-    workload = measuring.session.resolve(CASES[0], "native").workload
+    workload = measuring.suite.speed.resolve(CASES[0], "native").workload
     runs = make_runs(990.0, 1005.0, 800.0, 1012.0, 998.0, workload=workload, device=present().cpu)
-    refresh(measuring.session.baselines_folder, runs, accept_slower="for the test")
+    refresh(measuring.suite.speed.baselines_folder, runs, accept_slower="for the test")
     judged = measuring.results()[SLOW].judgement
 
     assert judged.verdict is Verdict.PASS
@@ -207,7 +207,7 @@ def test_accident_in_the_baseline(started_session):
 def test_refresh_goes_in_rounds(started_session):
     """The runs of a case lie a round apart; each test then records its own."""
     measuring = started_session("--perf-refresh", "--perf-runs-per-case=2", stored=None)
-    first = measuring.session.measure(SLOW, CASES[0], "native")
+    first = measuring.suite.find_speed(SLOW)
 
     assert measuring.made == [case.id for case in CASES] * 2
     assert first.change.new.num_runs == 2
@@ -217,7 +217,7 @@ def test_refresh_goes_in_rounds(started_session):
 def test_bounded_refresh_goes_case_by_case(started_session):
     """Where time may run out, the first cases are recorded rather than none."""
     measuring = started_session("--perf-refresh", "--perf-runs-per-case=2", "--perf-max-minutes=60", stored=None)
-    measuring.session.measure(SLOW, CASES[0], "native")
+    measuring.suite.find_speed(SLOW)
 
     assert measuring.made == [SLOW] * 2
 
@@ -243,7 +243,7 @@ def test_a_users_tolerance_asks_for_no_more_runs(started_session):
     noisy = (960.0, 1000.0, 1040.0, 985.0, 1015.0)
     by_noise, by_user = (started_session(*options, stored=noisy) for options in ((), ("--perf-tolerance=0.2",)))
     for each in (by_noise, by_user):
-        each.session.measure(SLOW, CASES[0], "native")
+        each.suite.find_speed(SLOW)
 
     assert len(by_noise.made) > 1
     assert by_user.made == [SLOW]

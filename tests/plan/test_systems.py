@@ -5,11 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_workload
-from trainpace.app.compare_plugin import judged
+from trainpace.app.systems import compare
 from trainpace.cases import PUBLISHED
 from trainpace.cases.machine import Device
 from trainpace.errors import RunFailed, Skipped
-from trainpace.plan.systems import compare
 from trainpace.runs.verdict import Verdict
 
 CASE = PUBLISHED[0]
@@ -17,34 +16,33 @@ A100 = Device(slug="a100-sxm4-80gb", name="NVIDIA A100-SXM4-80GB", kind="cuda", 
 
 
 def compared(workload=make_workload, device=CPU, absent=(), **systems):
-    """What comes of `systems`, by trainer: what a run of each is, or how it fails."""
+    """The finding of `systems`, by trainer: what a run of each is, or how it fails."""
 
-    def once(wanted, _):
-        made = systems[wanted.trainer]
+    def measure(task, _):
+        made = systems[task.side]
         if isinstance(made, Exception):
-            raise made
-        run = make_run(workload=wanted, device=device)
+            return made
+        run = make_run(workload=task.workload, device=device)
         samples = tuple(rank.model_copy(update=made.get("samples", {})) for rank in run.ranks)
-        return run.model_copy(update={"ranks": samples, **made.get("run", {})}), f"run {wanted.trainer}"
+        return run.model_copy(update={"ranks": samples, **made.get("run", {})})
 
     def check(description, _):
         if description.name in absent:
             raise Skipped(f"{description.title} is not installed")
 
-    session = SimpleNamespace(
+    speed = SimpleNamespace(
         options=SimpleNamespace(trainers=tuple(systems), runs_per_case=2),
         resolve=lambda case, trainer: SimpleNamespace(workload=workload(case.id, trainer=trainer)),
-        programs=SimpleNamespace(check=check),
+        resources=SimpleNamespace(start_programs=lambda: SimpleNamespace(check=check)),
         device_of=lambda _: device,
-        once=once,
-        keep=lambda run, replaced: None,
+        driver=SimpleNamespace(measure=measure, commands={}),
     )
-    return compare(session, CASE)[0]
+    return compare("test", CASE, speed)
 
 
 def footnotes(found, trainer):
     """Of one system, without those of its description."""
-    (system,) = (each for each in found.systems if each.trainer == trainer)
+    (system,) = (each for each in found.systems.systems if each.trainer == trainer)
     return [text for text in system.footnotes if "losses" in text]
 
 
@@ -75,7 +73,7 @@ def test_losses_that_are_not_compared_are_a_footnote(native, other, said):
     """At the system that they are of; it is measured all the same."""
     found = compared(native=native, hf=other)
 
-    assert [system.status for system in found.systems] == ["measured", "measured"]
+    assert [system.status for system in found.systems.systems] == ["measured", "measured"]
     assert footnotes(found, "hf") == said
     assert footnotes(found, "native") == []
 
@@ -84,9 +82,9 @@ def test_another_loss_is_another_job():
     """Who trained something else has no number."""
     found = compared(native={}, hf={"samples": {"losses": [2 * LOSSES[0]] * 43}})
 
-    assert [system.status for system in found.systems] == ["measured", "invalid"]
-    assert "expected native (deepspeed)'s loss 6.2400 at step 0" in found.systems[1].reason
-    assert judged(found, "").verdict is Verdict.INVALID
+    assert [system.status for system in found.systems.systems] == ["measured", "invalid"]
+    assert "expected native (deepspeed)'s loss 6.2400 at step 0" in found.systems.systems[1].reason
+    assert found.verdict is Verdict.INVALID
 
 
 @pytest.mark.parametrize(
@@ -101,35 +99,35 @@ def test_the_next_is_the_reference_where_the_first_drops_out(wishes, statuses):
     """All ratios are to it, and it says so."""
     found = compared(**wishes, hf={}, trl={})
 
-    assert [system.status for system in found.systems] == statuses
-    assert [system.reference for system in found.systems] == [False, True, False]
-    assert found.reference.trainer == "hf"
-    assert [system.ratio for system in found.systems] == [None, 1.0, 1.0]
+    assert [system.status for system in found.systems.systems] == statuses
+    assert [system.reference for system in found.systems.systems] == [False, True, False]
+    assert found.systems.reference.trainer == "hf"
+    assert [system.ratio for system in found.systems.systems] == [None, 1.0, 1.0]
 
 
 def test_the_next_is_the_reference_where_the_first_is_absent():
     """As where it fails; nothing is wrong then."""
     found = compared(hf={}, trl={}, native={}, absent=["hf"])
 
-    assert [system.status for system in found.systems] == ["skipped", "measured", "measured"]
-    assert found.reference.trainer == "trl"
-    assert judged(found, "").verdict is Verdict.PASS
+    assert [system.status for system in found.systems.systems] == ["skipped", "measured", "measured"]
+    assert found.systems.reference.trainer == "trl"
+    assert found.verdict is Verdict.PASS
 
 
 def test_one_alone_is_not_measured():
     """Nothing is called measured that was not, and nothing is said of the case."""
     found = compared(native={}, hf={}, absent=["hf"])
 
-    assert [system.status for system in found.systems] == ["skipped", "skipped"]
-    assert found.systems[0].reason == "not measured: no other system is there to be compared with"
-    assert found.reference is None
-    assert judged(found, "").verdict is Verdict.INCONCLUSIVE
+    assert [system.status for system in found.systems.systems] == ["skipped", "skipped"]
+    assert found.systems.systems[0].reason == "not measured: no other system is there to be compared with"
+    assert found.systems.reference is None
+    assert found.verdict is Verdict.INCONCLUSIVE
 
 
 def test_the_share_of_the_peak_is_known_on_a_known_device():
     """TFLOPs / the datasheet's."""
     found = compared(make_full_workload, A100, native={}, hf={})
 
-    assert [system.peak_share for system in found.systems] == [
-        pytest.approx(system.tflops / 312) for system in found.systems
+    assert [system.peak_share for system in found.systems.systems] == [
+        pytest.approx(system.tflops / 312) for system in found.systems.systems
     ]

@@ -17,11 +17,10 @@ from factories import (
     make_system,
     make_workload,
 )
-from trainpace.app.compare_plugin import Compared
-from trainpace.app.cost_gate import Counted
 from trainpace.errors import FileError, RunFailed
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.cost import CostJudgement
+from trainpace.judge.finding import Finding, cost_finding, outcome, speed_finding, systems_finding
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import judge, judge_failure
 from trainpace.report import record
@@ -68,10 +67,16 @@ def validated(path):
 # One case
 
 
+def told(judgement, *, require_verdict=False, **fields):
+    """What is told of a speed test's judgement."""
+    found = speed_finding(judgement, **fields)
+    return case_result(found, outcome(found, require_verdict=require_verdict))
+
+
 def test_against_a_baseline(stored):
     """A case against its baseline: figures, what it was judged against, and what came of it."""
     runs = make_runs(700.0)
-    found = case_result(judge(runs, stored), runs=runs)
+    found = told(judge(runs, stored), runs=runs)
 
     assert (found.verdict, found.outcome, found.label) == (Verdict.REGRESSION, "failed", "regression")
     assert (found.versus.kind, found.versus.name, found.versus.tgs) == ("baseline", "measured", 1000.0)
@@ -92,7 +97,7 @@ def test_against_a_base():
         detect=0.05,
     )
     judged = judge(make_runs(910.0), None).model_copy(update={"comparison": comparison})
-    versus = case_result(judged).versus
+    versus = told(judged).versus
 
     assert (versus.kind, versus.name, versus.head, versus.tgs) == ("base", "1a2b3c4", "5d6e7f8", 1000.0)
     assert (versus.pairs, versus.low, versus.high) == (2, 0.88, 0.94)
@@ -101,7 +106,7 @@ def test_against_a_base():
 def test_without_a_run():
     """A case that failed: no figures, the cause, and the end of what the run printed."""
     judged = judge_failure("llama2_7b-8k-sp1", make_workload(), RunFailed("killed by SIGKILL", rank=3))
-    found = case_result(judged, detail="x" * 9000 + "the end")
+    found = told(judged, detail="x" * 9000 + "the end")
 
     assert (found.tgs, found.versus, found.outcome) == (None, None, "failed")
     assert "rank 3: killed by SIGKILL" in found.reasons[0]
@@ -112,13 +117,13 @@ def test_without_a_run():
 @pytest.mark.parametrize(("required", "outcome"), [(False, "skipped"), (True, "failed")])
 def test_required_verdict(required, outcome):
     """What could not be judged fails where a verdict is required."""
-    assert outcome == case_result(judge(make_runs(1000.0), None), require_verdict=required).outcome
+    assert outcome == told(judge(make_runs(1000.0), None), require_verdict=required).outcome
 
 
 def test_excused(stored):
     """An excuse takes the failure away, not the verdict."""
     judged = judge(make_runs(700.0), stored).model_copy(update={"waiver": "accepted: exact softmax"})
-    found = case_result(judged)
+    found = told(judged)
 
     assert (found.verdict, found.outcome, found.excused) == ("regression", "excused", "accepted: exact softmax")
 
@@ -126,8 +131,8 @@ def test_excused(stored):
 def test_recorded_and_refused(stored):
     """In a refresh the word is whether it was recorded; the verdict is of the old baseline."""
     judged = judge(make_runs(700.0), stored)
-    recorded = case_result(judged, change=Change(key="a/mini", old=None, new=stored))
-    refused = case_result(judged, change=Change(key="a/mini", old=stored, new=None, refused="too slow"))
+    recorded = told(judged, change=Change(key="a/mini", old=None, new=stored))
+    refused = told(judged, change=Change(key="a/mini", old=stored, new=None, refused="too slow"))
 
     assert (recorded.label, recorded.outcome, recorded.change) == ("recorded", "passed", "a/mini: none -> 1000.0 TGS")
     assert (refused.label, refused.outcome, refused.change) == ("refused", "failed", "a/mini: not recorded: too slow")
@@ -136,7 +141,8 @@ def test_recorded_and_refused(stored):
 def test_counted_cost():
     """A counted case: its counters, what came of it, and in a refresh what was stored."""
     judged = CostJudgement(case="llama2_7b-8k-sp1", verdict="invalid", reasons=("no counts",))
-    found = cost_result(Counted(judged, detail="Traceback"), outcome="failed")
+    finding = cost_finding(judged, detail="Traceback")
+    found = cost_result(finding, outcome(finding))
     recorded = make_cost_result(refresh="recorded")
 
     assert (found.verdict, found.outcome, found.counters, found.detail) == ("invalid", "failed", None, "Traceback")
@@ -277,9 +283,9 @@ def test_accepting_is_refused(pytester, recorded, options, words):
 def test_comparison():
     """The side-by-side table as in compare.json, with the verdict on its measurement; a summary names who is absent."""
     table = make_side_by_side(make_system("native", 1.0), make_system("trl"))
-    found = compare_result(Compared(case=table.case, found=table, verdict=Verdict.PASS), outcome="passed")
-    failed = Compared(case="a", found=None, verdict=Verdict.INVALID, reasons=("no GPU",), detail="x" * 9000)
-    none = compare_result(failed, outcome="failed")
+    measured = systems_finding(table, "")
+    failed = Finding(case="a", verdict=Verdict.INVALID, reasons=("no GPU",), detail="x" * 9000)
+    found, none = (compare_result(each, outcome(each)) for each in (measured, failed))
 
     assert (found.side_by_side, found.workload, found.title) == (
         table,

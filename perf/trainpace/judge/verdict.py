@@ -2,9 +2,8 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import median
-from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -176,28 +175,6 @@ def runs_to_measure(
     if baseline is None:
         return at_least
     return first_runs(baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases, at_least=at_least)
-
-
-def outcome(verdict: Verdict, *, require_verdict: bool = False) -> Literal["passed", "failed", "skipped"]:
-    """What a verdict does to its test. Under `require_verdict` a case that could not be judged fails."""
-    if verdict in {Verdict.REGRESSION, Verdict.INVALID}:
-        return "failed"
-    if verdict in {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE}:
-        return "failed" if require_verdict else "skipped"
-    return "passed"
-
-
-def exit_status(verdicts: Iterable[Verdict], *, require_verdict: bool = False, ordinary_failure: bool = False) -> int:
-    """The session's exit status: 1 a regression or an ordinary failing test; else 7 something invalid; else 6 something
-    unjudged under `require_verdict`; else 0. pytest owns 0 to 5, which is why the others start at 6."""
-    seen = set(verdicts)
-    if ordinary_failure or Verdict.REGRESSION in seen:
-        return 1
-    if Verdict.INVALID in seen:
-        return 7
-    if require_verdict and seen & {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE}:
-        return 6
-    return 0
 
 
 def command(workload: Workload, *options: str) -> str:

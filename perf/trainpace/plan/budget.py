@@ -1,21 +1,15 @@
-"""How long a selection takes, told before it runs, and what was spent and saved, told after it.
+"""How long a selection takes, told before it runs; and what was spent and saved, told after it.
 
-A duration comes from the case's baseline on this device, else from the prediction on counts (stats/roofline.py)
-where the device's datasheet allows one; what has neither is named, and counts as nothing.
+A duration comes from the case's baseline on this device, else from the prediction on counts (stats/roofline.py) where
+the device's datasheet allows one; what has neither is named, and counts as nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from trainpace.app.options import DEFAULT_REFRESH_RUNS
 from trainpace.cases.workload import Workload
-from trainpace.errors import BudgetExceeded, RunFailed
-from trainpace.judge.baseline import Measured, Published, find
+from trainpace.judge.baseline import Measured, Published
 from trainpace.runs.run import Run
-
-if TYPE_CHECKING:
-    from trainpace.app.session import Selected, Session
 
 STARTUP_SECONDS = 120.0
 """Of a run whose start was never measured: processes, imports, the model, the first and slowest step."""
@@ -27,7 +21,7 @@ class Duration:
 
     case: str
     seconds: float
-    """Of all its runs."""
+    """Of all runs of the case."""
     ranks: int
     source: str
     """`baseline`, `published` or `predicted`."""
@@ -56,14 +50,18 @@ class Estimate:
     def __str__(self) -> str:
         sources = [each.source for each in self.durations]
         told = ", ".join(f"{sources.count(source)} from {source}" for source in dict.fromkeys(sources))
-        text = f"estimated: {words(self.hours)}, {self.rank_hours:.2f} {self.unit} hours ({told})" if told else ""
+        text = (
+            f"estimated: {format_duration(self.hours)}, {self.rank_hours:.2f} {self.unit} hours ({told})"
+            if told
+            else ""
+        )
         if self.unknown:
             nothing = f"nothing is known of the duration of {', '.join(self.unknown)}"
             text = f"{text}; {nothing}" if text else nothing
         return text
 
 
-def of_case(
+def duration_of(
     workload: Workload, baseline: Measured | Published | None, predicted_tgs: float | None, runs: int
 ) -> Duration | None:
     """What `runs` runs of a workload take; None where nothing is known of it."""
@@ -78,112 +76,45 @@ def of_case(
     return Duration(case=workload.case, seconds=runs * (startup + steps), ranks=workload.ranks, source=source)
 
 
-def predicted(workload: Workload, device: str) -> float | None:
-    """TGS that the counts suggest for a published row as it was published; None where there is no such prediction."""
-    if workload.scale != "full":
-        return None
-    from trainpace.cost.predict import devices, predicted_on
-    from trainpace.errors import FileError
-
-    if device not in devices():
-        return None
-    try:
-        return predicted_on(device).get(workload.case)
-    except FileError:
-        return None
-
-
 @dataclass
-class Meter:
-    """What a session spends, and what it did not have to."""
+class ResourceUsage:
+    """Device time of one session, spent and saved."""
 
     spent: float = 0.0
-    """Seconds of one rank's device, over all ranks."""
+    """Seconds, summed over all ranks."""
     saved: float = 0.0
     why: list[str] = field(default_factory=list)
 
     def spend(self, seconds: float, ranks: int) -> None:
-        """Somebody trained."""
+        """Count `seconds` of training on `ranks` ranks."""
         self.spent += seconds * ranks
 
     def save(self, seconds: float, ranks: int, why: str) -> None:
-        """Somebody did not have to."""
+        """Count `seconds` on `ranks` ranks that were not needed, and why."""
         self.saved += seconds * ranks
         if seconds > 0 and why not in self.why:
             self.why.append(why)
 
-    def __call__(self, unit: str) -> str:
-        """For the report."""
+    def text(self, unit: str) -> str:
+        """`GPU hours: 0.50 spent, 0.10 saved (why)`; `unit` is what a rank runs on."""
         saved = f", {self.saved / 3600:.2f} saved ({'; '.join(self.why)})" if self.saved else ""
         return f"{unit} hours: {self.spent / 3600:.2f} spent{saved}"
 
 
-def of_run(run: Run) -> float:
+def run_seconds(run: Run) -> float:
     """Seconds that a run took, as its samples say."""
     first = run.ranks[0]
     return run.startup_seconds + sum(first.warmup_seconds) + sum(first.seconds) + sum(first.optimizer_seconds)
 
 
-def words(hours: float) -> str:
+def format_duration(hours: float) -> str:
     """`45 s`, `12 min`, `3.5 h`."""
     if hours < 1 / 60:
         return f"{3600 * hours:.0f} s"
     return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} h"
 
 
-def announce(session: "Session") -> None:
-    """Say before anything runs how long the selection takes, where hours are counted.
-
-    Raises:
-        BudgetExceeded: where that is longer than --perf-max-hours.
-    """
-    most = session.options.max_hours
-    if session.options.replay or (most is None and not _are_counted(session)):
-        return
-    names = [each.case.id for each in session.selection]
-    try:
-        estimate = total([_duration(session, each) for each in session.selection], names, unit=_unit(session))
-    except RunFailed:  # there are no nodes: every case will say so
-        return
-    session.tell(str(estimate))
-    session.say(str(estimate))
-    if most is not None and estimate.hours > most:
-        raise BudgetExceeded(
-            f"--perf-max-hours {most:g}: the selection takes about {words(estimate.hours)}: select fewer cases with "
-            "-k, or allow more"
-        )
-
-
-def say_hours(session: "Session") -> None:
-    """Say what was spent and saved, where that is counted."""
-    if session.meter.spent and _are_counted(session):
-        session.say(session.meter(_unit(session)))
-
-
-def _are_counted(session: "Session") -> bool:
-    """Of GPUs, and of several nodes."""
-    return session.options.launcher != "local" or session.machine.gpus is not None
-
-
-def _unit(session: "Session") -> str:
-    return "GPU" if session.machine.gpus else "rank"
-
-
-def _duration(session: "Session", selected: "Selected") -> Duration | None:
-    """What a selected case takes, at most; None where nothing is known of it."""
-    try:
-        workload = session.resolve(selected.case, selected.trainer).workload
-    except RunFailed:  # it will say so itself
-        return None
-    options, device = session.options, session.device_of(workload)
-    found = find(session.stored.baselines(device), workload)
-    runs = options.runs_per_case or (DEFAULT_REFRESH_RUNS if options.refresh else 1)
-    if options.gate is not None:
-        runs = 2 * options.gate.max_pairs
-    return of_case(workload, found, predicted(workload, device.slug), runs)
-
-
-def total(durations: Sequence[Duration | None], workloads: Sequence[str], *, unit: str) -> Estimate:
+def estimate_of(durations: Sequence[Duration | None], workloads: Sequence[str], *, unit: str) -> Estimate:
     """The estimate of a selection: what is known of each case, and the names of all of them, in one order."""
     return Estimate(
         durations=tuple(each for each in durations if each is not None),

@@ -1,51 +1,131 @@
-"""Measures every selected case on both sides, in rounds: A B, B A, A B ... until each case is decided.
+"""The gate of a pull request: every selected case on both sides, in rounds A B, B A, A B ... until each is decided.
 
 A pair is two runs that follow each other, so that the machine's drift meets both; the order turns with every round.
 Decided cases drop out. Everything is measured before anything is reported: the correction across cases and the pooled
 variance need all of them.
+
+`PairedRounds` decides, on arrays over many sessions at once; `PairedPlan` makes tasks of its rounds for one session of
+real runs. The simulation drives the first, the program the second.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from trainpace.cases import Workload
-from trainpace.errors import RunFailed
+from trainpace.cases.workload import Workload
+from trainpace.errors import RunFailed, Skipped
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.head_vs_base import judge_pairs, log_ratio, numerics_fault
 from trainpace.judge.validity import core_fault
 from trainpace.judge.verdict import Judgement, judge_failure, unjudged
+from trainpace.plan.task import DISTURBED_ATTEMPTS, Task
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.sequential import Decision, SequentialDesign, decide
+from trainpace.stats.sequential import Analysis, Decision, SequentialDesign, analyse, decision_of, of_session
 from trainpace.stats.tolerance import geometric_mean
 
-DISTURBED_ATTEMPTS = 3
-"""Pairs measured in place of one that something disturbed, before its case is invalid."""
+if TYPE_CHECKING:
+    from numpy import bool_, float64, int64
+    from numpy.typing import NDArray
 
-Measure = Callable[[Workload, str, str], Run]
-"""Makes one run of a workload, on the side `base` or `head`, under a title."""
+OPEN, PASSED, SLOWER, FASTER = range(4)
+"""What is decided of a case; OPEN: nothing yet, and at the end `inconclusive`."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pair more of each case that wants one."""
+
+    number: int
+    """0 first."""
+    wanted: "NDArray[bool_]"
+    """Shape (sessions, cases)."""
+
+
+class PairedRounds:
+    """What is decided of the pairs of S sessions at once, round by round; S = 1 is the program's own session."""
+
+    def __init__(self, sessions: int, cases: int, design: SequentialDesign) -> None:
+        import numpy as np
+
+        self.design = design
+        self.verdict: NDArray[int64] = np.zeros((sessions, cases), np.int64)
+        """OPEN, PASSED, SLOWER or FASTER. What was decided stays decided: its error was spent then."""
+        self.detect: NDArray[float64] = np.zeros((sessions, cases))
+        """The loss (share) that was to be found, when the case was judged last."""
+        self.log_ratios: NDArray[float64] = np.full((sessions, cases, design.max_pairs), np.nan)
+        """log(TGS head / TGS base) of each pair; NaN where none was measured."""
+        self.failed: NDArray[bool_] = np.zeros(cases, bool)
+        """Cases that are out of it: their pairs are nobody's noise. The same in all sessions."""
+        self._number = 0
+        self._closed = False
+
+    def next(self, wanted: object = None) -> Round | None:
+        """The next round; None where every case is decided or has had all its pairs."""
+        going = (self.verdict == OPEN) & ~self.failed
+        if self._closed or self._number >= self.design.max_pairs or not going.any():
+            return None
+        return Round(self._number, going)
+
+    def add(self, task: Round, result: "NDArray[float64]") -> "tuple[Analysis, list[int]] | None":
+        """Judge every session after a round.
+
+        Args:
+            task: the round.
+            result: log ratios of shape (sessions, cases), NaN where no pair was measured; of cases that were not
+                wanted they are not looked at.
+
+        Returns:
+            The figures of the sessions that were still open, and the cases (columns) that they are of; None where no
+            pair was ever measured.
+        """
+        import numpy as np
+
+        self._number = task.number + 1
+        self.log_ratios[..., task.number] = np.where(task.wanted, result, np.nan)
+        columns = np.flatnonzero(~self.failed & ~np.isnan(self.log_ratios).all(axis=(0, 2)))
+        going = np.flatnonzero(task.wanted.any(-1))
+        if not len(columns):
+            return None
+        part = np.ix_(going, columns)
+        seen = analyse(self.log_ratios[part], self.design)
+        found = np.select([seen.slower, seen.faster, seen.passed], [SLOWER, FASTER, PASSED], OPEN)
+        wanted = self.verdict[part] == OPEN
+        self.detect[part] = np.where(wanted, -np.expm1(-seen.min_effect), self.detect[part])
+        self.verdict[part] = np.where(wanted, found, self.verdict[part])
+        return seen, columns.tolist()
+
+    def begin_no_more(self) -> None:
+        """No further round."""
+        self._closed = True
+
+    @property
+    def pairs(self) -> "NDArray[int64]":
+        """Pairs measured, shape (sessions, cases)."""
+        import numpy as np
+
+        return np.asarray((~np.isnan(self.log_ratios)).sum(-1))
 
 
 @dataclass(kw_only=True)
-class Pairs:
+class PairedCase:
     """One case on its way to a verdict."""
 
     test: str
-    """The test that will report it."""
+    """Id of the test that will report it."""
     workload: Workload
     base: list[Run] = field(default_factory=list)
+    """The base's runs of the pairs that count, oldest first."""
     head: list[Run] = field(default_factory=list)
     repeated: int = 0
+    """Pairs that were measured again because something disturbed them."""
     decision: Decision | None = None
+    """After the last round in which the case was open; None: it had no pair yet."""
     failure: Judgement | None = None
+    """What ends the case before it is decided; None: nothing did."""
     detail: str = ""
     """The failing rank's traceback or log."""
-
-    @property
-    def log_ratios(self) -> list[float]:
-        """One a pair, oldest first."""
-        return [log_ratio(base, head) for base, head in zip(self.base, self.head, strict=True)]
 
     @property
     def open(self) -> bool:
@@ -53,60 +133,147 @@ class Pairs:
         return self.failure is None and (self.decision is None or self.decision.verdict is None)
 
 
-def measure_rounds(
-    cases: Sequence[Pairs],
-    measure: Measure,
-    design: SequentialDesign,
-    *,
-    new_numerics: bool = False,
-    time_is_up: Callable[[], bool] = lambda: False,
-) -> None:
-    """Measure `cases` in rounds until each is decided, has failed, or has had all its pairs.
+class PairedPlan:
+    """Head against base for one session of real runs."""
 
-    Args:
-        cases: take their runs, decisions and failures.
-        measure: makes one run.
-        design: of the sequential test.
-        new_numerics: whether the losses of head may differ from the base's.
-        time_is_up: whether no further pair is to be begun.
-    """
-    for number in range(design.max_pairs):
-        order = ("base", "head") if number % 2 == 0 else ("head", "base")
-        for pairs in cases:
-            if pairs.open and not time_is_up():
-                _measure_pair(pairs, measure, order, number + 1, new_numerics=new_numerics)
-        whole = [pairs for pairs in cases if pairs.base and pairs.failure is None]
-        decisions = decide({pairs.test: pairs.log_ratios for pairs in whole}, design)
-        for pairs in whole:
-            if pairs.open:  # what was decided stays decided: its error was spent then
-                pairs.decision = decisions[pairs.test]
-        if time_is_up() or not any(pairs.open for pairs in cases):
+    def __init__(
+        self, cases: Sequence[PairedCase], design: SequentialDesign, *, head: str = "head", new_numerics: bool = False
+    ) -> None:
+        """Plan pairs of `cases`, which take their runs, decisions and failures.
+
+        Args:
+            cases: in the order in which a round visits them.
+            design: of the sequential test.
+            head: the side that is measured against `base`: `head`, or `injected` in a self-test.
+            new_numerics: whether the losses of head may differ from the base's.
+        """
+        self.cases = list(cases)
+        self._rounds = PairedRounds(1, len(self.cases), design)
+        self._head, self._new_numerics = head, new_numerics
+        self._round = self._rounds.next()
+        self._place = 0
+        """The case that the round has come to."""
+        self._attempt = 1
+        self._pair: dict[str, Run] = {}
+        """Of the pair that is under way: its runs, by side."""
+        self._closed = False
+
+    def begin_no_more(self) -> None:
+        """Finish the pair that is under way; begin no other."""
+        self._closed = True
+
+    def next(self, wanted: str | None = None) -> Task | None:
+        """The next run of the round. Rounds are of all cases: `wanted` makes no difference."""
+        while self._round is not None:
+            if self._place == len(self.cases):
+                self._judge()
+                continue
+            case = self.cases[self._place]
+            if not case.open or (self._closed and not self._pair and self._attempt == 1):
+                self._place += 1
+                continue
+            side = next(each for each in self._order if each not in self._pair)
+            again = f", attempt {self._attempt}" if self._attempt > 1 else ""
+            workload = case.workload
+            return Task(
+                test=case.test,
+                workload=workload,
+                side=self._head if side == "head" else "base",
+                label=f"{workload.case} {workload.scale}, pair {self._round.number + 1}, {side}{again}",
+            )
+        return None
+
+    def examine(self, task: Task, run: Run) -> tuple[Run, bool]:
+        """A run as it is to be kept, and whether another one takes its place."""
+        return run, bool(run.health.faults)
+
+    def add(self, task: Task, result: Run | RunFailed | Skipped) -> None:
+        """Take one run; a pair that was disturbed is measured again as a whole, and counted."""
+        case, side = self.cases[self._place], "base" if task.side == "base" else "head"
+        if not isinstance(result, Run):
+            cause = result.cause if isinstance(result, RunFailed) else str(result)
+            rank = result.rank if isinstance(result, RunFailed) else None
+            self._fail(case, RunFailed(f"{side}: {cause}", rank=rank), getattr(result, "detail", ""))
             return
+        self._pair[side] = result
+        if len(self._pair) < 2:
+            return
+        base, head = self._pair["base"], self._pair["head"]
+        self._pair = {}
+        if fault := None if self._new_numerics else numerics_fault(base, head):
+            self._fail(case, RunFailed(fault))
+        elif faults := self._faults(base, head):
+            case.repeated += 1
+            self._attempt += 1
+            if self._attempt > DISTURBED_ATTEMPTS:
+                number = self._number + 1
+                self._fail(case, RunFailed(f"pair {number} was disturbed {DISTURBED_ATTEMPTS} times: {faults}"))
+        else:
+            case.base.append(base)
+            case.head.append(head)
+            self._attempt, self._place = 1, self._place + 1
 
+    def judgement(self, case: PairedCase, *, names: tuple[str, str], peak_tflops: float | None) -> Judgement:
+        """What is said of a case when all rounds are over; `names` are the base's and the head's."""
+        if case.failure is not None:
+            return case.failure
+        if case.decision is None:
+            return unjudged(case.workload.case, "did not fit --perf-max-minutes: no pair was measured")
+        decision = case.decision
+        comparison = Comparison(
+            base=names[0],
+            head=names[1],
+            base_tgs=geometric_mean([metrics.tgs(run) for run in case.base]),
+            log_ratios=tuple(log_ratio(base, head) for base, head in zip(case.base, case.head, strict=True)),
+            ratio=decision.ratio,
+            low=decision.low,
+            high=decision.high,
+            detect=decision.min_effect,
+            set_aside=decision.set_aside,
+            repeated=case.repeated,
+            pairs_needed=decision.pairs_needed,
+        )
+        verdict = decision.verdict or Verdict.INCONCLUSIVE
+        return judge_pairs(case.base, case.head, comparison, verdict, peak_tflops=peak_tflops)
 
-def judgement(pairs: Pairs, *, names: tuple[str, str], peak_tflops: float | None) -> Judgement:
-    """What is said of a case when all rounds are over; `names` are the base's and the head's."""
-    if pairs.failure is not None:
-        return pairs.failure
-    if pairs.decision is None:
-        return unjudged(pairs.workload.case, "did not fit --perf-max-minutes: no pair was measured")
-    decision = pairs.decision
-    comparison = Comparison(
-        base=names[0],
-        head=names[1],
-        base_tgs=geometric_mean([metrics.tgs(run) for run in pairs.base]),
-        log_ratios=tuple(pairs.log_ratios),
-        ratio=decision.ratio,
-        low=decision.low,
-        high=decision.high,
-        detect=decision.min_effect,
-        set_aside=decision.set_aside,
-        repeated=pairs.repeated,
-        pairs_needed=decision.pairs_needed,
-    )
-    return judge_pairs(
-        pairs.base, pairs.head, comparison, decision.verdict or Verdict.INCONCLUSIVE, peak_tflops=peak_tflops
-    )
+    @property
+    def _number(self) -> int:
+        assert self._round is not None
+        return self._round.number
+
+    @property
+    def _order(self) -> tuple[str, str]:
+        return ("base", "head") if self._number % 2 == 0 else ("head", "base")
+
+    def _faults(self, base: Run, head: Run) -> str:
+        """What disturbed a pair; empty where nothing did."""
+        of_side = {"base": base, "head": head}
+        found = [f"{side}: {fault}" for side in self._order for fault in of_side[side].health.faults]
+        return "; ".join(found or filter(None, [_unequal(base, head)]))
+
+    def _fail(self, case: PairedCase, failure: RunFailed, detail: str = "") -> None:
+        """End a case; its pairs say nothing of the noise of the others."""
+        case.failure, case.detail = judge_failure(case.workload.case, case.workload, failure), detail
+        self._rounds.failed[self._place] = True
+        self._pair, self._attempt, self._place = {}, 1, self._place + 1
+
+    def _judge(self) -> None:
+        """The round is over: judge every open case by its pairs so far, and begin the next round."""
+        assert self._round is not None
+        import numpy as np
+
+        ratios = np.full((1, len(self.cases)), np.nan)
+        for column, case in enumerate(self.cases):
+            if len(case.head) > self._number:
+                ratios[0, column] = log_ratio(case.base[self._number], case.head[self._number])
+        if (judged := self._rounds.add(self._round, ratios)) is not None:
+            seen, columns = of_session(judged[0], 0), judged[1]
+            for place, column in enumerate(columns):
+                if self.cases[column].open:
+                    self.cases[column].decision = decision_of(seen, place, self._rounds.design)
+        if self._closed:
+            self._rounds.begin_no_more()
+        self._round, self._place = self._rounds.next(), 0
 
 
 def _unequal(base: Run, head: Run) -> str | None:
@@ -117,28 +284,22 @@ def _unequal(base: Run, head: Run) -> str | None:
     return f"head beside base: {fault}" if fault else None
 
 
-def _measure_pair(pairs: Pairs, measure: Measure, order: tuple[str, str], number: int, *, new_numerics: bool) -> None:
-    """One pair that can be trusted; one that was disturbed is measured again as a whole, and counted."""
-    workload, faults = pairs.workload, ""
-    for attempt in range(1, DISTURBED_ATTEMPTS + 1):
-        again = f", attempt {attempt}" if attempt > 1 else ""
-        runs: dict[str, Run] = {}
-        for side in order:
-            try:
-                runs[side] = measure(workload, side, f"{workload.case} {workload.scale}, pair {number}, {side}{again}")
-            except RunFailed as failure:
-                said = RunFailed(f"{side}: {failure.cause}", rank=failure.rank)
-                pairs.failure, pairs.detail = judge_failure(workload.case, workload, said), failure.detail
-                return
-        if fault := None if new_numerics else numerics_fault(runs["base"], runs["head"]):
-            pairs.failure = judge_failure(workload.case, workload, RunFailed(fault))
-            return
-        found = [f"{side}: {fault}" for side in order for fault in runs[side].health.faults]
-        faults = "; ".join(found or filter(None, [_unequal(runs["base"], runs["head"])]))
-        if not faults:
-            pairs.base.append(runs["base"])
-            pairs.head.append(runs["head"])
-            return
-        pairs.repeated += 1
-    disturbed = RunFailed(f"pair {number} was disturbed {DISTURBED_ATTEMPTS} times: {faults}")
-    pairs.failure = judge_failure(workload.case, workload, disturbed)
+def self_tested(unchanged: Judgement, injected: Judgement, slowdown: str) -> Judgement:
+    """Pass where the gate is quiet without a slowdown and red with one; else invalid, with what it missed.
+
+    `slowdown` is the injected one, for people: `30 %`.
+    """
+    if unchanged.verdict is Verdict.INVALID or injected.verdict is Verdict.INVALID:
+        return unchanged if unchanged.verdict is Verdict.INVALID else injected
+    wrong = []
+    if unchanged.verdict is Verdict.REGRESSION:
+        wrong.append(f"self-test: found a slowdown where nothing was changed: {'; '.join(unchanged.reasons)}")
+    if injected.verdict is not Verdict.REGRESSION:
+        wrong.append(
+            f"self-test: expected a planted slowdown of {slowdown} to be a regression, got {injected.verdict} "
+            f"({injected.tolerance_source})"
+        )
+    if wrong:
+        return unchanged.model_copy(update={"verdict": Verdict.INVALID, "reasons": tuple(wrong)})
+    note = f"self-test: a planted slowdown of {slowdown} was found ({injected.tolerance_source})"
+    return unchanged.model_copy(update={"notes": (*unchanged.notes, note)})

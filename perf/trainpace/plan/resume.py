@@ -5,17 +5,12 @@ cannot be told to be the same is measured again, and said: a run too many costs 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from trainpace.app.options import Options
 from trainpace.cases import Workload
-from trainpace.errors import RunFailed
 from trainpace.runs.run import Run
-from trainpace.store.runs import read_runs
 from trainpace.text import differences, short_revision
-from trainpace.trainers.external import is_described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,39 +41,6 @@ class Now:
             "trained on other data": self.data is not None and trained_on != self.data,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
-
-
-def data_names(options: Options, trainer: str) -> tuple[tuple[str, ...], str] | None:
-    """What runs of this session train on; None where a trainer that brings its own was told nothing else.
-
-    Raises:
-        RunFailed: where there is no such data.
-    """
-    from trainpace.data.packing import sources_named
-    from trainpace.data.tokenizer import BYTES, tokenizer_named
-    from trainpace.errors import DataError
-
-    own = trainer != "native" and not is_described(trainer)
-    if own and not options.data and options.tokenizer == BYTES:
-        return None
-    try:
-        names = tuple(each.name for each in sources_named(options.data))
-        return names, tokenizer_named(options.tokenizer).name
-    except DataError as error:
-        raise RunFailed(str(error)) from None
-
-
-def kept_runs(folder: Path, cases: Iterable[str]) -> dict[str, list[Run]]:
-    """The runs in `folder` by the key of their workload, oldest first; of other cases than `cases` none is read.
-
-    Raises:
-        FileError: for a file that holds no run.
-    """
-    found: dict[str, list[Run]] = {}
-    for path in {path for case in cases for path in folder.glob(f"{case}-*.json")}:
-        for run in read_runs(path):
-            found.setdefault(run.workload.key, []).append(run)
-    return {key: sorted(runs, key=lambda run: (run.started, run.id)) for key, runs in found.items()}
 
 
 def resumed(runs: Sequence[Run], now: Now, number: int, most: int | None = None) -> tuple[list[Run], list[str]]:

@@ -1,71 +1,186 @@
-"""The stored gate: measures cases against stored baselines, looks again at what looks slow, records what is refreshed.
+"""The stored gate: cases against stored baselines; what looks slow is measured again, beside the other cases.
 
-A case is measured by its own test. Two things need the others too, and then the first test that asks measures them:
-a refresh makes the runs of all cases in rounds, so that the runs of one lie apart and their spread holds what the
-machine does meanwhile; and a case that looks slow is judged beside what the other cases of the session lost.
+A case is measured for its own test. Two things need the others too, and are measured for the first test that asks: a
+refresh makes the runs of all cases in rounds, so that the runs of one lie apart and their spread holds what the machine
+does meanwhile; and a case that looks slow is judged beside what the other cases of the session lost.
+
+`RetestPlan` decides on speeds alone, `StoredPlan` makes tasks of its decisions for real runs. The simulation drives the
+first, the program the second.
 """
 
 import math
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from typing import Protocol
 
-from trainpace.app.options import DEFAULT_REFRESH_RUNS
-from trainpace.app.session import Measured, Selected, Session
-from trainpace.cases import Case, Workload
 from trainpace.cases.machine import Device
-from trainpace.errors import FileError, RunFailed, Skipped
+from trainpace.cases.workload import Workload
+from trainpace.errors import RunFailed, Skipped
 from trainpace.judge import baseline as baselines
-from trainpace.judge.refresh import Change, baselines_of
+from trainpace.judge.baseline import Measured, Published
 from trainpace.judge.validity import core_fault
-from trainpace.judge.verdict import Judgement, judge, judge_failure, look_at, runs_to_measure, unjudged
-from trainpace.probe.device import revision
+from trainpace.judge.verdict import Judgement, judge, judge_failure, runs_to_measure, unjudged
+from trainpace.plan.task import DISTURBED_ATTEMPTS, Task
 from trainpace.runs import metrics
 from trainpace.runs.datasheets import peak_tflops
-from trainpace.runs.run import SOFTWARE, Run
+from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, decision_thresholds
-from trainpace.stats.tolerance import MOST_RUNS, Spread
-from trainpace.store.baselines import load_baselines, refresh
-from trainpace.store.runs import read_runs, run_path
-from trainpace.trainers.external import is_described, load
+from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, assess, decision_thresholds
+from trainpace.stats.tolerance import Spread
 
-DISTURBED_ATTEMPTS = 3
-"""Fresh runs in place of one that something disturbed, before the case is called invalid."""
+DEFAULT_REFRESH_RUNS = 5
 LONG_STEP_SECONDS = 10.0
 """From here on a run ends as soon as its verdict is certain: what that takes between steps does not show in them."""
 UNMOVED = {Verdict.INVALID, Verdict.NO_BASELINE}
-"""What no other case changes."""
+"""Verdicts that do not depend on other cases."""
+
+
+class RetestCase(Protocol):
+    """What is known of a case's speed."""
+
+    @property
+    def first_runs(self) -> int:
+        """Runs to begin with."""
+
+    @property
+    def stored(self) -> Sequence[float]:
+        """TGS of each of the baseline's runs that count; empty: there is no baseline."""
+
+    @property
+    def spread(self) -> Spread | None:
+        """Between runs; None where it is unknown."""
+
+    @property
+    def peers(self) -> object:
+        """Cases with equal `peers` are comparable: the same device, the same scale."""
+
+    @property
+    def tgs(self) -> Sequence[float]:
+        """Of each run so far, oldest first."""
+
+    @property
+    def open(self) -> bool:
+        """Whether further runs can be made of it."""
+
+    @property
+    def first_log_ratio(self) -> float | None:
+        """log(TGS of the first run / TGS of the baseline); None where no run can be trusted."""
+
+
+class RetestPlan:
+    """Which case of a session is to be run once more, by the speeds of the runs so far."""
+
+    def __init__(self, cases: Sequence[RetestCase], *, selected: int, tolerance: float | None = None) -> None:
+        """Plan runs of `cases`; `selected` share the session's chance of a false alarm, `tolerance` is the user's."""
+        self.cases = list(cases)
+        self.selected, self.tolerance = selected, tolerance
+        self._remembered: dict[tuple[int, tuple[float, ...]], Assessment] = {}
+
+    def next(self, wanted: RetestCase) -> RetestCase | None:
+        """The case whose next run decides most about `wanted`: itself, or one of the others; None: it is decided."""
+        if len(wanted.tgs) < wanted.first_runs:
+            return wanted if wanted.open else None
+        if not wanted.open or not wanted.stored or not self.assess(wanted, alone=True).slow:
+            return None
+        # The others are asked only where they can make a difference.
+        for other in self.others(wanted):
+            if other.open and len(other.tgs) < other.first_runs:
+                return other
+        return wanted if self.assess(wanted).needs_another_run(wanted.first_runs) else None
+
+    def assess(self, case: RetestCase, *, alone: bool = False) -> Assessment:
+        """What a case's speeds say against its baseline; `alone`: without a look at the other cases."""
+        if not alone:
+            ratios = [each.first_log_ratio for each in self.others(case)]
+            return self._assess(case, [ratio for ratio in ratios if ratio is not None])
+        key = id(case), tuple(case.tgs)
+        if key not in self._remembered:
+            self._remembered[key] = self._assess(case, [])
+        return self._remembered[key]
+
+    def add(self, task: RetestCase, result: float) -> None:
+        """Take the TGS of a run, where a case's speeds are a list of plain numbers."""
+        assert isinstance(task.tgs, list)
+        task.tgs.append(result)
+
+    def begin_no_more(self) -> None:
+        """Nothing is begun here: who takes the time is `StoredPlan`."""
+
+    def _assess(self, case: RetestCase, others: Sequence[float]) -> Assessment:
+        return assess(
+            case.tgs,
+            case.stored,
+            spread=case.spread,
+            selected=self.selected,
+            others=others,
+            override=self.tolerance,
+        )
+
+    def others(self, case: RetestCase) -> list[RetestCase]:
+        """The other cases that tell what the machine did to this session; none where they would say nothing."""
+        if not self.asks_others(case):
+            return []
+        return [each for each in self.cases if each is not case and each.stored and each.peers == case.peers]
+
+    def asks_others(self, case: RetestCase) -> bool:
+        """Whether other cases can say anything: there are enough, and the noise is known that a shift must exceed."""
+        return self.selected > MIN_OTHER_CASES and case.spread is not None and self.tolerance is None
 
 
 @dataclass(kw_only=True)
-class _Entry:
+class StoredCase:
     """One case on its way: against what it is judged, and the runs that it has so far."""
 
-    case: Case
+    test: str
+    """Id of the test that will report it."""
+    case: str
+    """Id of the case."""
     workload: Workload
     device: Device
-    number: int
-    """Runs to begin with."""
-    baseline: baselines.Published | baselines.Measured | None
-    outliers: Sequence[float]
+    first_runs: int
+    baseline: Published | Measured | None
+    """Without the outliers among its runs; None where there is none."""
+    outliers: Sequence[float] = ()
     """TGS of the baseline's runs that were set aside."""
-    pool: Spread | None
+    pool: Spread | None = None
+    """Spread between runs over the device's baselines at this scale."""
     runs: list[Run] = field(default_factory=list)
     failure: RunFailed | None = None
     skipped: Skipped | None = None
-    """Why a described program cannot be run at all."""
+    """Why a training system cannot be run at all."""
+    attempt: int = 1
+    """Of the run that is under way."""
+    again: int | None = None
+    """The place in `runs` of one that is measured anew; None: the next run is a further one."""
+    checked: int = 0
+    """So many of `runs` were compared with what the cores gave to others of their workload since."""
+
+    @property
+    def stored(self) -> Sequence[float]:
+        """TGS of each of the baseline's runs that count."""
+        if self.baseline is None:
+            return ()
+        return self.baseline.tgs_of_runs if isinstance(self.baseline, Measured) else (self.baseline.tgs,)
+
+    @property
+    def spread(self) -> Spread | None:
+        """Between runs; None where it is unknown."""
+        return self.baseline.spread(self.pool) if self.baseline else None
+
+    @property
+    def peers(self) -> tuple[str, str]:
+        """Device and scale."""
+        return self.device.slug, self.workload.scale
+
+    @property
+    def tgs(self) -> list[float]:
+        """Of each run so far."""
+        return [metrics.tgs(run) for run in self.runs]
 
     @property
     def open(self) -> bool:
         """Whether further runs can be made of it."""
         return self.failure is None and self.skipped is None
-
-    @property
-    def title(self) -> str:
-        return f"{self.workload.case} {self.workload.scale}"
 
     @property
     def first_log_ratio(self) -> float | None:
@@ -76,315 +191,282 @@ class _Entry:
         return None if first.health.faults else math.log(metrics.tgs(first) / self.baseline.tgs)
 
 
-class StoredGate:
-    """Measures and judges the cases of one session against stored baselines."""
+def stored_case(
+    test: str,
+    workload: Workload,
+    device: Device,
+    stored: Sequence[Published | Measured],
+    *,
+    selected: int,
+    wanted: int | None = None,
+    refresh: bool = False,
+    tolerance: float | None = None,
+) -> StoredCase:
+    """A case as the stored gate takes it up.
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.options = session.options
-        self._entries: dict[str, _Entry] = {}
-        """By test."""
-        self._yardsticks: dict[str, float] = {}
-        """What the suite's fixed piece of work takes where nothing disturbs it, by the key of the workload beside it:
-        the least that was seen, in this session or when the baseline was recorded."""
-        self._seen: set[Path] = set()
-        """Files and folders of baselines that were there at some time of the session."""
+    Args:
+        test: id of its test.
+        workload: what is trained.
+        device: what on.
+        stored: every baseline of that device.
+        selected: cases of the session.
+        wanted: runs that the user asked for; None: what the noise between the baseline's runs needs.
+        refresh: whether its runs are to become the baseline.
+        tolerance: the user's; None: the statistics'.
+    """
+    found, pool = baselines.find(stored, workload), baselines.pool(stored, workload.scale)
+    baseline, outliers = baselines.without_outliers(found, stored) if found else (None, [])
+    if refresh:
+        number = wanted or DEFAULT_REFRESH_RUNS
+    elif tolerance is not None:  # the user's own asks for no runs more
+        number = wanted or 1
+    else:
+        number = runs_to_measure(baseline, pool=pool, selected_cases=selected, at_least=wanted or 1)
+    return StoredCase(
+        test=test,
+        case=workload.case,
+        workload=workload,
+        device=device,
+        first_runs=number,
+        baseline=baseline,
+        outliers=outliers,
+        pool=pool,
+    )
 
-    def measure(self, test: str, case: Case, trainer: str) -> Measured:
-        """Measure (or replay) `case` and judge it; in a refresh, record it."""
-        try:
-            entry = self._begun(Selected(test=test, case=case, trainer=trainer))
-        except RunFailed as failure:
-            return Measured([], judge_failure(case.id, None, failure), failure.detail)
-        if entry is None:
-            return Measured([], unjudged(case.id, f"did not fit --perf-max-minutes {self.options.max_minutes:g}"))
-        if not self.options.replay:
-            if self.options.refresh and entry.number > 1 and self.options.max_minutes is None:
-                self._in_rounds()
-            self._complete(entry)
-        if entry.skipped:
-            return Measured([], unjudged(case.id, str(entry.skipped)))
-        if entry.failure:
-            return Measured(entry.runs, judge_failure(case.id, entry.workload, entry.failure), entry.failure.detail)
-        judged = self._judgement(entry)
-        return Measured(entry.runs, judged, change=self._recorded(entry) if self.options.refresh else None)
 
-    def _begun(self, selected: Selected) -> _Entry | None:
-        """The entry of a test, with the runs that are there already; None where there is no time to begin.
+class StoredPlan:
+    """Measures the cases of one session against stored baselines, or judges what was measured before."""
 
-        Raises:
-            RunFailed: where the case cannot be cut to this machine, or was not recorded.
+    def __init__(
+        self,
+        cases: Sequence[StoredCase | RunFailed],
+        *,
+        tests: Sequence[tuple[str, str]],
+        selected: int,
+        refresh: bool = False,
+        in_rounds: bool = False,
+        measures: bool = True,
+        own_steps: bool = False,
+        tolerance: float | None = None,
+        max_minutes: float | None = None,
+        core_seconds: dict[str, float] | None = None,
+    ) -> None:
+        """Plan the runs of a session.
+
+        Args:
+            cases: of each test, the case, or why it cannot be cut to this machine.
+            tests: id of the test and of its case, in the order of `cases`.
+            selected: cases that share the session's chance of a false alarm.
+            refresh: whether the runs are to become baselines.
+            in_rounds: whether a refresh takes the cases in turn.
+            measures: False: the cases have all the runs that there will be (a replay).
+            own_steps: whether the user chose how many steps a run has: none ends early then.
+            tolerance: the user's; None: the statistics'.
+            max_minutes: the user's limit, for the message of a case that did not fit; None: there is none.
+            core_seconds: what the suite's fixed piece of work took where nothing disturbed it, by workload key.
         """
-        entry = self._entries.get(selected.test)
-        if entry is None and not self.session.time_is_up:
-            entry = self._replayed(selected.case) if self.options.replay else self._cut(selected)
-            self._entries[selected.test] = entry
-        return entry
+        self.messages: list[str] = []
+        """What the user must be told, each once."""
+        self._cases = dict(zip([test for test, _ in tests], cases, strict=True))
+        self._names = dict(tests)
+        self._retests = RetestPlan([], selected=selected, tolerance=tolerance)
+        self._refresh, self._in_rounds, self._measures = refresh, in_rounds, measures
+        self._own_steps, self._max_minutes = own_steps, max_minutes
+        self._core_seconds = dict(core_seconds or {})
+        self._begun: dict[str, StoredCase | RunFailed] = {}
+        self._closed = False
 
-    def _cut(self, selected: Selected) -> _Entry:
-        workload = self.session.resolve(selected.case, selected.trainer).workload
-        entry = self._entry(selected.case, workload, self.session.device_of(workload))
-        self._see(self.session.baselines_folder / f"{entry.device.slug}.json")
-        if isinstance(entry.baseline, baselines.Measured) and not is_described(selected.trainer):
-            self._remember_machine(workload, entry.baseline)
-        if self.options.resume:
-            entry.runs = self._kept(entry)
-        return entry
+    def begin_no_more(self) -> None:
+        """Finish the cases that are begun; begin no other."""
+        self._closed = True
 
-    def _replayed(self, case: Case) -> _Entry:
-        runs = self.session.replayed[case.id]
-        kinds = sorted({f"{run.workload.key} on {run.device.slug}" for run in runs})
-        if len(kinds) > 1:
-            raise RunFailed(f"the replayed runs of {case.id} are of several workloads or devices: {', '.join(kinds)}")
-        entry = self._entry(case, runs[0].workload, runs[0].device)
-        entry.runs = runs
-        return entry
-
-    def _entry(self, case: Case, workload: Workload, device: Device) -> _Entry:
-        stored = self.baselines(device)
-        found, pool = baselines.find(stored, workload), baselines.pool(stored, workload.scale)
-        settled, aside = baselines.without_outliers(found, stored) if found else (None, [])
-        wanted = self.options.runs_per_case
-        if self.options.refresh:
-            number = wanted or DEFAULT_REFRESH_RUNS
-        elif self.options.tolerance is not None:  # the user's own asks for no runs more
-            number = wanted or 1
-        else:
-            number = runs_to_measure(settled, pool=pool, selected_cases=self._selected, at_least=wanted or 1)
-            if wanted is None and number > 1 and not self.options.replay:
-                self.session.say(f"{number} runs a case: the noise between the baseline's runs needs as many")
-        return _Entry(
-            case=case, workload=workload, device=device, number=number, baseline=settled, outliers=aside, pool=pool
-        )
-
-    @property
-    def _selected(self) -> int:
-        """Cases that share the session's chance of a false alarm."""
-        return max(1, len(self.session.selection))
-
-    # Measuring
-
-    def _in_rounds(self) -> None:
-        """Every selected case's first runs, a run of each after the other; a case that fails drops out."""
-        entries = [entry for each in self.session.selection if (entry := self._other(each)) is not None]
-        for index in range(max((entry.number for entry in entries), default=0)):
-            for entry in entries:
-                if entry.open and len(entry.runs) == index < entry.number:
-                    self._add(entry)
-
-    def _other(self, selected: Selected) -> _Entry | None:
-        """The entry of another test, whose failure is its own to tell."""
-        try:
-            return self._begun(selected)
-        except RunFailed:
+    def next(self, wanted: str | None = None) -> Task | None:
+        """The next run for the test `wanted`: of its case, or of another that it must be compared with."""
+        assert wanted is not None
+        case = self._begin(wanted)
+        if not isinstance(case, StoredCase) or not self._measures:
             return None
+        if self._refresh and self._in_rounds and case.first_runs > 1 and (task := self._next_in_rounds()):
+            return task
+        return self._next_of(case)
 
-    def _complete(self, entry: _Entry) -> None:
-        """What a case needs to be judged: its first runs, and where it looks slow, further ones."""
-        self._first_runs(entry)
-        self._replace_disturbed(entry)
-        if not entry.open or entry.baseline is None or self.options.refresh:
+    def examine(self, task: Task, run: Run) -> tuple[Run, bool]:
+        """A run as it is to be kept, with what disturbed it; and whether another one takes its place."""
+        case = self._cases[task.test]
+        assert isinstance(case, StoredCase)
+        told = self._with_core_fault(run)
+        return told, bool(told.health.faults) and case.attempt < DISTURBED_ATTEMPTS
+
+    def add(self, task: Task, result: Run | RunFailed | Skipped) -> None:
+        """Take one run; one that was disturbed is measured again."""
+        case = self._cases[task.test]
+        assert isinstance(case, StoredCase)
+        if isinstance(result, RunFailed):
+            case.failure = result
             return
-        while self._judged(entry, ()).verdict is not Verdict.INVALID and self._looks_slow(entry):
-            self.session.say(f"{entry.case.id}: looks slow, and is measured again")
-            self._add(entry)
-            self._replace_disturbed(entry)
-            if entry.failure:
-                return
+        if isinstance(result, Skipped):
+            case.skipped = result
+            return
+        run, again = self.examine(task, result)
+        if run.health.faults:
+            self._say(f"{_title(case)}{_again(case)}: disturbed: {run.health.faults[0]}")
+        if again:
+            case.attempt += 1
+            return
+        case.attempt = 1
+        if case.again is not None:
+            case.runs[case.again] = run
+            case.checked = case.again + 1
+            case.again = None
+        else:
+            case.runs.append(run)
+            case.checked = 0
 
-    def _first_runs(self, entry: _Entry) -> None:
-        while entry.open and len(entry.runs) < entry.number:
-            self._add(entry)
+    def judgement(self, test: str) -> Judgement:
+        """What is said of a test's case."""
+        case, name = self._begun.get(test), self._names[test]
+        if case is None:
+            return unjudged(name, f"did not fit --perf-max-minutes {self._max_minutes or 0:g}")
+        if isinstance(case, RunFailed):
+            return judge_failure(name, None, case)
+        if case.skipped:
+            return unjudged(name, str(case.skipped))
+        if case.failure:
+            return judge_failure(name, case.workload, case.failure)
+        alone = self._judged(case, alone=True)
+        # The others are asked only where they can make a difference, in a replay as in the session.
+        if alone.verdict in UNMOVED or self._refresh or not self._retests.assess(case, alone=True).slow:
+            return alone
+        self._compare(case)
+        return self._judged(case)
 
-    def _looks_slow(self, entry: _Entry) -> bool:
-        """Whether a further run is wanted; the others are measured first where that can make a difference."""
-        assert entry.baseline is not None
-        alone = self._assess(entry, ())
-        return alone.needs_another_run(entry.number) and self._assess(entry, self._others(entry)).needs_another_run(
-            entry.number
+    def case(self, test: str) -> StoredCase | RunFailed | None:
+        """A test's case as far as it has come; None where there was no time to begin it."""
+        return self._begun.get(test)
+
+    # What is wanted next
+
+    def _begin(self, test: str) -> StoredCase | RunFailed | None:
+        if test not in self._begun and not self._closed:
+            self._begun[test] = self._cases[test]
+        return self._begun.get(test)
+
+    def _begin_all(self) -> list[StoredCase]:
+        found = [self._begin(test) for test in self._cases]
+        return [case for case in found if isinstance(case, StoredCase)]
+
+    def _compare(self, case: StoredCase) -> None:
+        """Let a case be compared with the others of the session, which are begun for that."""
+        if self._retests.asks_others(case):
+            self._retests.cases = list(self._begin_all())
+
+    def _next_in_rounds(self) -> Task | None:
+        """Every selected case's first runs, a run of each after the other; a case that fails drops out."""
+        cases = self._begin_all()
+        for index in range(max((case.first_runs for case in cases), default=0)):
+            for case in cases:
+                if case.open and len(case.runs) == index < case.first_runs:
+                    return self._task(case)
+        return None
+
+    def _next_of(self, case: StoredCase) -> Task | None:
+        """What a case needs to be judged: its first runs, and where it looks slow, further ones."""
+        if not case.open:
+            return None
+        if case.attempt > 1 or len(case.runs) < case.first_runs:
+            return self._task(case)
+        if task := self._replacement(case):
+            return task
+        if case.baseline is None or self._refresh or self._judged(case, alone=True).verdict is Verdict.INVALID:
+            return None
+        if self._retests.assess(case, alone=True).slow:
+            self._compare(case)
+        wanted = self._retests.next(case)
+        if wanted is None:
+            return None
+        assert isinstance(wanted, StoredCase)
+        if wanted is case:
+            self._say(f"{case.case}: looks slow, and is measured again")
+        return self._task(wanted)
+
+    def _replacement(self, case: StoredCase) -> Task | None:
+        """A run in place of one that turned out to be disturbed, now that more is known of the cores."""
+        while case.checked < len(case.runs):
+            run = case.runs[case.checked]
+            told = self._with_core_fault(run)
+            if not run.health.faults and told.health.faults:
+                case.again = case.checked
+                return self._task(case, replaces=told)
+            case.checked += 1
+        return None
+
+    def _task(self, case: StoredCase, *, replaces: Run | None = None) -> Task:
+        index = len(case.runs) if case.again is None else case.again
+        nth = f", run {index + 1} of {case.first_runs}" if case.first_runs > 1 else ""
+        if index >= case.first_runs:
+            nth = f", looked at again, run {index + 1}"
+        attempt = f", attempt {case.attempt}" if case.attempt > 1 else ""
+        return Task(
+            test=case.test,
+            workload=case.workload,
+            label=f"{_title(case)}{_again(case)}{nth}{attempt}",
+            stop_at=self._stop_at(case),
+            replaces=replaces,
         )
 
-    def _assess(self, entry: _Entry, others: Sequence[float]) -> Assessment:
-        assert entry.baseline is not None
-        return look_at(
-            entry.runs,
-            entry.baseline,
-            pool=entry.pool,
-            selected_cases=self._selected,
-            tolerance=self.options.tolerance,
-            others=others,
-        )
-
-    def _others(self, entry: _Entry) -> list[float]:
-        """The log ratio of the first run of every other case to its baseline; what was not measured yet, is now.
-
-        Those of the same device and scale; none where they would say nothing.
-        """
-        selection, pool = self.session.selection, entry.pool
-        known = isinstance(entry.baseline, baselines.Measured) and entry.baseline.spread(pool) is not None
-        if len(selection) <= MIN_OTHER_CASES or not known or self.options.tolerance is not None:
-            return []
-        alike = entry.device.slug, entry.workload.scale
-        others = [other for each in selection if (other := self._other(each)) is not None and other is not entry]
-        others = [other for other in others if other.baseline and alike == (other.device.slug, other.workload.scale)]
-        for other in others if not self.options.replay else ():
-            self._first_runs(other)
-        return [ratio for other in others if (ratio := other.first_log_ratio) is not None]
-
-    def _add(self, entry: _Entry) -> None:
-        """One run more, or the failure that ends the case."""
-        try:
-            entry.runs.append(self._run(entry, len(entry.runs)))
-        except RunFailed as failure:
-            entry.failure = failure
-        except Skipped as reason:
-            entry.skipped = reason
-
-    def borders(self, entry: _Entry) -> list[float]:
+    def _stop_at(self, case: StoredCase) -> tuple[float, ...]:
         """Seconds of a micro-step at which something else is said of a case's only run, where its steps are long.
 
         With several runs it is their mean that is judged, and no single one is certain.
         """
-        baseline, workload = entry.baseline, entry.workload
-        if baseline is None or self.options.refresh or self.options.steps or entry.number > 1 or entry.runs:
-            return []
+        baseline, workload = case.baseline, case.workload
+        if baseline is None or self._refresh or self._own_steps or case.first_runs > 1 or case.runs:
+            return ()
         if workload.rank_tokens / baseline.tgs < LONG_STEP_SECONDS:
-            return []
+            return ()
         ratios = decision_thresholds(
-            baseline.num_runs,
-            spread=baseline.spread(entry.pool),
-            selected=self._selected,
-            override=self.options.tolerance,
+            baseline.num_runs, spread=case.spread, selected=self._retests.selected, override=self._retests.tolerance
         )
-        return [workload.rank_tokens / (baseline.tgs * ratio) for ratio in ratios]
+        return tuple(workload.rank_tokens / (baseline.tgs * ratio) for ratio in ratios)
 
-    def _run(self, entry: _Entry, index: int, *, again: bool = False) -> Run:
-        """One run that can be trusted; one that was disturbed is measured again, and counted."""
-        title = f"{entry.title}{', again' if again else ''}"
-        nth = f", run {index + 1} of {entry.number}" if entry.number > 1 else ""
-        if index >= entry.number:
-            nth = f", looked at again, run {index + 1}"
-        for attempt in range(1, DISTURBED_ATTEMPTS + 1):
-            attempts = f", attempt {attempt}" if attempt > 1 else ""
-            run = self._told(self.session.once(entry.workload, title + nth + attempts, borders=self.borders(entry))[0])
-            self.session.keep(run, replaced=bool(run.health.faults) and attempt < DISTURBED_ATTEMPTS)
-            if not run.health.faults:
-                break
-            self.session.say(f"{title}: disturbed: {run.health.faults[0]}")
-        return run
+    # What is said
 
-    def _replace_disturbed(self, entry: _Entry) -> None:
-        """What the first runs had for quiet may turn out not to have been: such a run is measured again."""
-        try:
-            for index, run in enumerate(entry.runs):
-                if not run.health.faults and (told := self._told(run)) is not run:
-                    if self.options.runs:
-                        run_path(run, self.options.runs).unlink(missing_ok=True)
-                    self.session.keep(told, replaced=True)
-                    entry.runs[index] = self._run(entry, index, again=True)
-        except RunFailed as failure:
-            entry.failure = failure
+    def _judged(self, case: StoredCase, *, alone: bool = False) -> Judgement:
+        ratios = [] if alone else [each.first_log_ratio for each in self._retests.others(case)]
+        return judge(
+            case.runs,
+            case.baseline,
+            pool=case.pool,
+            selected_cases=self._retests.selected,
+            tolerance=self._retests.tolerance,
+            peak_tflops=peak_tflops(case.device, case.workload.dtype),
+            others=[ratio for ratio in ratios if ratio is not None],
+            stored_outliers=case.outliers,
+        )
 
-    def _remember_machine(self, workload: Workload, baseline: baselines.Measured) -> None:
-        """Let runs be compared with what the cores gave when the baseline was recorded, by the same Python."""
-        if baseline.yardstick_seconds and baseline.software.get("python") == platform.python_version():
-            self._yardsticks[workload.key] = baseline.yardstick_seconds
+    def _with_core_fault(self, run: Run) -> Run:
+        """`run`, marked as disturbed if its fixed piece of work took over 10 % longer than the least of its workload.
 
-    def _told(self, run: Run) -> Run:
-        """`run`, with a fault where the cores gave it less than others of its workload; asked again, more is known."""
+        The least is that of this session so far, or of the baseline: asked again, more is known.
+        """
         seconds, key = metrics.yardstick(run), run.workload.key
         # Where the load of others cannot be told the suite may share its cores, and this would tell that and no more.
         if seconds is None or run.health.foreign_cores is None:
             return run
-        self._yardsticks[key] = least = min(seconds, self._yardsticks.get(key, seconds))
+        self._core_seconds[key] = least = min(seconds, self._core_seconds.get(key, seconds))
         fault = core_fault(seconds, least)
         if fault is None or run.health.faults:
             return run
         return run.model_copy(update={"health": run.health.model_copy(update={"faults": (fault,)})})
 
-    # What is there already
+    def _say(self, text: str) -> None:
+        if text not in self.messages:
+            self.messages.append(text)
 
-    def _kept(self, entry: _Entry) -> list[Run]:
-        """Runs of a session that was cut off, which need not be made again."""
-        from trainpace.plan.resume import Now, data_names, resumed
-        from trainpace.rank.host import versions
 
-        workload = entry.workload
-        runs = self._kept_runs.get(workload.key, [])
-        if not runs:
-            return []
-        software = versions(list(SOFTWARE))
-        if is_described(workload.trainer):
-            software = self.session.programs.versions(load(workload.trainer)) or {}
-        now = Now(
-            workload=workload,
-            device=entry.device.slug,
-            revision=revision(self.session.root),
-            software=software,
-            data=data_names(self.options, workload.trainer),
-        )
-        # A case that looked slow has more than it began with.
-        most = entry.number if self.options.refresh else max(MOST_RUNS, 2 * entry.number)
-        usable, said = resumed(runs, now, entry.number, most)
-        for text in said:
-            self.session.say(text)
-        return usable
+def _title(case: StoredCase) -> str:
+    return f"{case.workload.case} {case.workload.scale}"
 
-    @cached_property
-    def _kept_runs(self) -> dict[str, list[Run]]:
-        from trainpace.plan.resume import kept_runs
 
-        assert self.options.runs
-        return kept_runs(self.options.runs, {each.case.id for each in self.session.selection})
-
-    # Judging and recording
-
-    def _judgement(self, entry: _Entry) -> Judgement:
-        alone = self._judged(entry, ())
-        # The others are asked only where they can make a difference, in a replay as in the session.
-        if alone.verdict in UNMOVED or self.options.refresh or not self._assess(entry, ()).slow:
-            return alone
-        return self._judged(entry, self._others(entry))
-
-    def _judged(self, entry: _Entry, others: Sequence[float]) -> Judgement:
-        return judge(
-            entry.runs,
-            entry.baseline,
-            pool=entry.pool,
-            selected_cases=self._selected,
-            tolerance=self.options.tolerance,
-            peak_tflops=peak_tflops(entry.device, entry.workload.dtype),
-            others=others,
-            stored_outliers=entry.outliers,
-        )
-
-    def baselines(self, device: Device) -> list[baselines.Published | baselines.Measured]:
-        """Every baseline of `device` that this session judges against."""
-        if self.options.against_runs:
-            runs = [run for path in self.options.against_runs for run in read_runs(path)]
-            return [*baselines_of(runs, device.slug)]
-        return load_baselines([self.session.baselines_folder], device.slug)
-
-    def _recorded(self, entry: _Entry) -> Change:
-        """Record its runs. A share that was lost meanwhile refuses this case, and not those that come after it."""
-        file = self.session.baselines_folder / f"{entry.device.slug}.json"
-        # A refresh would make the folder of a share that is gone anew, with this case alone in it.
-        if gone := [path for path in (file.parent, file) if path in self._seen and not path.exists()]:
-            why = f"{gone[0]}: was there before and is gone: is its share still mounted?"
-            return Change(entry.workload.key, None, None, why)
-        try:
-            (change,) = refresh(
-                file.parent,
-                entry.runs,
-                max_spread=self.options.max_spread,
-                accept_slower=self.options.accept_slower,
-                peak_tflops=peak_tflops(entry.device, entry.workload.dtype),
-            )
-        except FileError as error:
-            return Change(entry.workload.key, None, None, str(error))
-        self._see(file)
-        return change
-
-    def _see(self, file: Path) -> None:
-        """Remember that a device's file, or the folder that it will be in, is there."""
-        self._seen.update(path for path in (file.parent, file) if path.exists())
+def _again(case: StoredCase) -> str:
+    return ", again" if case.again is not None else ""

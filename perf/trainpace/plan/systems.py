@@ -1,137 +1,164 @@
-"""Measures several trainers on one case in rounds: A B C, C B A, .. so that the machine's drift meets all of them."""
+"""Several training systems on one case, in rounds: A B C, C B A, .. so that the machine's drift meets all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
-from typing import TYPE_CHECKING
 
-from trainpace.cases import Case, Workload
+from trainpace.cases.machine import Device
+from trainpace.cases.published import Case
+from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed, Skipped
 from trainpace.judge.systems import SideBySide, Status, System, figures
-from trainpace.judge.validity import NUM_LOSSES, faults
+from trainpace.judge.validity import LOSS_TOLERANCE, NUM_LOSSES, faults
+from trainpace.plan.task import DISTURBED_ATTEMPTS, Task
 from trainpace.runs import flops, metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
 from trainpace.stats.tolerance import geometric_mean
 from trainpace.text import percent
-from trainpace.trainers.external import Description, is_described, load
-
-if TYPE_CHECKING:
-    from trainpace.app.session import Session
 
 DEFAULT_ROUNDS = 3
-DISTURBED_ATTEMPTS = 3
-"""Runs in place of one that something disturbed, before the system is called invalid."""
-LOSS_TOLERANCE = 0.005
-"""Relative, of the mean loss of a step. Systems that train the same agree to 1e-5 at the first step, and to 1e-3 at the
-eighth, where their schedules have begun to differ."""
 
 
 @dataclass(kw_only=True)
-class _Entry:
+class ComparedSystem:
     """One system on its way through the rounds."""
 
     trainer: str
+    """As it was asked for: `native`, `hf`, a path."""
+    title: str
+    """For people."""
     workload: Workload
-    description: Description | None
+    footnotes: Sequence[str] = ()
+    """What differs from the native trainer."""
     runs: list[Run] = field(default_factory=list)
+    """One a round."""
     status: Status = "measured"
     reason: str = ""
+    """Why it is not `measured`."""
     detail: str = ""
+    """What a failing program printed."""
     command: str = ""
+    """What was run, exactly."""
     repeated: int = 0
+    """Runs that were measured again because something disturbed them."""
     notes: list[str] = field(default_factory=list)
     """Of this measurement."""
 
-    @property
-    def title(self) -> str:
-        if self.description is not None:
-            return self.description.title
-        return f"native ({self.workload.engine})" if self.trainer == "native" else self.trainer
-
-    def leave(self, status: Status, reason: str, detail: str = "") -> None:
-        """Drop out of the rounds."""
+    def drop(self, status: Status, reason: str, detail: str = "") -> None:
+        """Take it out of the rounds."""
         self.status, self.reason, self.detail = status, reason, detail
 
 
-def compare(session: "Session", case: Case) -> tuple[SideBySide, str]:
-    """Measure every trainer of the session on `case`; what came of it, and what failing programs printed.
+class SystemsPlan:
+    """Measures each system once a round."""
 
-    Raises:
-        RunFailed: where the case cannot be cut to this machine.
-        FileError: for a description that cannot be used.
-    """
-    entries = [
-        _Entry(
-            trainer=trainer,
-            workload=session.resolve(case, trainer).workload,
-            description=load(trainer) if is_described(trainer) else None,
+    def __init__(self, test: str, case: Case, systems: Sequence[ComparedSystem], *, rounds: int) -> None:
+        """Plan `rounds` rounds of `systems`, at least one, in the order in which they were asked for."""
+        self.systems = list(systems)
+        self.rounds = rounds
+        self._test, self._case = test, case
+        self._number, self._place, self._attempt = 0, 0, 1
+        present = [system for system in self.systems if system.status == "measured"]
+        if len(present) == 1:
+            present[0].drop("skipped", "not measured: no other system is there to be compared with")
+
+    def begin_no_more(self) -> None:
+        """A comparison has no limit of time."""
+
+    def next(self, wanted: str | None = None) -> Task | None:
+        """The next run; `wanted` makes no difference, the plan has one case."""
+        while self._number < self.rounds:
+            if self._place == len(self.systems):
+                self._number, self._place = self._number + 1, 0
+            elif self._system.status != "measured":
+                self._place += 1
+            else:
+                return self._task()
+        return None
+
+    def examine(self, task: Task, run: Run) -> tuple[Run, bool]:
+        """A run as it is to be kept, and whether it cannot be trusted."""
+        return run, bool(self._faults(run))
+
+    def add(self, task: Task, result: Run | RunFailed | Skipped) -> None:
+        """Take one run; one that cannot be trusted is measured again, at last the system drops out."""
+        system = self._system
+        if isinstance(result, Skipped):
+            system.drop("skipped", str(result))
+        elif isinstance(result, RunFailed):
+            status: Status = "out of memory" if "out of memory" in result.cause.lower() else "invalid"
+            system.drop(status, f"expected a run of all its steps, got none: {result}", result.detail)
+        elif wrong := self._faults(result):
+            system.repeated += 1
+            self._attempt += 1
+            if self._attempt <= DISTURBED_ATTEMPTS:
+                return
+            why = f"{DISTURBED_ATTEMPTS} runs of round {self._number + 1} cannot be trusted: {wrong[0]}"
+            system.drop("invalid", why)
+        else:
+            system.runs.append(result)
+        self._place, self._attempt = self._place + 1, 1
+
+    def compared(self, device: Device) -> SideBySide:
+        """How the systems stand to each other, when all rounds are over."""
+        first = next((system for system in self.systems if system.status == "measured"), None)
+        for system in self.systems:
+            if first is not None and system is not first and system.status == "measured":
+                _compare_losses(first, system)
+        workload = self.systems[0].workload
+        return SideBySide(
+            case=self._case.id,
+            title=self._case.model.title,
+            length=self._case.length,
+            workload=workload,
+            device=device,
+            rounds=self.rounds,
+            convention=flops.DEFAULT,
+            systems=tuple(
+                _record(system, first, peak_tflops(device, system.workload.dtype)) for system in self.systems
+            ),
         )
-        for trainer in session.options.trainers
-    ]
-    for entry in entries:
-        if entry.description is not None:
-            try:
-                session.programs.check(entry.description, entry.workload)
-            except Skipped as reason:
-                entry.leave("skipped", str(reason))
-    rounds = session.options.runs_per_case or DEFAULT_ROUNDS
-    there = [entry for entry in entries if entry.status == "measured"]
-    if len(there) == 1:
-        there[0].leave("skipped", "not measured: no other system is there to be compared with")
-    for number in range(rounds):
-        for entry in entries if number % 2 == 0 else entries[::-1]:
-            if entry.status == "measured":
-                _measure(session, entry, number, rounds)
-    first = next((entry for entry in entries if entry.status == "measured"), None)
-    for entry in entries:
-        if first is not None and entry is not first and entry.status == "measured":
-            _compare_losses(first, entry)
-    device = session.device_of(entries[0].workload)
-    found = SideBySide(
-        case=case.id,
-        title=case.model.title,
-        length=case.length,
-        workload=entries[0].workload,
-        device=device,
-        rounds=rounds,
-        convention=flops.DEFAULT,
-        systems=tuple(_system(entry, first, peak_tflops(device, entry.workload.dtype)) for entry in entries),
-    )
-    return found, "\n".join(f"--- {entry.title}\n{entry.detail}" for entry in entries if entry.detail)
+
+    @property
+    def detail(self) -> str:
+        """What failing programs printed."""
+        return "\n".join(f"--- {system.title}\n{system.detail}" for system in self.systems if system.detail)
+
+    @property
+    def _system(self) -> ComparedSystem:
+        order = self.systems if self._number % 2 == 0 else self.systems[::-1]
+        return order[self._place]
+
+    def _task(self) -> Task:
+        system = self._system
+        workload = system.workload
+        again = f", attempt {self._attempt}" if self._attempt > 1 else ""
+        of = f"round {self._number + 1} of {self.rounds}"
+        return Task(
+            test=self._test,
+            workload=workload,
+            side=system.trainer,
+            label=f"{workload.case} {workload.scale}, {of}, {system.title}{again}",
+        )
+
+    def _faults(self, run: Run) -> list[str]:
+        return faults(run, peak_tflops=peak_tflops(run.device, run.workload.dtype))
 
 
-def _measure(session: "Session", entry: _Entry, number: int, rounds: int) -> None:
-    """One run that can be trusted, or none and the system drops out."""
-    fault = ""
-    for attempt in range(1, DISTURBED_ATTEMPTS + 1):
-        again = f", attempt {attempt}" if attempt > 1 else ""
-        title = f"{entry.workload.case} {entry.workload.scale}, round {number + 1} of {rounds}, {entry.title}{again}"
-        try:
-            run, entry.command = session.once(entry.workload, title)
-        except RunFailed as failure:
-            status: Status = "out of memory" if "out of memory" in failure.cause.lower() else "invalid"
-            entry.leave(status, f"expected a run of all its steps, got none: {failure}", failure.detail)
-            return
-        wrong = faults(run, peak_tflops=peak_tflops(run.device, run.workload.dtype))
-        session.keep(run, replaced=bool(wrong))
-        if not wrong:
-            entry.runs.append(run)
-            return
-        entry.repeated += 1
-        fault = wrong[0]
-    entry.leave("invalid", f"{DISTURBED_ATTEMPTS} runs of round {number + 1} cannot be trusted: {fault}")
+def _compare_losses(first: ComparedSystem, other: ComparedSystem) -> None:
+    """Let `other` drop out where it did not train what `first` did; note where that cannot be told.
 
-
-def _compare_losses(first: _Entry, entry: _Entry) -> None:
-    """Let `entry` drop out where it did not train what `first` did; note where that cannot be told."""
-    expected, got = first.runs[0], entry.runs[0]
+    Systems that train the same agree to 1e-5 at the first step, and to 1e-3 at the eighth, where their schedules have
+    begun to differ.
+    """
+    expected, got = first.runs[0], other.runs[0]
     if why := _incomparable(first.title, expected, got):
-        entry.notes.append(why)
+        other.notes.append(why)
         return
     for step, (want, came) in enumerate(zip(_losses(expected), _losses(got), strict=False)):
         if abs(came - want) > LOSS_TOLERANCE * abs(want):
-            entry.leave(
+            other.drop(
                 "invalid",
                 f"expected {first.title}'s loss {want:.4f} at step {step} within {percent(LOSS_TOLERANCE)}, got "
                 f"{came:.4f}: something else is trained",
@@ -159,36 +186,31 @@ def _losses(run: Run) -> list[float]:
     return [fmean(losses) for losses in zip(*((each.losses or [])[:NUM_LOSSES] for each in run.ranks), strict=True)]
 
 
-def _system(entry: _Entry, first: _Entry | None, peak: float | None) -> System:
-    description = entry.description
-    notes = [*(description.footnotes if description else ()), *entry.notes]
-    if entry.repeated:
-        notes.append(f"{entry.repeated} disturbed runs were measured again")
+def _record(system: ComparedSystem, first: ComparedSystem | None, peak: float | None) -> System:
+    notes = [*system.footnotes, *system.notes]
+    if system.repeated:
+        notes.append(f"{system.repeated} disturbed runs were measured again")
     facts = System(
-        trainer=entry.trainer,
-        title=entry.title,
-        status=entry.status,
-        reference=entry is first,
-        reason=entry.reason,
-        command=entry.command,
-        software=entry.runs[0].software if entry.runs else {},
+        trainer=system.trainer,
+        title=system.title,
+        status=system.status,
+        reference=system is first,
+        reason=system.reason,
+        command=system.command,
+        software=system.runs[0].software if system.runs else {},
         footnotes=tuple(notes),
     )
-    if entry.status != "measured" or first is None:
+    if system.status != "measured" or first is None:
         return facts
-    tgs = [metrics.tgs(run) for run in entry.runs]
-    reached = geometric_mean([metrics.tflops(run) for run in entry.runs])
+    tgs = [metrics.tgs(run) for run in system.runs]
+    reached = geometric_mean([metrics.tflops(run) for run in system.runs])
     return facts.model_copy(
         update={
-            **figures(tgs, _speeds(first)),
+            **figures(tgs, [metrics.tgs(run) for run in first.runs]),
             "tgs_of_runs": tuple(tgs),
             "tflops": reached,
             "peak_share": reached / peak if peak else None,
-            "peak_memory_bytes": max(metrics.peak_memory(run) for run in entry.runs),
-            "startup_seconds": median(run.startup_seconds for run in entry.runs),
+            "peak_memory_bytes": max(metrics.peak_memory(run) for run in system.runs),
+            "startup_seconds": median(run.startup_seconds for run in system.runs),
         }
     )
-
-
-def _speeds(entry: _Entry) -> Sequence[float]:
-    return [metrics.tgs(run) for run in entry.runs]

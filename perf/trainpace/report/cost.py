@@ -1,11 +1,11 @@
 """The report of counted costs on a terminal: a table, the lines below it, and the counts of verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from trainpace.cases.published import PUBLISHED_DEVICE
 from trainpace.cases.scaling import MEMORY_SHARE
 from trainpace.judge.cost import CostJudgement
+from trainpace.judge.finding import Finding
 from trainpace.report.console import PLAIN_WIDTH, Line, as_text
 from trainpace.report.table import Column, with_outcomes
 from trainpace.report.terminal import STYLES
@@ -15,18 +15,14 @@ from trainpace.runs.flops import flops_per_token
 from trainpace.runs.verdict import Verdict
 from trainpace.text import GIB, UNKNOWN, count, tally
 
-if TYPE_CHECKING:
-    from trainpace.app.cost_gate import Counted
-
 ENGINES = ("deepspeed", "fsdp2")
 
 
-def render(results: "Sequence[Counted]", *, width: int = PLAIN_WIDTH, colour: bool = False) -> str:
+def render(results: Sequence[Finding], *, width: int = PLAIN_WIDTH, colour: bool = False) -> str:
     """The whole report as text, ending with its last line."""
     lines: list[Line] = [("", "")]
-    judgements = [result.judgement for result in results]
-    for result in results:
-        judgement = result.judgement
+    judgements = [result.cost for result in results if result.cost is not None]
+    for result, judgement in zip(results, judgements, strict=True):
         if judgement.verdict is not Verdict.PASS and result.change is None:
             if judgement.verdict is not Verdict.NO_BASELINE:
                 lines.append((f"{judgement.verdict}: {judgement.case}", STYLES[judgement.verdict]))
@@ -43,10 +39,10 @@ def render(results: "Sequence[Counted]", *, width: int = PLAIN_WIDTH, colour: bo
     return as_text(table, lines, width, styles=STYLES, colour=colour)
 
 
-def last_line(results: "Sequence[Counted]") -> tuple[str, str]:
+def last_line(results: Sequence[Finding]) -> tuple[str, str]:
     """The counts of verdicts and their style: `14 costs: 13 pass, 1 regression (llama2_7b-8k-sp1)`."""
-    said = ["recorded" if result.change else result.judgement.verdict for result in results]
-    named = zip(said, [result.judgement.case for result in results], strict=True)
+    said = ["recorded" if result.change else result.verdict for result in results]
+    named = zip(said, [result.case for result in results], strict=True)
     counts = tally(named, order=STYLES, unnamed={Verdict.PASS, "recorded"})
     worst = next((each for each in (Verdict.REGRESSION, Verdict.INVALID, Verdict.NO_BASELINE) if each in said), None)
     return f"{count(len(results), 'cost')}: {counts}", STYLES[worst or Verdict.PASS]

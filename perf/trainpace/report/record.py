@@ -8,29 +8,23 @@ the judgement, which changes with the judge. This writes it anew:
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 import trainpace
-from trainpace.judge.refresh import Change
+from trainpace.judge.finding import Finding, Status
+from trainpace.judge.finding import Outcome as Ended
 from trainpace.judge.systems import SideBySide
-from trainpace.judge.verdict import Judgement, outcome
+from trainpace.judge.verdict import Judgement
 from trainpace.records import Record
 from trainpace.report.compare import last_line
-from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
 from trainpace.text import count
-
-if TYPE_CHECKING:
-    from trainpace.app.compare_plugin import Compared
-    from trainpace.app.cost_gate import Counted
 
 FILE = "results.json"
 DETAIL_LENGTH = 8000
 """Characters kept of what a failed run printed, the last ones."""
-
-Outcome = Literal["passed", "failed", "skipped", "excused"]
 
 
 class Reference(Record):
@@ -57,7 +51,7 @@ class Entry(Record):
     workload: str | None
     """Key of what was trained: two figures may be compared where it is the same."""
     verdict: Verdict
-    outcome: Outcome
+    outcome: Status
     """Outcome of the test."""
     excused: str | None = None
     """Reason for which the test does not fail, though its verdict would; null where there is none."""
@@ -160,22 +154,11 @@ class Results(Record):
         return (*self.cases, *self.costs, *self.comparisons)
 
 
-def case_result(
-    judgement: Judgement,
-    *,
-    runs: Sequence[Run] = (),
-    explanation: Sequence[str] = (),
-    detail: str = "",
-    change: Change | None = None,
-    require_verdict: bool = False,
-) -> CaseResult:
-    """What is told of one case; `detail` is what its failed run printed."""
+def case_result(finding: Finding, ended: Ended) -> CaseResult:
+    """What is told of a speed test; `ended` is what became of it."""
+    judgement, change, runs = finding.judgement, finding.change, finding.runs
+    assert judgement is not None
     workload = judgement.workload
-    ended: Outcome = outcome(judgement.verdict, require_verdict=require_verdict)
-    if change is not None:
-        ended = "failed" if change.new is None else "passed"
-    elif ended == "failed" and judgement.waiver:
-        ended = "excused"
     return CaseResult(
         case=judgement.case,
         trainer=workload.trainer if workload else None,
@@ -184,7 +167,7 @@ def case_result(
         ranks=workload.ranks if workload else None,
         device=runs[0].device.slug if runs else None,
         verdict=judgement.verdict,
-        outcome=ended,
+        outcome=ended.status,
         excused=judgement.waiver,
         refresh=None if change is None else "refused" if change.new is None else "recorded",
         change=None if change is None else str(change),
@@ -201,43 +184,44 @@ def case_result(
         ratio=judgement.ratio,
         tolerance=judgement.tolerance,
         tolerance_source=judgement.tolerance_source,
-        explanation=tuple(explanation),
-        detail=detail[-DETAIL_LENGTH:],
+        explanation=judgement.explanation,
+        detail=finding.detail[-DETAIL_LENGTH:],
     )
 
 
-def cost_result(counted: "Counted", *, outcome: Outcome) -> CostResult:
-    """What is told of one counted case; `outcome` is that of its test."""
-    judgement, change = counted.judgement, counted.change
+def cost_result(finding: Finding, ended: Ended) -> CostResult:
+    """What is told of a cost test; `ended` is what became of it."""
+    judgement, change = finding.cost, finding.change
+    assert judgement is not None
     return CostResult(
         case=judgement.case,
         workload=judgement.cost.key if judgement.cost else None,
         verdict=judgement.verdict,
-        outcome=outcome,
+        outcome=ended.status,
         refresh="recorded" if change else None,
         change=str(change) if change else None,
         reasons=judgement.reasons,
         notes=judgement.notes,
         version_differences=judgement.version_differences,
         counters=judgement.cost.counters if judgement.cost else None,
-        detail=counted.detail[-DETAIL_LENGTH:],
+        detail=finding.detail[-DETAIL_LENGTH:],
     )
 
 
-def compare_result(compared: "Compared", *, outcome: Outcome) -> CompareResult:
-    """What is told of one comparison; `outcome` is that of its test."""
+def compare_result(finding: Finding, ended: Ended) -> CompareResult:
+    """What is told of a comparison; `ended` is what became of its test."""
     return CompareResult(
-        case=compared.case,
-        workload=compared.found.workload.key if compared.found else None,
-        verdict=compared.verdict,
-        outcome=outcome,
+        case=finding.case,
+        workload=finding.systems.workload.key if finding.systems else None,
+        verdict=finding.verdict,
+        outcome=ended.status,
         refresh=None,
         change=None,
-        reasons=compared.reasons,
+        reasons=finding.reasons,
         notes=(),
         version_differences=(),
-        side_by_side=compared.found,
-        detail=compared.detail[-DETAIL_LENGTH:],
+        side_by_side=finding.systems,
+        detail=finding.detail[-DETAIL_LENGTH:],
     )
 
 

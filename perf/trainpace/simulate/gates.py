@@ -6,20 +6,22 @@ gives an Outcome.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from scipy.special import ndtri
 
+from trainpace.plan.paired import OPEN, PASSED, SLOWER, PairedRounds
+from trainpace.plan.stored import RetestCase, RetestPlan
+from trainpace.plan.task import drive
 from trainpace.simulate.noise import STEPS, Booleans, Floats, Integers, steps
-from trainpace.stats import sequential
-from trainpace.stats.retest import assess, outliers
+from trainpace.stats.retest import outliers
 from trainpace.stats.sequential import SequentialDesign
-from trainpace.stats.tolerance import error_per_case, first_runs, geometric_mean, pooled_spread
+from trainpace.stats.tolerance import Spread, error_per_case, first_runs, geometric_mean, pooled_spread
 
 AT_EQUAL_COST = "4 pairs"
 OURS, OURS_RAISED, STORED = "ours, pairs", "ours, pairs, D raised", "ours, stored baseline"
-OPEN, PASSED, SLOWER, FASTER = range(4)
 OTHERS_TOLERANCE = 0.05
 STORED_RUNS = 5
 """Runs that a baseline is refreshed with."""
@@ -44,19 +46,10 @@ Gate = Callable[[np.random.Generator, Floats, Floats, float], Outcome]
 
 
 def pairwise(log_ratios: Floats, design: SequentialDesign) -> Outcome:
-    """Ours: decided cases get no further pair. `log_ratios` has the shape (sessions, cases, design.max_pairs)."""
-    measured = np.full_like(log_ratios, np.nan)
-    verdict = np.zeros(log_ratios.shape[:2], np.int64)
-    detect = np.zeros(log_ratios.shape[:2])
-    for number in range(design.max_pairs):
-        wanted = verdict == OPEN
-        measured[..., number] = np.where(wanted, log_ratios[..., number], np.nan)
-        going = np.flatnonzero(wanted.any(-1))
-        seen = sequential.analyse(measured[going], design)
-        found = np.select([seen.slower, seen.faster, seen.passed], [SLOWER, FASTER, PASSED], OPEN)
-        detect[going] = np.where(wanted[going], -np.expm1(-seen.min_effect), detect[going])
-        verdict[going] = np.where(wanted[going], found, verdict[going])
-    return Outcome(verdict, 2.0 * (~np.isnan(measured)).sum(-1), detect)
+    """Ours: the gate's own plan, on drawn pairs of shape (sessions, cases, design.max_pairs)."""
+    plan = PairedRounds(log_ratios.shape[0], log_ratios.shape[1], design)
+    drive(plan, lambda task: log_ratios[..., task.number])
+    return Outcome(plan.verdict, np.asarray(2.0 * plan.pairs, np.float64), plan.detect)
 
 
 def pairs(design: SequentialDesign) -> Gate:
@@ -68,8 +61,27 @@ def pairs(design: SequentialDesign) -> Gate:
     return gate
 
 
+@dataclass(kw_only=True)
+class DrawnCase:
+    """A case of a drawn session, as the stored gate's plan wants it: TGS now and in the baseline."""
+
+    drawn: list[float]
+    """Of every run that there could be; those that are not asked for are not seen."""
+    stored: list[float]
+    spread: Spread | None
+    first_runs: int
+    peers: object = None
+    open: bool = True
+    tgs: list[float] = field(default_factory=list)
+
+    @cached_property
+    def first_log_ratio(self) -> float:
+        """log(TGS of the first run / TGS of the baseline). A session runs every case once, asked for or not."""
+        return float(np.log(self.drawn[0] / geometric_mean(self.stored)))
+
+
 def stored_gate(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
-    """Ours, against a stored baseline: stats/retest.py, call by call. Runs that are not asked for are not seen."""
+    """Ours, against a stored baseline: the gate's own plan, on drawn runs."""
     found = [_one_session(now, then) for now, then in zip(np.exp(log_tgs[..., -1]), np.exp(stored), strict=True)]
     return Outcome(np.array([verdict for verdict, _ in found]), np.array([spent for _, spent in found], np.float64))
 
@@ -80,19 +92,28 @@ def _one_session(now: Floats, then: Floats) -> tuple[list[int], list[int]]:
         [value for value, outlier in zip(of_case, aside, strict=True) if not outlier]
         for of_case, aside in zip(recorded, outliers(recorded), strict=True)
     ]
-    spread, cases = pooled_spread(stored), len(stored)
-    first = [float(np.log(of_case[0] / geometric_mean(then))) for of_case, then in zip(now, stored, strict=True)]
-    verdicts, spent = [], []
-    for case, (of_case, against) in enumerate(zip(now.tolist(), stored, strict=True)):
-        given = number = first_runs(spread, stored=len(against), selected=cases)
-        others = first[:case] + first[case + 1 :]
-        while (
-            seen := assess(of_case[:number], against, spread=spread, selected=cases, others=others)
-        ).needs_another_run(given) and number < len(of_case):
-            number += 1
+    spread, selected = pooled_spread(stored), len(stored)
+    cases = [
+        DrawnCase(
+            drawn=drawn,
+            stored=against,
+            spread=spread,
+            first_runs=first_runs(spread, stored=len(against), selected=selected),
+        )
+        for drawn, against in zip(now.tolist(), stored, strict=True)
+    ]
+    plan = RetestPlan(cases, selected=selected)
+    verdicts = []
+    for case in cases:
+        drive(plan, _next_drawn, wanted=case)
+        seen = plan.assess(case, alone=not plan.assess(case, alone=True).slow)
         verdicts.append(SLOWER if seen.regression else OPEN if seen.unclear or not seen.tolerance.decides else PASSED)
-        spent.append(number)
-    return verdicts, spent
+    return verdicts, [len(case.tgs) for case in cases]
+
+
+def _next_drawn(task: RetestCase) -> float:
+    assert isinstance(task, DrawnCase)
+    return task.drawn[len(task.tgs)]
 
 
 def one_number(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:

@@ -8,14 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from trainpace.plan.paired import FASTER, OPEN, PASSED, SLOWER
 from trainpace.simulate.gates import (
     AT_EQUAL_COST,
-    FASTER,
-    OPEN,
     OURS,
     OURS_RAISED,
-    PASSED,
-    SLOWER,
     STORED,
     Outcome,
     gates,

@@ -108,7 +108,7 @@ def decide(log_ratios: Mapping[str, Sequence[float]], design: SequentialDesign) 
     for row, values in zip(table, log_ratios.values(), strict=True):
         row[: len(values)] = values
     seen = analyse(table, design) if log_ratios else None
-    return {case: _decision(seen, index, design) for index, case in enumerate(log_ratios) if seen is not None}
+    return {case: decision_of(seen, index, design) for index, case in enumerate(log_ratios) if seen is not None}
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,13 @@ def _median(values: "Floats", number: "Integers") -> "Floats":
     return np.asarray(np.take_along_axis(ordered, middle, -1).mean(-1, keepdims=True))
 
 
-def _decision(seen: Analysis, case: int, design: SequentialDesign) -> Decision:
+def of_session(seen: Analysis, session: int) -> Analysis:
+    """The figures of one of many sessions: arrays of shape (cases)."""
+    return Analysis(**{name: values[session] for name, values in vars(seen).items()})
+
+
+def decision_of(seen: Analysis, case: int, design: SequentialDesign) -> Decision:
+    """What is known of one case of one session."""
     verdicts = {Verdict.REGRESSION: seen.slower, Verdict.IMPROVEMENT: seen.faster, Verdict.PASS: seen.passed}
     verdict = next((name for name, found in verdicts.items() if found[case]), None)
     return Decision(

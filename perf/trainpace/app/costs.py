@@ -1,0 +1,67 @@
+"""The cost tests of one session: counts every selected case at once, judges each against what is stored."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainpace.app.resources import Show
+from trainpace.cases.published import Case
+from trainpace.cases.scaling import full_workload
+from trainpace.cases.workload import Dtype
+from trainpace.cost.worker import CountFailed, counted
+from trainpace.judge.cost import CostJudgement, judge_cost
+from trainpace.judge.finding import Finding, cost_finding
+from trainpace.runs.cost import Cost
+from trainpace.runs.verdict import Verdict
+from trainpace.store.costs import load_costs, refresh_costs
+
+
+@dataclass(kw_only=True)
+class Costs:
+    """Finds what is to be said of counted costs.
+
+    Nothing is traced before the first case asks. Then all are, and the processes are gone again: what a speed test
+    measures after it must not run beside them.
+    """
+
+    folder: Path
+    """Where stored costs are read and refreshed."""
+    dtype: Dtype
+    refresh: bool
+    show: Show
+    cases: list[Case] = field(default_factory=list)
+    """Selected in this session."""
+    _counted: dict[str, Cost | CountFailed] = field(default_factory=dict)
+
+    def find(self, case: Case) -> Finding:
+        """Count `case` and judge it; in a refresh, store it.
+
+        Raises:
+            FileError: for stored costs that cannot be used.
+        """
+        stored = load_costs(self.folder)
+        found = self._cost(case)
+        if isinstance(found, CountFailed):
+            reason = f"expected the counts of a step, got none: {found}"
+            return cost_finding(
+                CostJudgement(case=case.id, verdict=Verdict.INVALID, reasons=(reason,)), detail=found.detail
+            )
+        judgement = judge_cost(found, stored.get(found.key))
+        if not self.refresh:
+            return cost_finding(judgement)
+        (change,) = refresh_costs(self.folder, [found])
+        return cost_finding(judgement, change=change)
+
+    def _cost(self, case: Case) -> Cost | CountFailed:
+        if case.id not in self._counted:
+            cases = {each.id: each for each in (*self.cases, case) if each.id not in self._counted}
+            workloads = [full_workload(each, dtype=self.dtype) for each in cases.values()]
+            title = f"counting {len(cases)} full-size step{'' if len(cases) == 1 else 's'}"
+            try:
+                with self.show(title, len(cases)) as progress:
+                    for done, (name, cost) in enumerate(counted(workloads), start=1):
+                        self._counted[name] = cost
+                        progress(done, name)
+            except CountFailed as failure:
+                for name in cases:
+                    self._counted.setdefault(name, failure)
+        return self._counted[case.id]

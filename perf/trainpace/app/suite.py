@@ -1,0 +1,205 @@
+"""One session of the suite: what its tests find, and the reports that say so."""
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainpace.app.costs import Costs
+from trainpace.app.driver import Driver, Messages
+from trainpace.app.options import Options
+from trainpace.app.printing import print_section
+from trainpace.app.resources import Resources, Show
+from trainpace.app.speed import Selected, Speed
+from trainpace.app.systems import compare
+from trainpace.cases.published import Case
+from trainpace.judge.finding import Finding, Outcome, exit_status, outcome
+from trainpace.judge.refresh import Change
+from trainpace.judge.systems import SideBySide
+from trainpace.store.quarantine import load_quarantine
+from trainpace.store.reports import write_compare, write_results, write_summary
+
+if TYPE_CHECKING:
+    import pytest
+
+    from trainpace.app.github_client import Log
+    from trainpace.report.record import Results
+
+
+@dataclass(kw_only=True)
+class Suite:
+    """What one pytest session shares. Nothing is started before the first test asks."""
+
+    options: Options
+    root: Path
+    """The tests' root: baselines/ lies in it, and a user's trainer is imported from it."""
+    show: Show
+    messages: Messages
+    findings: dict[str, Finding] = field(default_factory=dict)
+    """By test id, in the order in which they were made."""
+    results: "Results | None" = None
+    """What was reported; None: nothing yet."""
+    resources: Resources = field(init=False)
+    speed: Speed = field(init=False)
+    costs: Costs = field(init=False)
+
+    def __post_init__(self) -> None:
+        options, show = self.options, self.show
+        self.resources = Resources(options=options, root=self.root, show=show, say=self.messages.say)
+        self.speed = Speed(
+            options=options,
+            root=self.root,
+            resources=self.resources,
+            driver=Driver(options=options, resources=self.resources, show=show),
+            messages=self.messages,
+            show=show,
+        )
+        self.costs = Costs(folder=self.speed.baselines_folder, dtype=options.dtype, refresh=options.refresh, show=show)
+
+    def select(self, speed: list[Selected], costs: list[Case]) -> None:
+        """Take the tests that this session runs."""
+        self.speed.selection, self.costs.cases = speed, costs
+        self.resources.cases = [each.case for each in speed]
+
+    def find_speed(self, test: str) -> Finding:
+        """Measure and judge the case of a speed test; `Speed.find` says what it raises."""
+        self.findings[test] = found = self.speed.find(test)
+        return found
+
+    def find_cost(self, test: str, case: Case) -> Finding:
+        """Count and judge the case of a cost test; `Costs.find` says what it raises."""
+        self.findings[test] = found = self.costs.find(case)
+        return found
+
+    def find_systems(self, test: str, case: Case) -> Finding:
+        """Measure every trainer of the session on a case; `compare` says what it raises."""
+        self.findings[test] = found = compare(test, case, self.speed)
+        return found
+
+    def outcome(self, finding: Finding) -> Outcome:
+        """What a finding does to its test."""
+        return outcome(finding, require_verdict=self.options.require_verdict)
+
+    def exit_status(self, failed_tests: int) -> int:
+        """The session's exit status; `failed_tests` are all that failed."""
+        required = self.options.require_verdict
+        return exit_status(self.findings.values(), require_verdict=required, failed_tests=failed_tests)
+
+    @property
+    def of_speed(self) -> list[Finding]:
+        """Findings of speed tests."""
+        return [each for each in self.findings.values() if each.judgement is not None]
+
+    @property
+    def of_cost(self) -> list[Finding]:
+        """Findings of cost tests."""
+        return [each for each in self.findings.values() if each.cost is not None]
+
+    @property
+    def of_systems(self) -> list[Finding]:
+        """Findings of comparisons of training systems."""
+        return [each for each in self.findings.values() if each.judgement is None and each.cost is None]
+
+    @property
+    def compared(self) -> list[SideBySide]:
+        """Comparisons that could be measured."""
+        return [each.systems for each in self.of_systems if each.systems is not None]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says first."""
+        return self.resources.warnings if self.of_speed else ()
+
+    @cached_property
+    def log(self) -> "Log":
+        """The log of the workflow that the session runs in, if it does."""
+        from trainpace.app.github_client import Log
+
+        return Log()
+
+    def say_waivers(self) -> None:
+        """Say what is waived in this session, every time.
+
+        Raises:
+            FileError: for a quarantine that cannot be used, or holds what has expired.
+        """
+        self.speed.quarantine = load_quarantine(self.speed.baselines_folder, datetime.now(UTC).date())
+        for entry in self.speed.quarantine:
+            self.messages.say(str(entry))
+        if self.options.accepted:
+            self.messages.say(f"slowdowns are accepted: {self.options.accepted}")
+
+    def close(self) -> None:
+        """Say what was spent; end every process that the session started, free the device."""
+        self.speed.say_usage()
+        self.resources.close()
+
+    def print_reports(self, terminal: "pytest.TerminalReporter") -> None:
+        """Print the tables, and what must be said beside them."""
+        said = self.messages.said
+        if speed := self.of_speed:
+            from trainpace.report import terminal as of_speed
+
+            judgements = [each.judgement for each in speed if each.judgement]
+            report = partial(of_speed.render, judgements, changes=_changes(speed), said=said)
+            print_section(terminal, "trainpace", report, warnings=self.warnings)
+        if self.of_cost:
+            from trainpace.report import cost
+
+            print_section(terminal, "trainpace: cost of a step, counted", partial(cost.render, self.of_cost))
+        if self.compared:
+            from trainpace.report import compare as of_systems
+
+            report = partial(of_systems.render, self.compared, said=said)
+            print_section(terminal, "trainpace, side by side", report)
+
+    def report_systems(self) -> None:
+        """Write the report of compared systems, where one was asked for.
+
+        Raises:
+            FileError: where it cannot be written.
+        """
+        if self.compared and self.options.report:
+            write_compare(self.compared, self.options.report, said=self.messages.said)
+
+    def report(self, status: int) -> None:
+        """Write the report, where one was asked for or a workflow's page takes it. `status` is the session's.
+
+        Raises:
+            FileError: where it cannot be written.
+        """
+        if not (self.findings or self.options.report):
+            return
+        from trainpace.report.record import (
+            Results,
+            case_result,
+            compare_result,
+            compare_summary,
+            cost_result,
+            cost_summary,
+        )
+        from trainpace.report.terminal import last_line
+
+        costs = tuple(cost_result(each, self.outcome(each)) for each in self.of_cost)
+        comparisons = tuple(compare_result(each, self.outcome(each)) for each in self.of_systems)
+        speed = self.of_speed
+        summary = last_line([each.judgement for each in speed if each.judgement], _changes(speed)) if speed else ""
+        self.results = Results(
+            exit_status=status,
+            summary="; ".join(filter(None, (summary, cost_summary(costs), compare_summary(comparisons)))),
+            warnings=self.warnings,
+            said=tuple(self.messages.said),
+            costs=costs,
+            comparisons=comparisons,
+            cases=tuple(case_result(each, self.outcome(each)) for each in speed),
+        )
+        if self.options.report:
+            write_results(self.results, self.options.report)
+        page = os.environ.get("GITHUB_STEP_SUMMARY")
+        write_summary(self.results, self.options.report, page=Path(page) if page else None)
+
+
+def _changes(speed: list[Finding]) -> list[Change]:
+    return [each.change for each in speed if isinstance(each.change, Change)]
