@@ -29,12 +29,19 @@ settings.load_profile("suite")
 
 FIRST = (
     "launch/test_external",
-    "trainers/test_parity",
-    "cost/test_trace_real",
     "app/test_gate_native",
+    "app/test_gate",
+    "cost/test_trace_real",
+    "faults/test_processes",
+    "launch/test_torchrun",
+    "test_plugin",
     "app/test_session",
+    "launch/test_interrupt",
+    "trainers/test_parity",
     "app/test_cost_gate",
     "cost/test_trace",
+    "faults/test_disk",
+    "test_docs",
 )
 """Files that take longest: begun first, so that no worker waits for another's last file."""
 
