@@ -8,7 +8,8 @@ import torch
 
 from trainpace.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape, Workload
 from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS, full_workload
-from trainpace.cost.trace import CannotTrace, count, trace
+from trainpace.cost.counter import CannotTrace
+from trainpace.cost.trace import count, trace
 from trainpace.runs.cost import FEWEST_LAYERS
 from trainpace.runs.flops import flops_per_token
 from trainpace.trainers.native.loss import LossHead

@@ -23,15 +23,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from trainpace.cases.workload import Workload
-from trainpace.cost.counter import CannotTrace, Counter
+from trainpace.cost.counter import Counter
 from trainpace.cost.memory import Memory, tensors
 from trainpace.cost.zero3 import Event, Order, deepspeed_counters, fsdp2_memory
 from trainpace.runs.cost import FEWEST_LAYERS, Cost, Traced, extended, sent
 from trainpace.trainers.native import Native
 from trainpace.trainers.native.loss import IGNORED
 from trainpace.trainers.native.model import CausalLm
-
-__all__ = ["CannotTrace", "count", "trace"]
 
 SOFTWARE = ("torch", "transformers")
 """Distributions whose code is traced."""

@@ -109,7 +109,8 @@ def _count(line: str) -> str:
     """One workload's line in, one result's line out."""
     import traceback
 
-    from trainpace.cost.trace import CannotTrace, count
+    from trainpace.cost.counter import CannotTrace
+    from trainpace.cost.trace import count
 
     workload = Workload.model_validate_json(line)
     try:
