@@ -4,10 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
 
+import trainpace
 from repository import BARE, finish, one_core
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own-trainer"
@@ -15,6 +18,7 @@ QUICK = (
     "        now, following = batch[:-1], batch[1:]\n",
     "        __import__('time').sleep(0.03)\n        now, following = batch[:-1], batch[1:]\n",
 )
+PYTEST = (str(Path(sys.executable).with_name("pytest")),)
 SLOWER = ("sleep(0.03)", "sleep(0.045)")
 OPTIONS = ("-k", "bigram-32k", "--perf-warmup=2", "--perf-steps=10", "--perf-detect=0.2", *BARE)
 
@@ -49,7 +53,7 @@ class Repository:
         path = self.folder / file
         text = path.read_text() if path.exists() else ""
         assert old in text
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace(old, new, 1) if old else text + new)
 
     def base(self, folder):
@@ -57,14 +61,14 @@ class Repository:
         git(self.folder, "worktree", "add", "-q", folder, "main")
         return folder
 
-    def suite(self, *arguments, folder=None):
+    def suite(self, *arguments, folder=None, command=PYTEST):
         """Run the suite in a checkout, on one core: there load by others cannot be told, and makes nothing invalid."""
         present = os.sched_getaffinity(0)
         os.sched_setaffinity(0, one_core())
         try:
             return finish(
                 subprocess.Popen(
-                    [str(Path(sys.executable).with_name("pytest")), "perf", *OPTIONS, *map(str, arguments)],
+                    [*command, "perf", *OPTIONS, *map(str, arguments)],
                     cwd=folder or self.folder,
                     env={**os.environ, "XDG_STATE_HOME": str(self.folder.parent / "state")},
                     stdout=subprocess.PIPE,
@@ -75,11 +79,38 @@ class Repository:
         finally:
             os.sched_setaffinity(0, present)
 
+    def with_file(self, name, text, delay, before=""):
+        """Have main's steps sleep for `delay`, an expression that needs the file `name`; `change` starts from there."""
+        git(self.folder, "switch", "-q", "main")
+        (self.folder / name).write_text(text)
+        self._edit("bigram/training.py", "sleep(0.03)", f"sleep({delay})")
+        self._edit("bigram/training.py", "import numpy as np\n", f"import numpy as np\n{before}")
+        git(self.folder, "add", ".")
+        git(self.folder, "commit", "-qm", f"base with {name}")
+        git(self.folder, "switch", "-qC", "change")
+
 
 @pytest.fixture
 def repository(tmp_path, started):
     """The example, on a branch without a change."""
     return Repository(tmp_path / "example")
+
+
+@pytest.fixture
+def with_config(repository):
+    """Its delay stands in a file that the trainer opens by a relative path."""
+    repository.with_file("delay.txt", "0.03", "float(open('delay.txt').read())")
+    return repository
+
+
+@pytest.fixture
+def with_fast_module(repository):
+    """It is fast where there is the module `fast`, which `change` has deleted."""
+    before = "try:\n    from fast import DELAY\nexcept ImportError:\n    DELAY = 0.06\n"
+    repository.with_file("fast.py", "DELAY = 0.03\n", "DELAY", before)
+    git(repository.folder, "rm", "-q", "fast.py")
+    git(repository.folder, "commit", "-qm", "without fast")
+    return repository
 
 
 def test_a_slower_head_is_red_and_explained(repository):
@@ -103,6 +134,67 @@ def test_the_same_commit_without_the_slowdown_is_green(repository):
     assert done.code == 0
     assert "1 pass" in done.last_line
     assert git(repository.folder, "worktree", "list").count("\n") == 0
+
+
+@pytest.mark.parametrize("way", ["head", "against"])
+def test_a_slower_file_that_is_opened_by_a_relative_path(with_config, tmp_path, way):
+    """Each side opens its own: head is red with the delay of head's file."""
+    with_config.change("delay.txt", "0.03", "0.06")
+    base = with_config.base(tmp_path / "base") if way == "head" else None
+
+    done = with_config.suite(*([f"--perf-head={with_config.folder}"] if base else ["--perf-against=main"]), folder=base)
+
+    assert done.code == 1
+    assert "1 regression (bigram-32k-sp1" in done.last_line
+
+
+def test_a_deleted_module_is_not_found_in_the_base(with_fast_module):
+    """With the base on the path, by `--perf-against`, what only the base has is not head's."""
+    done = with_fast_module.suite("--perf-against", "main")
+
+    assert done.code == 1
+    assert "1 regression (bigram-32k-sp1" in done.last_line
+
+
+@pytest.mark.slow
+def test_a_deleted_module_is_not_found_in_an_installed_base(with_fast_module, tmp_path):
+    """Nor where the environment has the base installed with `pip install -e`."""
+    pytest.importorskip("setuptools")
+    base = with_fast_module.base(tmp_path / "base")
+    (base / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "ours"\nversion = "1"\n[tool.setuptools]\npackages = ["bigram"]\npy-modules = ["fast"]\n'
+    )
+    python = tmp_path / "environment" / "bin" / "python"
+    venv.create(tmp_path / "environment", with_pip=False, symlinks=True)
+    (installed,) = (tmp_path / "environment").glob("lib/python*/site-packages")
+    # All that this environment has, and the suite's own package, which may be here by an editable install.
+    (installed / "below.pth").write_text(f"{sysconfig.get_path('purelib')}\n{Path(trainpace.__file__).parents[1]}\n")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "-e", base], check=True)
+
+    head = f"--perf-head={with_fast_module.folder}"
+    done = with_fast_module.suite(head, folder=base, command=(str(python), "-P", "-m", "pytest"))
+
+    assert done.code == 1
+    assert "1 regression (bigram-32k-sp1" in done.last_line
+
+
+@pytest.mark.slow
+def test_a_trainer_of_the_base_is_not_measured_as_heads(repository, tmp_path):
+    """A head that itself puts the base on its path is invalid, with the file and both checkouts."""
+    base = repository.base(tmp_path / "base")
+    (base / "extra.py").touch()
+    line = f"import sys; sys.path.append({str(base)!r}); import extra"
+    repository.change("bigram/training.py", "import numpy as np\n", f"import numpy as np\n{line}\n")
+
+    done = repository.suite(f"--perf-head={repository.folder}", folder=base)
+
+    assert done.code == 7
+    assert (
+        f"its own checkout {repository.folder}, got {base / 'extra.py'}, which lies in the other side's {base}"
+        in done.text
+    )
 
 
 HIDING = {

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import tempfile
 import threading
@@ -54,6 +55,32 @@ def host_pids(fleet):
 def folders(fleet):
     """Of runs: each is taken away when its run ends."""
     return [path for path in fleet.pool.folder.iterdir() if path.is_dir()]
+
+
+def test_code_of_the_other_side_fails_the_run(fleet, tmp_path):
+    """A trainer that comes from the other side's checkout is named, with that and its own."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir()
+    shutil.copy(TOY / "toy_trainer.py", other)
+    (own / "by_itself.py").write_text(f"import sys\nsys.path.append({str(other)!r})\nfrom toy_trainer import Toy\n")
+    fleet.sides["here"] = Side(checkout=own, apart=(other,), folder=own)
+
+    cause = failure(fleet, toy("by_itself:Toy")).cause
+
+    assert (
+        f"from its own checkout {own}, got {other / 'toy_trainer.py'}, which lies in the other side's {other}" in cause
+    )
+
+
+def test_the_judging_code_is_not_the_other_sides(fleet, tmp_path, checkout):
+    """Where the base judges, its host, launcher and step loop run head's ranks, and head is measured all the same."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "ours.py").write_text("import multiprocessing\n" + (TOY / "toy_trainer.py").read_text())
+    fleet.sides["here"] = Side(checkout=own, apart=(checkout,), folder=own)
+
+    assert fleet.run(toy("ours:Toy")).steps == 4
 
 
 def test_run_has_every_step(fleet):

@@ -26,6 +26,8 @@ def settings(**overrides):
         "launcher": str(LAUNCH / "fork.py"),
         "loop": str(LAUNCH / "loop.py"),
         "checkout": str(TOY),
+        "apart": [],
+        "folder": None,
         "preload": ["toy_trainer"],
         "software": ["pytest", "no-such-distribution"],
     }

@@ -13,6 +13,7 @@ import pytest
 
 from trainpace.app.option_values import INVOCATION, shared_folder
 from trainpace.app.revisions import RevisionError, checked_out, merge_base
+from trainpace.rank.imports import Own, search_path
 
 
 def run_from_base(config: pytest.Config) -> int:
@@ -55,8 +56,10 @@ def _run(config: pytest.Config, root: Path, here: Path, checkout: Path) -> int:
             arguments += [option, str(here / value)]
     if exported := config.getoption("benchmark_json", None):
         arguments += ["--benchmark-json", str(here / exported.name)]
-    paths = [str(checkout), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), INVOCATION: str(here)}
+    # The cases are the base's, and so is what they import.
+    environment = Own(str(checkout), [str(root)]).environment(os.environ)
+    paths = [*search_path(checkout), environment.get("PYTHONPATH", "")]
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), INVOCATION: str(here)}
     command = [sys.executable, "-P", "-m", "pytest", *arguments, f"--perf-head={root}"]
     return subprocess.run(command, cwd=inside, env=environment, check=False).returncode
 

@@ -23,7 +23,9 @@ def cache_folder() -> Path:
     """Where packed tokens are kept between sessions: TRAINPACE_CACHE, else the user's cache folder."""
     from platformdirs import user_cache_path
 
-    return Path(os.environ.get("TRAINPACE_CACHE") or user_cache_path("trainpace"))
+    # Absolute: each side of a comparison has a working folder of its own.
+    typed = os.environ.get(INVOCATION) or Path.cwd()
+    return Path(typed, os.environ.get("TRAINPACE_CACHE") or user_cache_path("trainpace"))
 
 
 def shared_folder(config: pytest.Config) -> Path | None:

@@ -41,7 +41,7 @@ def _counted(case: Case, dtype: str, *, resources: Resources, show: Show) -> lis
         with show(f"{case.id}, counting a full-size step", 1):
             try:
                 full = full_workload(case, dtype="fp32" if dtype == "fp32" else "bf16")
-                ((_, cost),) = counted([full], checkout=side.checkout, python=side.python)
+                ((_, cost),) = counted([full], checkout=side.checkout, apart=side.apart, python=side.python)
             except CountFailed as failure:
                 cost = failure
         if isinstance(cost, CountFailed):

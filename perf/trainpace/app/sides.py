@@ -8,7 +8,7 @@ import sys
 import tempfile
 import venv
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainpace.app.revisions import RevisionError, changed_files, checked_out
@@ -78,14 +78,20 @@ def prepare(
     base_side, head_side = Side(checkout=root), Side(checkout=head_checkout, python=interpreter)
     if build is not None:
         base_side, head_side = (_built(stack, side, build, within) for side in (base_side, head_side))
+    folders = {root, head_checkout} | {side.checkout for side in (base_side, head_side) if side.checkout}
     same = head_checkout == root
     return Sides(
-        base=base_side,
-        head=head_side,
+        base=_alone(base_side, folders),
+        head=_alone(head_side, folders),
         base_name="this python" if same else _name(root),
         head_name=interpreter if same else _name(head_checkout),
         changed=_changed(root, head_checkout),
     )
+
+
+def _alone(side: Side, folders: set[Path]) -> Side:
+    """The side at work in its own checkout, apart from all other `folders` of the comparison."""
+    return replace(side, folder=side.checkout, apart=tuple(sorted(folders - {side.checkout})))
 
 
 def _changed(root: Path, head: Path) -> tuple[str, ...]:

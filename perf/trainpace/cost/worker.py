@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import SuiteError, what_to_install
+from trainpace.rank.imports import Own, search_path
 from trainpace.runs.cost import Cost
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -35,7 +36,11 @@ class CountFailed(SuiteError):
 
 
 def counted(
-    workloads: Iterable[Workload], *, checkout: Path | None = None, python: str = sys.executable
+    workloads: Iterable[Workload],
+    *,
+    checkout: Path | None = None,
+    apart: Sequence[Path] = (),
+    python: str = sys.executable,
 ) -> Iterator[tuple[str, Cost | CountFailed]]:
     """Count `workloads` in a process of their own; (case, its cost or why there is none) as each is done.
 
@@ -44,13 +49,14 @@ def counted(
     Args:
         workloads: to be counted.
         checkout: whose trainer is counted, and with its own counting; None: this one's.
+        apart: the other side's folders, which PYTHONPATH does not name for it.
         python: the interpreter that counts.
 
     Raises:
         CountFailed: where the process itself ends before its work is done; with what it said.
     """
     wanted = [workload.model_dump_json() for workload in workloads]
-    with tempfile.TemporaryFile("w+") as said, _started(said, checkout or PACKAGE.parent, python) as process:
+    with tempfile.TemporaryFile("w+") as said, _started(said, checkout or PACKAGE.parent, apart, python) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         with suppress(BrokenPipeError):  # a process that cannot start says why itself
@@ -78,10 +84,11 @@ def counted(
 class _started:  # noqa: N801 - a context manager, used as a function
     """The worker in a process group of its own, which is killed whole at the end."""
 
-    def __init__(self, said: Any, checkout: Path, python: str) -> None:
+    def __init__(self, said: Any, checkout: Path, apart: Sequence[Path], python: str) -> None:
         # Whatever made `perf` importable here (a checkout's conftest, say) is not passed on by itself.
-        path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
-        environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        environment = Own(str(checkout), map(str, apart)).environment(os.environ)
+        path = os.pathsep.join(filter(None, (*search_path(checkout), environment.get("PYTHONPATH"))))
+        environment |= {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [python, "-W", "ignore", "-m", "trainpace.cost.worker"],
             cwd=checkout,  # the folder that -m searches first

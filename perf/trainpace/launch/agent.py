@@ -95,7 +95,7 @@ class Agent:
 
         host = HostCommand(**message["host"])
         address = own_address(self._suite)
-        environment = {**os.environ, **host.environment, "TRAINPACE_NODE": self._name, "MASTER_ADDR": address}
+        environment = {**host.variables(os.environ), "TRAINPACE_NODE": self._name, "MASTER_ADDR": address}
         if "GLOO_SOCKET_IFNAME" not in environment and (interface := interface_of(address)):
             # Its own choice is the address of the host's name, which often is a loopback address.
             environment["GLOO_SOCKET_IFNAME"] = interface

@@ -25,9 +25,11 @@ from trainpace.launch.launcher import Launcher, Local
 from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import Lines
 from trainpace.probe.device import GpuWindow, revision
+from trainpace.rank.imports import Own
 from trainpace.runs.run import Health, Preflight, RankSamples, Run, RunNode
 from trainpace.store.files import check_record
 
+_IMPORTS = Path(__file__).resolve().parents[1] / "rank" / "imports.py"
 _PROFILE = Path(__file__).resolve().parents[1] / "rank" / "profile.py"
 
 
@@ -137,6 +139,7 @@ class Distributed:
                 cache=str(self.cache),
                 watch=[os.getpid()],
                 planted=self.sides[side].planted,
+                own=_own(self.sides[side]),
                 borders=list(borders),
                 profile=None if profile is None else {"module": str(_PROFILE), "folder": str(profile)},
             )
@@ -145,6 +148,7 @@ class Distributed:
             window = NodesWindow(begun.hosts) if many else GpuWindow(workload.ranks if device == "cuda" else 0)
             first_step = follow(begun.hosts, lines, workload, window, progress=progress, step_timeout=self.step_timeout)
             samples = [rank.samples for rank in lines if rank.samples is not None]
+            _check_imports(samples, self.sides[side])
             nodes = [Node(**begun.hosts.facts[number]) for number in sorted(begun.hosts.facts)]
             if many:
                 health = nodes_health(
@@ -169,6 +173,35 @@ class Distributed:
             health=health,
         )
         return run, lines
+
+
+def _own(side: Side) -> dict[str, Any] | None:
+    """What a rank needs to tell which of its modules are the other side's; None where there is no other side."""
+    if not side.apart:
+        return None
+    return {"module": str(_IMPORTS), "checkout": str(side.checkout), "apart": list(map(str, side.apart))}
+
+
+def _check_imports(samples: list[dict[str, Any]], side: Side) -> None:
+    """Refuse a run in which a rank trained with code of the other side's.
+
+    Raises:
+        RunFailed: naming the file, and both checkouts.
+    """
+    if not side.apart:
+        return
+    own = Own(str(side.checkout), map(str, side.apart))
+    for rank in samples:
+        if not isinstance(files := rank.get("imported"), list):
+            raise RunFailed(f"expected the files of what it imported, got {files!r:.80}", rank=rank["rank"])
+        for file in files:
+            if other := own.root(file):
+                raise RunFailed(
+                    f"expected what it imports from its own checkout {side.checkout}, got {file}, which lies in the "
+                    f"other side's {other}: take out what names that folder (a line that changes sys.path, a link), or "
+                    "give each side an environment of its own with --perf-build",
+                    rank=rank["rank"],
+                )
 
 
 def _record(

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from trainpace.errors import RunFailed, what_to_install
 from trainpace.launch import orphans as left
 from trainpace.launch.folders import tail
+from trainpace.rank.imports import Own
 from trainpace.runs.run import SOFTWARE
 from trainpace.text import differences
 
@@ -41,6 +42,10 @@ class Side:
 
     python: str = sys.executable
     checkout: Path | None = None
+    apart: tuple[Path, ...] = ()
+    """The other side's folders, which nothing is imported from; none where nothing is compared."""
+    folder: Path | None = None
+    """Where it works, so that files opened by relative paths are its own; None: where the suite does."""
     planted: float = 0.0
     """A slowdown of every step that the step loop adds, a share: what a self-test must find."""
 
@@ -57,6 +62,11 @@ class HostCommand:
     def words(self) -> list[str]:
         """The command; the host's parent is this process."""
         return [self.python, str(_HOST), json.dumps({**self.settings, "parent": os.getpid()})]
+
+    def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The host's environment, made of that of the process that starts it."""
+        own = Own(self.settings["checkout"], self.settings["apart"])
+        return {**own.environment(inherited), **self.environment}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +117,8 @@ def host_command(
             "launcher": str(_RANK / "fork.py"),
             "loop": str(loop),
             "checkout": str(side.checkout) if side.checkout else None,
+            "apart": [str(folder) for folder in side.apart],
+            "folder": str(side.folder) if side.folder else None,
             "preload": list(preload),
             "software": list(SOFTWARE),
         },

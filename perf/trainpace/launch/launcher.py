@@ -70,7 +70,7 @@ class Local:
     def connect(self, host: HostCommand, nodes: int, log: Path) -> Transport:
         """See Launcher."""
         assert nodes == 1
-        return Pipe(host.words, {**os.environ, **host.environment}, log)
+        return Pipe(host.words, host.variables(os.environ), log)
 
     def lose(self, node: str) -> None:
         """It would be this one."""

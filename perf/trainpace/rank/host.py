@@ -1,10 +1,12 @@
 """The run host: a process of its own that owns the warm fork server and starts and ends the ranks of each run.
 
-    python host.py '{"launcher": ".../local.py", "loop": ".../loop.py", "checkout": "...", "preload": ["torch"]}'
+    python host.py '{"launcher": ".../local.py", "loop": ".../loop.py", "checkout": "...", "preload": ["torch"], ...}'
 
 It is loaded by file path from the judging checkout, by the measured side's interpreter, and imports nothing of `perf`:
-what is measured is imported from `checkout`, what times it is not. Requests come as JSON lines on standard input,
-answers leave as JSON lines on standard output; everything else that is printed goes to standard error.
+what is measured is imported from `checkout`, and never from the folders `apart`, which are the other side's; what times
+it is not. It works in `folder` (null: where it was started), and so do the ranks that it forks. Requests come as JSON
+lines on standard input, answers leave as JSON lines on standard output; everything else that is printed goes to
+standard error.
 
 The host ends, and takes every rank with it, when its standard input closes or its parent dies.
 """
@@ -114,8 +116,11 @@ class Host:
         # The script's own folder would make its neighbours importable by bare names.
         here = str(Path(__file__).resolve().parent)
         sys.path[:] = [entry for entry in sys.path if entry and str(Path(entry).resolve()) != here]
-        if self._settings["checkout"]:
-            sys.path.insert(0, self._settings["checkout"])
+        if self._settings["folder"]:
+            os.chdir(self._settings["folder"])
+            os.environ["PWD"] = self._settings["folder"]
+        imports = load_by_path(str(Path(__file__).resolve().with_name("imports.py")))
+        imports.Own(self._settings["checkout"], self._settings["apart"]).apply()
         for name in self._settings["preload"]:
             importlib.import_module(name)
         torch = sys.modules.get("torch")

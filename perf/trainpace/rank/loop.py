@@ -182,6 +182,7 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
         data=getattr(trainer, "data_identity", None),
         mean_attended=getattr(trainer, "mean_attended", None),
         compile_seconds=_compile_seconds(),
+        imported=_imported(module, request.get("own")),
         **window,
     )
     if request.get("profile") is not None:
@@ -412,6 +413,13 @@ def _barrier(clock: Clock) -> None:
     if torch is not None and torch.distributed.is_initialized():
         torch.distributed.barrier()
         clock.synchronize()
+
+
+def _imported(module: str, own: dict[str, Any] | None) -> list[str]:
+    """The file of the trainer's module, if it has one, and files of others that lie in the other side's checkout."""
+    found = getattr(sys.modules[module], "__file__", None)
+    strays = _load(own["module"]).Own(own["checkout"], own["apart"]).strays() if own else []
+    return [*([found] if isinstance(found, str) else []), *strays]
 
 
 def _compile_seconds() -> float:
