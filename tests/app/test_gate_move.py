@@ -109,13 +109,35 @@ def gate(tmp_path, python, started):
     return run
 
 
-@pytest.mark.parametrize(("base", "head", "missing"), [("perf", "trainpace", "perf.trainers")])
+def test_after_the_move_a_slower_head_is_red(gate):
+    """What the other two are compared with: both sides of today."""
+    done = gate("trainpace", "trainpace")
+
+    assert done.code == 1, done.text
+    assert "1 regression (llama2_7b-8k-sp1" in done.last_line
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "missing"), [("perf", "trainpace", "perf.trainers"), ("trainpace", "perf", "trainpace")]
+)
 def test_across_the_move_nothing_is_judged(gate, base, head, missing):
     """The judge finds no trainer of its own name in head, and takes none from elsewhere."""
     done = gate(base, head)
 
     assert done.code == 7, done.text
     assert f"No module named '{missing}'" in done.text
+
+
+def test_an_installed_trainer_is_not_taken_for_heads(gate, python):
+    """Where the package is installed beside a base, a head of before the move would find that one: it is no side's."""
+    (site,) = python.parents[1].glob("lib/python*/site-packages")
+    shutil.copytree(ROOT / "perf" / "trainpace", site / "trainpace", ignore=shutil.ignore_patterns("native"))
+    (site / NATIVE["trainpace"].removeprefix("perf/")).mkdir()
+    (site / NATIVE["trainpace"].removeprefix("perf/") / "__init__.py").write_text(TRAINER.format(seconds=0.02))
+    done = gate("trainpace", "perf")
+
+    assert done.code == 7, done.text
+    assert "which is installed and no side's own" in done.text
 
 
 def test_a_base_of_before_the_move_is_refused(tmp_path, started):

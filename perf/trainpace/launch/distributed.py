@@ -61,6 +61,8 @@ class Distributed:
     preflight: Preflight | None = None
     """Written into every run, once it is known."""
     pool: Pool = field(init=False)
+    _own_trainers: dict[str, bool] = field(init=False, default_factory=dict)
+    """By side, whether its trainer was imported from its checkout."""
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.launcher)
@@ -95,6 +97,23 @@ class Distributed:
                 traceback.
         """
         return self._run(workload, side, progress, profile=None, borders=borders)[0]
+
+    def _check_trainers(self, samples: dict[str, Any], side: str) -> None:
+        """Refuse an installed trainer beside one of the other side's own checkout: it is no side's.
+
+        Raises:
+            RunFailed: naming the file.
+        """
+        if not self.sides[side].apart or not samples["imported"]:
+            return
+        file, checkout = Path(samples["imported"][0]).resolve(), self.sides[side].checkout
+        installed = {"site-packages", "dist-packages"} & set(file.parts)
+        self._own_trainers[side] = checkout is not None and file.is_relative_to(checkout.resolve()) and not installed
+        if not self._own_trainers[side] and any(self._own_trainers.values()):
+            raise RunFailed(
+                f"expected the trainer of {checkout}, as the other side's is of its checkout, got {file}, which is "
+                "installed and no side's own"
+            )
 
     def profile(self, workload: Workload, *, side: str, folder: Path) -> dict[str, dict[str, float]]:
         """Train `workload` once, then a few steps more under a profiler; traces are kept in `folder`.
@@ -149,6 +168,7 @@ class Distributed:
             first_step = follow(begun.hosts, lines, workload, window, progress=progress, step_timeout=self.step_timeout)
             samples = [rank.samples for rank in lines if rank.samples is not None]
             _check_imports(samples, self.sides[side])
+            self._check_trainers(samples[0], side)
             nodes = [Node(**begun.hosts.facts[number]) for number in sorted(begun.hosts.facts)]
             if many:
                 health = nodes_health(
