@@ -214,3 +214,28 @@ def test_links(page):
 
     assert [file for _, file in linked if not file.exists()] == []
     assert [name for name, file in linked if name.startswith("test_") and f"def {name}(" not in file.read_text()] == []
+
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PACKAGE = ROOT / "perf" / "trainpace"
+
+
+def test_architecture_lists_every_file():
+    """One line a file, below the name of its room."""
+    rooms = re.split(r"^\*\*(\w+)/\*\*$", ARCHITECTURE.read_text(), flags=re.MULTILINE)
+    listed = {
+        f"{room}/{name}"
+        for room, files in zip(rooms[1::2], rooms[2::2], strict=True)
+        for name in re.findall(r"^- `([\w/]+\.py)`: \S", files, re.MULTILINE)
+    }
+    there = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.glob("*/**/*.py") if path.stem != "__main__"}
+
+    assert {name for name in there if not name.endswith("__init__.py")} == {
+        name for name in listed if not name.endswith("__init__.py")
+    }
+
+
+@pytest.mark.parametrize(("file", "name"), re.findall(r"`([\w/]+\.py): (\w+)`", ARCHITECTURE.read_text()))
+def test_architecture_names_what_is_there(file, name):
+    """A function, a class or a constant of the file."""
+    assert re.search(rf"^(?:def |class )?{name}\b", (PACKAGE / file).read_text(), re.MULTILINE)
