@@ -185,7 +185,7 @@ def test_traceback_is_in_the_detail(fleet):
     failed = failure(fleet, toy(do="raise", step=3))
 
     assert str(failed) == "rank 1: ValueError: the toy broke (at step 3)"
-    assert failed.detail.endswith("ValueError: the toy broke\nin two lines\n")
+    assert "\nValueError: the toy broke\nin two lines\n" in failed.detail
     assert 'toy_trainer.py", line ' in failed.detail
 
 
@@ -193,7 +193,65 @@ def test_log_is_in_the_detail(impatient):
     """Of a rank that could say nothing more the detail is what it had printed."""
     failed = failure(impatient, toy(do="hang", step=3, say="the toy is here"))
 
-    assert failed.detail == "--- rank-0.log\nthe toy is here\n--- rank-1.log\nthe toy is here"
+    assert failed.detail == (
+        "--- rank-0.log\nthe toy is here\n--- rank-1.log\nthe toy is here\n"
+        "--perf-keep-logs DIR, added to the command, keeps every rank's log"
+    )
+
+
+@pytest.fixture
+def keeping(tmp_path, started):
+    """Process groups of toys whose logs are kept in `kept`."""
+    settings = {"step_timeout": 60.0, "sides": {"here": Side(checkout=TOY)}, "keep_logs": tmp_path / "kept"}
+    with Distributed(machine=present(), cache=tmp_path, **settings) as started_here:
+        yield started_here
+
+
+def kept_logs(fleet):
+    """The folder of every run of the case, the oldest first."""
+    return sorted((fleet.keep_logs / toy().case).iterdir(), key=lambda folder: folder.stat().st_mtime)
+
+
+WRITTEN = {"host.log", "rank-0.log", "rank-0.jsonl", "rank-1.log", "rank-1.jsonl", "rendezvous"}
+
+
+def test_logs_of_runs_are_kept(keeping):
+    """Whole, by case and run: of a run that ended well, and of one whose rank failed, which says where they lie."""
+    run = keeping.run(toy(say="the toy is here\n" * 100))
+    failed = failure(keeping, toy(do="raise", step=3))
+    first, second = kept_logs(keeping)
+
+    assert first.name == run.id
+    assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()} == WRITTEN
+    assert (first / "rank-1.log").read_text().count("the toy is here") == 100
+    assert "the toy broke" in (second / "rank-1.jsonl").read_text()
+    assert failed.detail.endswith(f"\nevery rank's log: {second}")
+    assert folders(keeping) == []
+
+
+def test_logs_of_a_killed_host_are_kept(keeping):
+    """What its ranks wrote until then."""
+    failed = failure(keeping, toy(do="kill host", step=3))
+    (kept,) = kept_logs(keeping)
+
+    assert failed.detail.endswith(f"every rank's log: {kept}")
+    assert {path.name for path in kept.iterdir()} == WRITTEN
+    assert '"step": 2' in (kept / "rank-1.jsonl").read_text()
+
+
+def test_log_of_a_host_that_did_not_start_is_kept(keeping):
+    """It is all that there is."""
+    failure(keeping, toy("broken_toy:Toy"))
+    (kept,) = kept_logs(keeping)
+
+    assert [path.name for path in kept.iterdir()] == ["host.log"]
+
+
+def test_logs_that_cannot_be_kept(keeping, tmp_path):
+    """A folder that cannot be made fails no run."""
+    (tmp_path / "kept").touch()
+
+    assert len(keeping.run(toy()).ranks) == 2
 
 
 def test_hang_of_all_ranks_blames_none(impatient, started):

@@ -174,6 +174,12 @@ class Options:
         help="Where baselines are read and refreshed (default: baselines/ beside the tests' root).",
     )
     runs: Path | None = option("--perf-runs", read=values.output, metavar="DIR", help="Keep every run as a file here.")
+    keep_logs: Path | None = option(
+        "--perf-keep-logs",
+        read=values.output,
+        metavar="DIR",
+        help="Keep what every rank and its host printed and wrote here, by case and run id, of failed runs too.",
+    )
     resume: bool = option(
         "--perf-resume",
         default=False,

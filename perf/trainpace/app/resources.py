@@ -156,6 +156,7 @@ class Resources:
             "machine": machine,
             "data": Data(sources=self.options.data, tokenizer=self.options.tokenizer),
             "cache": self.options.shared or cache_folder(),
+            "keep_logs": self.options.keep_logs,
             "step_timeout": self.options.step_timeout or (1800.0 if machine.gpus else 300.0),
         }
 

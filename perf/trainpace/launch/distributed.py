@@ -60,12 +60,14 @@ class Distributed:
     launcher: Launcher = field(default_factory=Local)
     preflight: Preflight | None = None
     """Written into every run, once it is known."""
+    keep_logs: Path | None = None
+    """Where the folder of every run is kept, by case and run id; None: nowhere."""
     pool: Pool = field(init=False)
     _own_trainers: dict[str, bool] = field(init=False, default_factory=dict)
     """By side, whether its trainer was imported from its checkout."""
 
     def __post_init__(self) -> None:
-        self.pool = Pool(self.launcher)
+        self.pool = Pool(self.launcher, self.keep_logs)
 
     def __enter__(self) -> Self:
         self.pool.__enter__()
@@ -144,7 +146,7 @@ class Distributed:
         many = bool(self.launcher.nodes)
         command = host_command(self.sides[side], preload, device, many=many)
         placed = counts(workload.ranks, workload.nodes)
-        with self.pool.run(command, nodes=workload.nodes, ranks=workload.ranks) as begun:
+        with self.pool.run(command, case=workload.case, nodes=workload.nodes, ranks=workload.ranks) as begun:
             began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
             begun.hosts.start_run(
                 id=begun.id,

@@ -62,8 +62,13 @@ class Programs:
     step_timeout: float
     pythons: Mapping[str, str] = field(default_factory=dict)
     """Interpreters of systems that do not live in this one's environment, by name."""
+    keep_logs: Path | None = None
+    """Where the folder of every run is kept, by case and run id; None: nowhere."""
+    pool: Pool = field(init=False)
     _software: dict[str, dict[str, str] | None] = field(default_factory=dict)
-    pool: Pool = field(default_factory=lambda: Pool(Local()))
+
+    def __post_init__(self) -> None:
+        self.pool = Pool(Local(), self.keep_logs)
 
     def __enter__(self) -> Self:
         self.pool.__enter__()
@@ -107,7 +112,7 @@ class Programs:
         kept.mkdir(parents=True, exist_ok=True)
         where, micro = f"the description of {description.name}", description.reading.record == "micro_step"
         command = host_command(Side(python=sys.executable), [], device, loop=_PROGRAM)
-        with self.pool.run(command, ranks=1) as begun:
+        with self.pool.run(command, case=workload.case, ranks=1) as begun:
             values = placeholders(
                 workload,
                 given,

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from trainpace.errors import RunFailed
@@ -48,12 +49,32 @@ def run_folder(parent: Path, run_id: str, ranks: int) -> Path:
     return folder
 
 
-def explained(error: RunFailed, folder: Path) -> RunFailed:
-    """`error` with what the ranks printed, and with what they could not even write."""
+def explained(error: RunFailed, folder: Path, kept: Path | None) -> RunFailed:
+    """`error` with what the ranks printed, what they could not even write, and where their logs are `kept`."""
     cause, disk = error.cause, folder.parent.parent
     if shutil.disk_usage(disk).free < _FULL_BYTES:
         cause += f"; no space is left under {disk}"
-    return RunFailed(cause, rank=error.rank, detail=error.detail or rank_logs(folder))
+    where = (
+        f"every rank's log: {kept}" if kept else "--perf-keep-logs DIR, added to the command, keeps every rank's log"
+    )
+    detail = error.detail or rank_logs(folder)
+    return RunFailed(cause, rank=error.rank, detail="\n".join(filter(None, (detail.rstrip("\n"), where))))
+
+
+def keep_logs(folder: Path | None, host_log: Path, kept: Path) -> None:
+    """Copy what a run wrote, and what its host printed until now, to `kept`: as much of it as there is room for.
+
+    Args:
+        folder: the run's; None for a run whose host did not start.
+        host_log: what the host, or what started it on nodes, printed; torchrun sends that elsewhere: there is none.
+        kept: a folder that is made; missing or half of it where it cannot be written, which fails no run.
+    """
+    with suppress(OSError, shutil.Error):
+        kept.mkdir(parents=True, exist_ok=True)
+        if host_log.exists():
+            shutil.copy(host_log, kept / "host.log")
+        if folder is not None:
+            shutil.copytree(folder, kept, dirs_exist_ok=True)
 
 
 def rank_logs(folder: Path) -> str:
