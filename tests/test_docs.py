@@ -23,6 +23,8 @@ from trainpace.store.runs import write_run
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+# Shown to who changes the suite: their links, options and environments are checked, their commands are not typed.
+READ = PAGES | {name: ROOT / name for name in ("CONTRIBUTING.md", "tests/README.md")}
 INLINE = re.compile(r"`((?:pytest\s+perf|python\s+-m\s)[^`]*)`")
 NOT_TYPED = {
     "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py does too",
@@ -189,28 +191,28 @@ def test_pages_show_commands():
     assert len(commands("README.md")) > 10
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", READ)
 def test_options(pytester, page):
     """Every option of ours that a page names is one that pytest knows."""
-    named = set(re.findall(r"--perf-[a-z]+(?:-[a-z]+)*", PAGES[page].read_text()))
+    named = set(re.findall(r"--perf-[a-z]+(?:-[a-z]+)*", READ[page].read_text()))
     known = vars(pytester.parseconfig().option)
 
     assert [name for name in named if name.removeprefix("--").replace("-", "_") not in known] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", READ)
 def test_environments(page):
     """Every environment of tox that a page names is in tox.ini."""
-    named = set(re.findall(r"tox run (?:--notest )?-e ([a-z-]+)(?=[\s`])", PAGES[page].read_text()))
+    named = set(re.findall(r"tox run (?:--notest )?-e ([a-z-]+)(?=[\s`])", READ[page].read_text()))
 
     assert named <= set(re.findall(r"^\[testenv:([a-z-]+)\]$", (ROOT / "tox.ini").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", READ)
 def test_links(page):
     """Every file that a page links is there, and a test that it names is in the file."""
-    links = re.findall(r"\[(`?)([^\]`]*)`?\]\(([^)#\s]+)[^)]*\)", PAGES[page].read_text())
-    linked = [(name, PAGES[page].parent / file) for _, name, file in links if "://" not in file]
+    links = re.findall(r"\[(`?)([^\]`]*)`?\]\(([^)#\s]+)[^)]*\)", READ[page].read_text())
+    linked = [(name, READ[page].parent / file) for _, name, file in links if "://" not in file]
 
     assert [file for _, file in linked if not file.exists()] == []
     assert [name for name, file in linked if name.startswith("test_") and f"def {name}(" not in file.read_text()] == []
