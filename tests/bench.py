@@ -125,7 +125,7 @@ _JUDGE = """
 read = time.perf_counter()
 baseline = baseline_of([run])
 begin += time.perf_counter() - read
-judge([run], baseline, pool=None, selected_cases=1, tolerance=None, peak_tflops=None)
+judge([run], baseline, peak_tflops=None)
 """
 _FOLLOW = """
 ranks = [Lines(Path(sys.argv[2], f"rank-{rank}.jsonl"), rank) for rank in range(1000)]

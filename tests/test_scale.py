@@ -15,7 +15,7 @@ def test_a_thousand_ranks(tmp_path):
     slow = run.ranks[617].model_copy(update={"seconds": [1.2 * value for value in run.ranks[617].seconds]})
     ranks = (*run.ranks[:617], slow, *run.ranks[618:])
     (read,) = read_runs(write_run(run.model_copy(update={"ranks": ranks}), tmp_path))
-    judged = judge([read], baseline, pool=None, selected_cases=1, tolerance=None, peak_tflops=None)
+    judged = judge([read], baseline, peak_tflops=None)
 
     assert judged.verdict is Verdict.REGRESSION
     assert "rank 617 on host/cpu 617" in str(judged.notes)

@@ -1,6 +1,7 @@
 """The judgement: every verdict with its reasons, and what no noise may change."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,12 +15,12 @@ from trainpace.judge.verdict import command, judge, judge_failure, runs_to_measu
 from trainpace.runs import flops
 from trainpace.runs.run import Health, RunNode
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.tolerance import Spread, geometric_mean
+from trainpace.stats.tolerance import NoiseModel, Spread, geometric_mean
 from trainpace.store.baselines import load_baselines
 
-QUIET = Spread(0.01, 40)
+QUIET = NoiseModel(Spread(0.01, 40))
 """1 % between runs, as a GPU or a still CPU shows."""
-NOISY = Spread(0.06, 40)
+NOISY = NoiseModel(Spread(0.06, 40))
 COMMAND = "pytest perf -k llama2_7b-8k-sp1 --perf-scale mini"
 
 
@@ -60,7 +61,7 @@ def published_row():
 
 def test_same_speed_passes():
     """The recorded speed, measured again: pass, with nothing to explain."""
-    judgement = judge(make_runs(1000.0), make_baseline(), pool=QUIET)
+    judgement = judge(make_runs(1000.0), make_baseline(), noise=QUIET)
 
     assert judgement.verdict is Verdict.PASS
     assert judgement.reasons == ()
@@ -73,7 +74,7 @@ def test_judgement_holds_what_a_table_prints():
     judgement = judge(
         make_runs(1000.0, 1010.0, software={"python": "3.11.7", "torch": "2.14.0", "numpy": "2.4"}),
         make_baseline(),
-        pool=QUIET,
+        noise=QUIET,
         peak_tflops=0.01,
     )
 
@@ -93,12 +94,12 @@ def test_replayed_slowdown(slowdown, verdict, seed, noise):
     """At 1 % noise a run replayed 10 % slower is red and one 1 % slower is green."""
     run = make_run(tgs=1000.0 * (1 - slowdown), noise=noise, seed=seed)
 
-    assert judge([run], make_baseline(), pool=QUIET).verdict is verdict
+    assert judge([run], make_baseline(), noise=QUIET).verdict is verdict
 
 
 def test_regression_says_what_came_and_what_to_run():
     """What was expected, what came, the tolerance with its origin and the next command."""
-    judgement = judge(make_runs(900.0), make_baseline(), pool=QUIET)
+    judgement = judge(make_runs(900.0), make_baseline(), noise=QUIET)
 
     assert judgement.verdict is Verdict.REGRESSION
     assert (
@@ -109,7 +110,7 @@ def test_regression_says_what_came_and_what_to_run():
 
 def test_improvement_asks_for_a_refresh():
     """Faster beyond the bound passes the test, and says that the baseline is stale."""
-    judgement = judge(make_runs(1100.0), make_baseline(), pool=QUIET)
+    judgement = judge(make_runs(1100.0), make_baseline(), noise=QUIET)
 
     assert judgement.verdict is Verdict.IMPROVEMENT
     assert "TGS 1100.0 is 10 % above the measured baseline's 1000.0" in judgement.reasons[0]
@@ -127,7 +128,7 @@ def test_no_baseline_asks_for_one():
 
 def test_noise_above_the_cap_is_inconclusive():
     """Where one run cannot tell 10 %, it is said, with the runs that can."""
-    judgement = judge(make_runs(950.0), make_baseline(), pool=NOISY)
+    judgement = judge(make_runs(950.0), make_baseline(), noise=NOISY)
 
     assert judgement.verdict is Verdict.INCONCLUSIVE
     assert judgement.runs_needed == 4
@@ -137,7 +138,7 @@ def test_noise_above_the_cap_is_inconclusive():
 
 def test_hopeless_noise_asks_for_more_stored_runs():
     """Where no number of runs decides, more have to be recorded."""
-    judgement = judge(make_runs(1000.0), make_baseline(), pool=Spread(0.2, 40))
+    judgement = judge(make_runs(1000.0), make_baseline(), noise=NoiseModel(Spread(0.2, 40)))
 
     assert judgement.verdict is Verdict.INCONCLUSIVE
     assert judgement.runs_needed is None
@@ -146,12 +147,12 @@ def test_hopeless_noise_asks_for_more_stored_runs():
 
 def test_regression_beyond_the_bound_is_red_above_the_cap():
     """Noise excuses what lies within its bound, not what lies beyond."""
-    assert judge(make_runs(700.0), make_baseline(), pool=NOISY).verdict is Verdict.REGRESSION
+    assert judge(make_runs(700.0), make_baseline(), noise=NOISY).verdict is Verdict.REGRESSION
 
 
 def test_improvement_above_the_cap_is_inconclusive():
     """Above the cap nothing but a regression is said."""
-    assert judge(make_runs(1500.0), make_baseline(), pool=NOISY).verdict is Verdict.INCONCLUSIVE
+    assert judge(make_runs(1500.0), make_baseline(), noise=NOISY).verdict is Verdict.INCONCLUSIVE
 
 
 def test_own_spread_serves_without_a_pool():
@@ -163,15 +164,15 @@ def test_own_spread_serves_without_a_pool():
 
 def test_more_cases_widen_the_tolerance():
     """Cases share the session's chance of a false alarm."""
-    one = judge(make_runs(1000.0), make_baseline(), pool=QUIET)
-    fourteen = judge(make_runs(1000.0), make_baseline(), pool=QUIET, selected_cases=14)
+    one = judge(make_runs(1000.0), make_baseline(), noise=QUIET)
+    fourteen = judge(make_runs(1000.0), make_baseline(), noise=replace(QUIET, num_cases=14))
 
     assert one.tolerance < fourteen.tolerance
 
 
 def test_users_tolerance_stands_above_statistics():
     """--perf-tolerance decides also where the noise would not."""
-    judgement = judge(make_runs(950.0), make_baseline(), pool=NOISY, tolerance=0.04)
+    judgement = judge(make_runs(950.0), make_baseline(), noise=replace(NOISY, tolerance=0.04))
 
     assert judgement.verdict is Verdict.REGRESSION
     assert judgement.tolerance_source == "--perf-tolerance: 4 %"
@@ -188,7 +189,8 @@ def test_faster_is_never_judged_worse(first, second, spread, now):
     """Of two speeds against one baseline, the higher is not red where the lower is not."""
     order = [Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.PASS, Verdict.IMPROVEMENT]
     slow, fast = (
-        judge(make_runs(*[tgs] * now), make_baseline(), pool=spread).verdict for tgs in sorted((first, second))
+        judge(make_runs(*[tgs] * now), make_baseline(), noise=NoiseModel(spread)).verdict
+        for tgs in sorted((first, second))
     )
 
     assert order.index(slow) <= order.index(fast)
@@ -200,7 +202,7 @@ def test_faster_is_never_judged_worse(first, second, spread, now):
 )
 def test_published_row_is_judged_with_five_percent(tgs, verdict):
     """A row has no spread, no memory and no losses; our own spread says nothing about it."""
-    judgement = judge(make_runs(tgs, workload=make_full_workload()), published_row(), pool=NOISY, peak_tflops=312.0)
+    judgement = judge(make_runs(tgs, workload=make_full_workload()), published_row(), noise=NOISY, peak_tflops=312.0)
 
     assert judgement.verdict is verdict
     assert judgement.tolerance_source == "no spread: 5 %"
@@ -210,7 +212,7 @@ def test_published_row_is_judged_with_five_percent(tgs, verdict):
 
 def test_more_memory_is_a_regression():
     """Memory above the baseline's by more than the tolerance is red at the same speed."""
-    judgement = judge(make_runs(1000.0, peak_memory_bytes=(1 << 30) * 11 // 10), make_baseline(), pool=QUIET)
+    judgement = judge(make_runs(1000.0, peak_memory_bytes=(1 << 30) * 11 // 10), make_baseline(), noise=QUIET)
 
     assert judgement.verdict is Verdict.REGRESSION
     assert judgement.reasons[0] == "peak memory 1.10 GiB is 10 % above the baseline's 1.00 GiB (tolerance 2.6 %)"
@@ -223,13 +225,13 @@ def test_noise_of_speed_excuses_no_memory(factor, verdict):
     """Where the bound on speed exceeds the cap, memory is held to the cap."""
     runs = make_runs(1000.0, peak_memory_bytes=int(factor * (1 << 30)))
 
-    assert judge(runs, make_baseline(), pool=NOISY).verdict is verdict
+    assert judge(runs, make_baseline(), noise=NOISY).verdict is verdict
 
 
 @pytest.mark.parametrize("baseline", [make_baseline(), None], ids=["baseline", "none"])
 def test_invalid_wins_over_everything(baseline):
     """An untrusted run is neither slow nor without a baseline."""
-    judgement = judge(make_runs(500.0, health=Health(faults=("thermal slowdown for 3.1 s",))), baseline, pool=QUIET)
+    judgement = judge(make_runs(500.0, health=Health(faults=("thermal slowdown for 3.1 s",))), baseline, noise=QUIET)
 
     assert judgement.verdict is Verdict.INVALID
     assert ("thermal slowdown for 3.1 s", f"measure again with `{COMMAND}`") == judgement.reasons
@@ -238,7 +240,7 @@ def test_invalid_wins_over_everything(baseline):
 def test_one_invalid_run_of_many_is_named():
     """Of several runs the one that cannot be trusted is named."""
     runs = [*make_runs(1000.0, 1001.0), make_run(seed=2, losses=(1.0,))]
-    judgement = judge(runs, make_baseline(), pool=QUIET)
+    judgement = judge(runs, make_baseline(), noise=QUIET)
 
     assert judgement.verdict is Verdict.INVALID
     assert judgement.reasons[0].startswith("run run2: expected a loss of 6.2400")
@@ -254,7 +256,7 @@ def test_more_than_the_device_can_do_is_invalid():
 
 def test_tflops_that_disagree_with_tgs_are_invalid():
     """One of the two formulas changed without its version."""
-    judgement = judge(make_runs(1000.0), make_baseline(tflops=0.5), pool=QUIET)
+    judgement = judge(make_runs(1000.0), make_baseline(tflops=0.5), noise=QUIET)
 
     assert judgement.verdict is Verdict.INVALID
     assert "expected one ratio to the baseline for TGS and TFLOPs" in judgement.reasons[0]
@@ -262,7 +264,7 @@ def test_tflops_that_disagree_with_tgs_are_invalid():
 
 def test_other_version_of_the_formula_is_recomputed():
     """TFLOPs stored by another version of the convention are counted anew from the stored TGS."""
-    judgement = judge(make_runs(1000.0), make_baseline(tflops=0.5, convention_version=9), pool=QUIET)
+    judgement = judge(make_runs(1000.0), make_baseline(tflops=0.5, convention_version=9), noise=QUIET)
 
     assert judgement.verdict is Verdict.PASS
 
@@ -271,8 +273,8 @@ def test_other_documents_are_other_work():
     """Masked documents of other lengths cannot be judged against the baseline's."""
     workload = make_workload(attention="varlen")
     baseline = make_baseline(workload=workload, mean_attended=20.0)
-    same = judge(make_runs(1000.0, workload=workload, mean_attended=20.0), baseline, pool=QUIET)
-    other = judge(make_runs(1000.0, workload=workload, mean_attended=40.0), baseline, pool=QUIET)
+    same = judge(make_runs(1000.0, workload=workload, mean_attended=20.0), baseline, noise=QUIET)
+    other = judge(make_runs(1000.0, workload=workload, mean_attended=40.0), baseline, noise=QUIET)
 
     assert same.verdict is Verdict.PASS
     assert other.verdict is Verdict.INVALID
@@ -282,7 +284,7 @@ def test_other_documents_are_other_work():
 def test_notes_are_passed_on_once():
     """Notes of the machine, of the warm-up and of the baseline stand in the judgement, none twice."""
     runs = make_runs(1000.0, 1000.0, health=Health(notes=("software power cap",)))
-    judgement = judge(runs, make_baseline(accepted_slower="checkpointing"), pool=QUIET)
+    judgement = judge(runs, make_baseline(accepted_slower="checkpointing"), noise=QUIET)
 
     assert judgement.notes == (
         "software power cap",
@@ -319,7 +321,7 @@ def test_failed_run_is_invalid_with_its_cause(workload):
 )
 def test_runs_to_measure_follow_the_noise(baseline, pool, runs):
     """More runs only where they tighten the bound: not for a row without spread."""
-    assert runs == runs_to_measure(baseline, pool=pool, at_least=2)
+    assert runs == runs_to_measure(baseline, pool, at_least=2)
 
 
 def test_verdicts_that_judge():

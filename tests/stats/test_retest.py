@@ -5,7 +5,7 @@ import math
 import pytest
 
 from trainpace.stats.retest import RETEST_ALPHA, assess, decision_thresholds, estimate_common_shift, outliers
-from trainpace.stats.tolerance import Spread
+from trainpace.stats.tolerance import NoiseModel, Spread
 
 QUIET = Spread(0.01, 56)
 STORED = [990.0, 1005.0, 995.0, 1012.0, 998.0]
@@ -14,7 +14,7 @@ STORED = [990.0, 1005.0, 995.0, 1012.0, 998.0]
 
 def seen(*now, others=(), **changes):
     """What runs at these speeds say, in a session of 14 cases."""
-    return assess(now, STORED, **{"spread": QUIET, "selected": 14, "others": others, **changes})
+    return assess(now, STORED, NoiseModel(**{"spread": QUIET, "num_cases": 14} | changes), others=others)
 
 
 def test_usual_run_is_looked_at_once():
@@ -112,8 +112,8 @@ def test_shared_loss(others, shared):
 
 def test_users_tolerance_stands_above_it():
     """With a tolerance of the user's nothing is excused, and nothing looks slow before it."""
-    assert seen(*[900.0] * 5, others=[math.log(0.9)] * 13, override=0.05).regression
-    assert not seen(960.0, override=0.05).slow
+    assert seen(*[900.0] * 5, others=[math.log(0.9)] * 13, tolerance=0.05).regression
+    assert not seen(960.0, tolerance=0.05).slow
 
 
 def test_noisy_case_needs_its_own_evidence():
@@ -156,7 +156,7 @@ def test_every_case_looks_slow_now_and_then():
 
     chance = np.random.default_rng(3)
     slow = [
-        assess([float(now)], stored.tolist(), spread=QUIET, selected=14).slow
+        assess([float(now)], stored.tolist(), NoiseModel(QUIET, 14)).slow
         for now, stored in zip(
             np.exp(chance.normal(0, 0.01, 4000)), np.exp(chance.normal(0, 0.01, (4000, 5))), strict=True
         )
@@ -168,10 +168,10 @@ def test_every_case_looks_slow_now_and_then():
 def test_borders_are_where_a_single_run_is_said_something_else_of():
     """Just above each border another thing is said than just below it."""
     spread = Spread(0.01, 40)
-    slow, beyond, faster = decision_thresholds(5, spread=spread, selected=5)
+    slow, beyond, faster = decision_thresholds(5, NoiseModel(spread, 5))
 
     def said(ratio):
-        seen = assess([1000.0 * ratio], [1000.0] * 5, spread=spread, selected=5)
+        seen = assess([1000.0 * ratio], [1000.0] * 5, NoiseModel(spread, 5))
         return seen.slow, seen.beyond
 
     assert beyond < slow < 1 < faster

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainpace.stats.tolerance import (
+    NoiseModel,
     Spread,
     Tolerance,
     error_per_case,
@@ -75,7 +76,7 @@ def test_bound_is_students():
 )
 def test_tolerance_says_where_it_comes_from(spread, now, override, expected):
     """Between floor and cap it is the bound; the source is what the table prints."""
-    tolerance = tolerance_for(spread, stored=5, now=now, selected=1, override=override)
+    tolerance = tolerance_for(NoiseModel(spread, tolerance=override), stored=5, now=now)
 
     assert replace(expected, value=pytest.approx(expected.value, abs=1e-4)) == tolerance
 
@@ -83,8 +84,8 @@ def test_tolerance_says_where_it_comes_from(spread, now, override, expected):
 @given(spreads, st.integers(1, 10), st.integers(1, 10), st.integers(1, 14))
 def test_more_runs_never_widen_the_tolerance(spread, stored, now, selected):
     """A further run now tightens the tolerance or leaves it at the floor."""
-    fewer = tolerance_for(spread, stored=stored, now=now, selected=selected)
-    more = tolerance_for(spread, stored=stored, now=now + 1, selected=selected)
+    fewer = tolerance_for(NoiseModel(spread, selected), stored=stored, now=now)
+    more = tolerance_for(NoiseModel(spread, selected), stored=stored, now=now + 1)
 
     assert more.value <= fewer.value
 
@@ -92,9 +93,9 @@ def test_more_runs_never_widen_the_tolerance(spread, stored, now, selected):
 @given(spreads, st.integers(1, 10), st.integers(1, 14))
 def test_needed_runs_are_the_fewest_that_decide(spread, stored, selected):
     """With the runs that are asked for the bound is within the cap, with one less it is not."""
-    needed = runs_needed(spread, stored=stored, selected=selected)
-    enough = tolerance_for(spread, stored=stored, now=needed or 10**6, selected=selected)
-    fewer = tolerance_for(spread, stored=stored, now=max(1, (needed or 10**6) - 1), selected=selected)
+    needed = runs_needed(NoiseModel(spread, selected), stored=stored)
+    enough = tolerance_for(NoiseModel(spread, selected), stored=stored, now=needed or 10**6)
+    fewer = tolerance_for(NoiseModel(spread, selected), stored=stored, now=max(1, (needed or 10**6) - 1))
 
     assert enough.decides is (needed is not None)
     assert fewer.decides is (needed == 1)
@@ -114,7 +115,7 @@ def test_needed_runs_are_the_fewest_that_decide(spread, stored, selected):
 )
 def test_runs_are_raised_up_to_five(spread, at_least, runs):
     """In a session of 14 cases: one run where it decides, up to five where it does not, more only when asked for."""
-    assert runs == first_runs(spread, stored=5, selected=14, at_least=at_least)
+    assert runs == first_runs(NoiseModel(spread, 14), stored=5, at_least=at_least)
 
 
 def test_noise_alone_is_red_in_one_session_of_a_hundred():

@@ -35,7 +35,7 @@ from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import SOFTWARE, Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.sequential import SequentialDesign
-from trainpace.stats.tolerance import MOST_RUNS
+from trainpace.stats.tolerance import MOST_RUNS, NoiseModel
 from trainpace.store.baselines import load_baselines, refresh
 from trainpace.store.costs import load_costs
 from trainpace.store.priorities import load_priorities
@@ -186,12 +186,11 @@ class Speed:
         return StoredPlan(
             cases,
             tests=[(each.test, each.case.id) for each in self.selection],
-            selected=self._num_selected,
+            noise=self._noise,
             refresh=options.refresh,
             in_rounds=options.max_minutes is None,
             measures=not options.replay,
             own_steps=options.steps is not None,
-            tolerance=options.tolerance,
             max_minutes=options.max_minutes,
             core_seconds=core_seconds,
         )
@@ -211,10 +210,9 @@ class Speed:
                 workload,
                 device,
                 self.baselines(device),
-                selected=self._num_selected,
+                noise=self._noise,
                 wanted=options.runs_per_case,
                 refresh=options.refresh,
-                tolerance=options.tolerance,
             )
             case.runs = runs
             if not options.replay:
@@ -230,9 +228,9 @@ class Speed:
         return case
 
     @property
-    def _num_selected(self) -> int:
-        """Cases that share the session's chance of a false alarm."""
-        return max(1, len(self.selection))
+    def _noise(self) -> NoiseModel:
+        """What all cases of the session are judged by; each has its own spread."""
+        return NoiseModel(num_cases=max(1, len(self.selection)), tolerance=self.options.tolerance)
 
     def _kept(self, case: StoredCase) -> list[Run]:
         """Runs of a session that was cut off, which need not be made again."""

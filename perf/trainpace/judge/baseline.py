@@ -55,6 +55,11 @@ class Published(Record):
         """Number of runs that `tgs` is the mean of."""
         return 1
 
+    @property
+    def counted_tgs(self) -> list[float]:
+        """TGS of each of its runs: the row's own."""
+        return [self.tgs]
+
     def spread(self, pool: Spread | None) -> None:
         """None: the spread of our own runs says nothing about somebody else's machine."""
 
@@ -121,6 +126,11 @@ class Measured(Record):
     def num_runs(self) -> int:
         """Number of runs that `tgs` is the mean of."""
         return len(self.tgs_of_runs)
+
+    @property
+    def counted_tgs(self) -> list[float]:
+        """TGS of each of its runs."""
+        return self.tgs_of_runs
 
     def spread(self, pool: Spread | None) -> Spread | None:
         """Spread of log TGS between runs: `pool`, the device's, else of its own runs; None where it has one run."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import LOSS_TOLERANCE, faults, first_losses
-from trainpace.judge.verdict import Judgement, command, gather
+from trainpace.judge.verdict import Judgement, command, gather, judgement
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
@@ -41,14 +41,14 @@ def judge_pairs(
     workload = head[0].workload
     ratio = comparison.ratio
     interval = f"{comparison.low - 1:+.1%} .. {comparison.high - 1:+.1%} in {len(comparison.log_ratios)} pairs"
-    judged = gather(head, None, peak_tflops)
-    assert judged.tgs is not None
-    assert judged.peak_memory_bytes is not None
-    found = f"TGS {judged.tgs:.1f} is {ratio - 1:+.1%} against the base's {comparison.base_tgs:.1f} ({interval})"
+    figures = gather(head, None, peak_tflops)
+    assert figures.tgs is not None
+    assert figures.peak_memory_bytes is not None
+    found = f"TGS {figures.tgs:.1f} is {ratio - 1:+.1%} against the base's {comparison.base_tgs:.1f} ({interval})"
     reasons = []
     if verdict is Verdict.REGRESSION:
         reasons.append(f"{found}; to be found was a loss of {percent(comparison.detect)}")
-    memory, base_memory = judged.peak_memory_bytes, max(metrics.peak_memory(run) for run in base)
+    memory, base_memory = figures.peak_memory_bytes, max(metrics.peak_memory(run) for run in base)
     if memory > base_memory * (1 + comparison.detect):
         verdict = Verdict.REGRESSION
         reasons.append(f"peak memory {gib(memory)} is {percent(memory / base_memory - 1)} above the base's")
@@ -61,19 +61,21 @@ def judge_pairs(
         verdict, reasons = Verdict.INVALID, impossible
     if verdict is not Verdict.PASS:
         reasons.append(f"look again with `{command(workload, f'--perf-head {comparison.head}')}`")
-    notes = list(judged.notes)
+    notes = list(figures.notes)
     if comparison.repeated:
         notes.append(f"{comparison.repeated} disturbed pairs were measured again")
     if comparison.set_aside:
         notes.append(f"{comparison.set_aside} of {len(comparison.log_ratios)} pairs set aside as outliers")
-    return judged.model_copy(
-        update={
-            "verdict": verdict,
-            "reasons": tuple(reasons),
-            "notes": tuple(notes),
-            "ratio": ratio,
-            "tolerance": comparison.detect,
-            "tolerance_source": interval,
-            "comparison": comparison,
-        }
+    return judgement(
+        figures.model_copy(
+            update={
+                "notes": tuple(notes),
+                "ratio": ratio,
+                "tolerance": comparison.detect,
+                "tolerance_source": interval,
+                "comparison": comparison,
+            }
+        ),
+        verdict,
+        *reasons,
     )

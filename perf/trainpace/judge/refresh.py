@@ -8,7 +8,7 @@ from trainpace.judge.baseline import BaselineFile, Measured, pool
 from trainpace.judge.validity import faults, first_losses
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
-from trainpace.stats.tolerance import CAP, geometric_mean, relative_spread, tolerance_for
+from trainpace.stats.tolerance import CAP, NoiseModel, geometric_mean, relative_spread, tolerance_for
 from trainpace.text import percent, signed_percent
 
 MAX_SPREAD = 0.10
@@ -91,7 +91,7 @@ def _change(
     if old is None:
         return Change(key, None, new)
     spread = pool(file.baselines.values(), old.scale)
-    tolerance = tolerance_for(spread, stored=old.num_runs, now=len(values), selected=1)
+    tolerance = tolerance_for(NoiseModel(spread), stored=old.num_runs, now=len(values))
     allowed = min(tolerance.value, CAP)
     ratio = new.tgs / old.reference_tgs
     if ratio < 1 - allowed:

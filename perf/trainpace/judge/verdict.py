@@ -18,24 +18,19 @@ from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import Assessment, assess
-from trainpace.stats.tolerance import CAP, MOST_RUNS, Spread, Tolerance, first_runs, geometric_mean, runs_needed
+from trainpace.stats.tolerance import CAP, MOST_RUNS, NoiseModel, Tolerance, first_runs, geometric_mean, runs_needed
 from trainpace.text import gib, percent, version_changes
 
 RATIO_AGREEMENT = 1e-3
 """Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
 
 
-class Judgement(Record):
-    """One case, judged: the verdict and everything that a table or a report says about it."""
+class Figures(Record):
+    """What was measured of one case, and how it stands to its baseline; nothing is said of it yet."""
 
     case: str
     workload: Workload | None
     """None where the case failed before it was cut to the machine."""
-    verdict: Verdict
-    reasons: tuple[str, ...] = ()
-    """Why it is not `pass`, each a sentence: what was expected, what came, and the next command."""
-    explanation: tuple[str, ...] = ()
-    """Where the time went, on both sides of a comparison."""
     notes: tuple[str, ...] = ()
     """Worth knowing, and no reason for the verdict."""
     tgs: PositiveFloat | None = None
@@ -48,12 +43,13 @@ class Judgement(Record):
     convention: str = flops.DEFAULT
     convention_version: PositiveInt = flops.CONVENTIONS[flops.DEFAULT].version
     peak_tflops: PositiveFloat | None = None
-    """What the device can do, where that is known."""
+    """What the device can do; None where that is unknown."""
     peak_memory_bytes: PositiveInt | None = None
     """Largest over runs and ranks."""
     startup_seconds: NonNegativeFloat | None = None
-    """Median over the runs, as are the compile seconds."""
+    """Median over the runs."""
     compile_seconds: NonNegativeFloat | None = None
+    """Median over the runs."""
     data_share: NonNegativeFloat | None = None
     """The part of the steps that loading took, of the run where it is largest; None where a program does not say."""
     baseline: Baseline | None = None
@@ -65,12 +61,8 @@ class Judgement(Record):
     """The same of TFLOPs: equal, or the formula is wrong."""
     tolerance: PositiveFloat | None = None
     tolerance_source: str = ""
-    runs_needed: PositiveInt | None = None
-    """Of an inconclusive case: runs that would decide it; None where no number does."""
     version_differences: tuple[str, ...] = ()
     """`torch 2.12.0 -> 2.13.0`, of what decides speed."""
-    waiver: str | None = None
-    """Why the verdict does not fail its test, though it would (judge/waivers.py)."""
 
     @property
     def peak_share(self) -> float | None:
@@ -78,13 +70,30 @@ class Judgement(Record):
         return self.tflops / self.peak_tflops if self.tflops and self.peak_tflops else None
 
 
+class Judgement(Figures):
+    """One case, judged: the verdict, its reasons, and the figures that it rests on. Made once, with its verdict."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    """Why it is not `pass`, each a sentence: what was expected, what came, and the next command."""
+    runs_needed: PositiveInt | None = None
+    """Of an inconclusive case: runs that would decide it; None where no number does."""
+    explanation: tuple[str, ...] = ()
+    """Where the time went, on both sides of a comparison."""
+    waiver: str | None = None
+    """Why the verdict does not fail its test, though it would (judge/waivers.py); None where nothing is waived."""
+
+
+def judgement(figures: Figures, verdict: Verdict, *reasons: str, runs_needed: int | None = None) -> Judgement:
+    """The judgement of what was measured."""
+    return Judgement(**dict(figures), verdict=verdict, reasons=reasons, runs_needed=runs_needed)
+
+
 def judge(
     runs: Sequence[Run],
     baseline: Published | Measured | None,
     *,
-    pool: Spread | None = None,
-    selected_cases: int = 1,
-    tolerance: float | None = None,
+    noise: NoiseModel = NoiseModel(),  # noqa: B008 - it is immutable
     peak_tflops: float | None = None,
     others: Sequence[float] = (),
     stored_outliers: Sequence[float] = (),
@@ -94,9 +103,8 @@ def judge(
     Args:
         runs: measured now, all of one workload; the geometric mean of those that count is judged.
         baseline: what `find` gave for the workload.
-        pool: spread between runs of the device's baselines at this scale; where None, the baseline's own runs serve.
-        selected_cases: cases judged in this session; they share its chance of a false alarm.
-        tolerance: the user's own, instead of the statistics'.
+        noise: with the spread between runs of the device's baselines at this scale; where that is None, the
+            baseline's own runs serve.
         peak_tflops: what one device can do in the workload's dtype; None where it is unknown.
         others: log ratio to its baseline of the first run of each other case of the session.
         stored_outliers: TGS of the runs that `without_outliers` left out of the baseline.
@@ -111,48 +119,29 @@ def judge(
     workload = runs[0].workload
     seen = None
     if baseline is not None:
-        seen = look_at(runs, baseline, pool=pool, selected_cases=selected_cases, tolerance=tolerance, others=others)
-    facts = gather(runs, baseline, peak_tflops, seen)
+        noise = noise.with_spread(baseline.spread(noise.spread))
+        seen = assess([metrics.tgs(run) for run in runs], baseline.counted_tgs, noise, others=others)
+    figures = gather(runs, baseline, peak_tflops, seen)
     if stored_outliers and baseline is not None:
         named = ", ".join(f"{tgs:.1f}" for tgs in stored_outliers)
         note = f"of the baseline's {baseline.num_runs + len(stored_outliers)} runs, set aside as outliers: TGS {named}"
-        facts = facts.model_copy(update={"notes": (*facts.notes, note)})
-    wrong = _faults(runs, baseline, peak_tflops, facts.convention)
+        figures = figures.model_copy(update={"notes": (*figures.notes, note)})
+    wrong = _faults(runs, baseline, peak_tflops, figures.convention)
     if baseline is not None:
-        wrong += _formula_faults(facts, baseline, runs)
+        wrong += _formula_faults(figures, baseline, runs)
     if wrong:
-        return _ends(facts, Verdict.INVALID, *wrong, f"measure again with `{command(workload)}`")
+        return judgement(figures, Verdict.INVALID, *wrong, f"measure again with `{command(workload)}`")
     if baseline is None or seen is None:
         where = f"{workload.key} on {runs[0].device.slug}"
         record = command(workload, "--perf-refresh")
-        return _ends(facts, Verdict.NO_BASELINE, f"no baseline for {where}: record it with `{record}`")
-    needed = runs_needed(baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases)
-    judged = _against(facts, workload, baseline, seen, needed)
+        return judgement(figures, Verdict.NO_BASELINE, f"no baseline for {where}: record it with `{record}`")
+    needed = runs_needed(noise, stored=baseline.num_runs)
+    judged = _against(figures, workload, baseline, seen, needed)
     if seen.regression and (slow := dict.fromkeys(filter(None, map(metrics.slow_node, runs)))):
         # A finding of its own: nothing was changed there.
         out = "take it out (Slurm's --exclude) and measure again"
-        return _ends(facts, Verdict.INVALID, f"{'; '.join(slow)}: {judged.reasons[0]}", out)
+        return judgement(figures, Verdict.INVALID, f"{'; '.join(slow)}: {judged.reasons[0]}", out)
     return judged
-
-
-def look_at(
-    runs: Sequence[Run],
-    baseline: Published | Measured,
-    *,
-    pool: Spread | None = None,
-    selected_cases: int = 1,
-    tolerance: float | None = None,
-    others: Sequence[float] = (),
-) -> Assessment:
-    """What the speeds of `runs` say against `baseline`, before anything is made of it; the arguments are `judge`'s."""
-    return assess(
-        [metrics.tgs(run) for run in runs],
-        baseline.tgs_of_runs if isinstance(baseline, Measured) else [baseline.tgs],
-        spread=baseline.spread(pool),
-        selected=selected_cases,
-        others=others,
-        override=tolerance,
-    )
 
 
 def judge_failure(case: str, workload: Workload | None, failure: RunFailed) -> Judgement:
@@ -168,13 +157,12 @@ def unjudged(case: str, reason: str) -> Judgement:
     return Judgement(case=case, workload=None, verdict=Verdict.INCONCLUSIVE, reasons=(reason,))
 
 
-def runs_to_measure(
-    baseline: Published | Measured | None, *, pool: Spread | None = None, selected_cases: int = 1, at_least: int = 1
-) -> int:
+def runs_to_measure(baseline: Published | Measured | None, noise: NoiseModel, *, at_least: int = 1) -> int:
     """Runs of a case to measure now, so that its bound comes below the cap: `at_least`, by itself up to five."""
     if baseline is None:
         return at_least
-    return first_runs(baseline.spread(pool), stored=baseline.num_runs, selected=selected_cases, at_least=at_least)
+    noise = noise.with_spread(baseline.spread(noise.spread))
+    return first_runs(noise, stored=baseline.num_runs, at_least=at_least)
 
 
 def command(workload: Workload, *options: str) -> str:
@@ -203,18 +191,17 @@ def gather(
     baseline: Published | Measured | None,
     peak_tflops: float | None,
     seen: Assessment | None = None,
-) -> Judgement:
-    """What was measured, and how it stands to the baseline, before anything is said of it."""
+) -> Figures:
+    """What was measured, and how it stands to the baseline."""
     workload = runs[0].workload
     convention = flops.convention(baseline.convention if baseline else flops.DEFAULT)
     counted = [run for run, kept in zip(runs, seen.kept, strict=True) if kept] if seen else runs
     tgs = geometric_mean([metrics.tgs(run) for run in counted])
     tflops = geometric_mean([metrics.tflops(run, convention.name) for run in counted])
-    return Judgement(
+    return Figures(
         case=workload.case,
         workload=workload,
-        verdict=Verdict.PASS,
-        notes=_notes(runs, baseline) + tuple(_accident(run, tgs) for run in runs if run not in counted),
+        notes=_notes(runs, baseline) + tuple(_outlier_note(run, tgs) for run in runs if run not in counted),
         tgs=tgs,
         tgs_of_runs=tuple(metrics.tgs(run) for run in runs),
         set_aside=len(runs) - len(counted),
@@ -235,45 +222,41 @@ def gather(
     )
 
 
-def _ends(facts: Judgement, verdict: Verdict, *reasons: str, runs_needed: int | None = None) -> Judgement:
-    return facts.model_copy(update={"verdict": verdict, "reasons": reasons, "runs_needed": runs_needed})
-
-
 def _against(
-    facts: Judgement, workload: Workload, baseline: Published | Measured, seen: Assessment, needed: int | None
+    figures: Figures, workload: Workload, baseline: Published | Measured, seen: Assessment, needed: int | None
 ) -> Judgement:
-    assert facts.tgs is not None
-    assert facts.ratio is not None
-    tgs, ratio, limit = f"TGS {facts.tgs:.1f}", facts.ratio, seen.tolerance
+    assert figures.tgs is not None
+    assert figures.ratio is not None
+    tgs, ratio, limit = f"TGS {figures.tgs:.1f}", figures.ratio, seen.tolerance
     stored = f"the {baseline.origin} baseline's {baseline.tgs:.1f}"
     below = f"{tgs} is {percent(1 - ratio)} below {stored} (tolerance {limit.source})"
     # The two ratios agree, or the case would be invalid: TGS speaks for both.
     slower = [below] if seen.regression else []
-    if regressions := slower + _more_memory(facts, baseline, limit):
-        more = command(workload, f"--perf-runs-per-case {max(3, 2 * len(facts.tgs_of_runs))}")
-        return _ends(facts, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
+    if regressions := slower + _more_memory(figures, baseline, limit):
+        more = command(workload, f"--perf-runs-per-case {max(3, 2 * len(figures.tgs_of_runs))}")
+        return judgement(figures, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
     if seen.unclear:
-        more_runs = 2 * max(MOST_RUNS, len(facts.tgs_of_runs))
-        why = _what_all_lost(seen, baseline) if seen.common_shift < 0 else _uneven(facts, workload, baseline, more_runs)
-        return _ends(
-            facts, Verdict.INCONCLUSIVE, f"{below}: {why}", runs_needed=None if seen.common_shift < 0 else more_runs
-        )
+        if seen.common_shift < 0:
+            return judgement(figures, Verdict.INCONCLUSIVE, f"{below}: {_what_all_lost(seen, baseline)}")
+        more_runs = 2 * max(MOST_RUNS, len(figures.tgs_of_runs))
+        why = _uneven(figures, workload, baseline, more_runs)
+        return judgement(figures, Verdict.INCONCLUSIVE, f"{below}: {why}", runs_needed=more_runs)
     if not limit.decides:
-        return _ends(
-            facts,
+        return judgement(
+            figures,
             Verdict.INCONCLUSIVE,
             f"{tgs} is {percent(ratio)} of {stored}, too close to tell ({limit.source}): "
             + _what_decides(workload, baseline, needed),
             runs_needed=needed,
         )
     if ratio > 1 / (1 - limit.value):
-        return _ends(
-            facts,
+        return judgement(
+            figures,
             Verdict.IMPROVEMENT,
             f"{tgs} is {percent(ratio - 1)} above {stored} (tolerance {limit.source}): a stale baseline hides the next "
             f"regression, record it with `{command(workload, '--perf-refresh')}`",
         )
-    return facts
+    return judgement(figures, Verdict.PASS)
 
 
 def _what_all_lost(seen: Assessment, baseline: Published | Measured) -> str:
@@ -288,13 +271,13 @@ def _what_all_lost(seen: Assessment, baseline: Published | Measured) -> str:
     )
 
 
-def _uneven(facts: Judgement, workload: Workload, baseline: Published | Measured, more_runs: int) -> str:
-    runs = len(facts.tgs_of_runs) + baseline.num_runs
+def _uneven(figures: Figures, workload: Workload, baseline: Published | Measured, more_runs: int) -> str:
+    runs = len(figures.tgs_of_runs) + baseline.num_runs
     more = command(workload, f"--perf-runs-per-case {more_runs}")
     return f"its own {runs} runs, then and now, spread too far to call it slower, look closer with `{more}`"
 
 
-def _accident(run: Run, tgs: float) -> str:
+def _outlier_note(run: Run, tgs: float) -> str:
     value = metrics.tgs(run)
     off = f"{percent(abs(1 - value / tgs))} {'below' if value < tgs else 'above'}"
     return f"run {run.id} is set aside as an outlier: TGS {value:.1f}, {off} the others"
@@ -345,10 +328,10 @@ def _machine_fault(run: Run, baseline: Measured) -> str | None:
     return core_fault(metrics.yardstick(run), baseline.yardstick_seconds)
 
 
-def _formula_faults(facts: Judgement, baseline: Published | Measured, runs: Sequence[Run]) -> list[str]:
-    assert facts.ratio is not None
-    assert facts.tflops_ratio is not None
-    if abs(facts.tflops_ratio / facts.ratio - 1) <= RATIO_AGREEMENT:
+def _formula_faults(figures: Figures, baseline: Published | Measured, runs: Sequence[Run]) -> list[str]:
+    assert figures.ratio is not None
+    assert figures.tflops_ratio is not None
+    if abs(figures.tflops_ratio / figures.ratio - 1) <= RATIO_AGREEMENT:
         return []
     if isinstance(baseline, Measured) and baseline.mean_attended is not None:
         attended = ", ".join(f"{run.mean_attended:.6g}" for run in runs if run.mean_attended)
@@ -357,8 +340,9 @@ def _formula_faults(facts: Judgement, baseline: Published | Measured, runs: Sequ
             f"{attended}: other data are other work, give the baseline's with --perf-data"
         ]
     return [
-        f"expected one ratio to the baseline for TGS and TFLOPs, got {facts.ratio:.4f} and {facts.tflops_ratio:.4f}: "
-        f"the formula or the baseline's TFLOPs are wrong ({baseline.convention}, version {baseline.convention_version})"
+        f"expected one ratio to the baseline for TGS and TFLOPs, got {figures.ratio:.4f} and "
+        f"{figures.tflops_ratio:.4f}: the formula or the baseline's TFLOPs are wrong ({baseline.convention}, version "
+        f"{baseline.convention_version})"
     ]
 
 
@@ -370,12 +354,12 @@ def _tflops_of(baseline: Published | Measured, workload: Workload) -> float:
     return flops.tflops(baseline.tgs, workload, baseline.convention, mean_attended=attended)
 
 
-def _more_memory(facts: Judgement, baseline: Published | Measured, limit: Tolerance) -> list[str]:
-    if isinstance(baseline, Published) or facts.peak_memory_bytes is None:
+def _more_memory(figures: Figures, baseline: Published | Measured, limit: Tolerance) -> list[str]:
+    if isinstance(baseline, Published) or figures.peak_memory_bytes is None:
         return []
     # Memory has none of the noise of speed: a bound above the cap does not widen its tolerance.
     allowed = limit.value if limit.decides else CAP
-    memory, stored = facts.peak_memory_bytes, baseline.peak_memory_bytes
+    memory, stored = figures.peak_memory_bytes, baseline.peak_memory_bytes
     if memory <= stored * (1 + allowed):
         return []
     return [

@@ -26,7 +26,7 @@ from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, assess, decision_thresholds
-from trainpace.stats.tolerance import Spread
+from trainpace.stats.tolerance import NoiseModel, Spread
 
 DEFAULT_REFRESH_RUNS = 5
 LONG_STEP_SECONDS = 10.0
@@ -70,10 +70,10 @@ class RetestCase(Protocol):
 class RetestPlan:
     """Which case of a session is to be run once more, by the speeds of the runs so far."""
 
-    def __init__(self, cases: Sequence[RetestCase], *, selected: int, tolerance: float | None = None) -> None:
-        """Plan runs of `cases`; `selected` share the session's chance of a false alarm, `tolerance` is the user's."""
+    def __init__(self, cases: Sequence[RetestCase], noise: NoiseModel) -> None:
+        """Plan runs of `cases`; of `noise` what the session has in common, each case has its own spread."""
         self.cases = list(cases)
-        self.selected, self.tolerance = selected, tolerance
+        self.noise = noise
         self._remembered: dict[tuple[int, tuple[float, ...]], Assessment] = {}
 
     def next(self, wanted: RetestCase) -> RetestCase | None:
@@ -107,14 +107,7 @@ class RetestPlan:
         """Nothing is begun here: who takes the time is `StoredPlan`."""
 
     def _assess(self, case: RetestCase, others: Sequence[float]) -> Assessment:
-        return assess(
-            case.tgs,
-            case.stored,
-            spread=case.spread,
-            selected=self.selected,
-            others=others,
-            override=self.tolerance,
-        )
+        return assess(case.tgs, case.stored, self.noise.with_spread(case.spread), others=others)
 
     def others(self, case: RetestCase) -> list[RetestCase]:
         """The other cases that tell what the machine did to this session; none where they would say nothing."""
@@ -124,7 +117,7 @@ class RetestPlan:
 
     def asks_others(self, case: RetestCase) -> bool:
         """Whether other cases can say anything: there are enough, and the noise is known that a shift must exceed."""
-        return self.selected > MIN_OTHER_CASES and case.spread is not None and self.tolerance is None
+        return self.noise.num_cases > MIN_OTHER_CASES and case.spread is not None and self.noise.tolerance is None
 
 
 @dataclass(kw_only=True)
@@ -160,7 +153,7 @@ class StoredCase:
         """TGS of each of the baseline's runs that count."""
         if self.baseline is None:
             return ()
-        return self.baseline.tgs_of_runs if isinstance(self.baseline, Measured) else (self.baseline.tgs,)
+        return self.baseline.counted_tgs
 
     @property
     def spread(self) -> Spread | None:
@@ -197,10 +190,9 @@ def stored_case(
     device: Device,
     stored: Sequence[Published | Measured],
     *,
-    selected: int,
+    noise: NoiseModel,
     wanted: int | None = None,
     refresh: bool = False,
-    tolerance: float | None = None,
 ) -> StoredCase:
     """A case as the stored gate takes it up.
 
@@ -209,19 +201,18 @@ def stored_case(
         workload: what is trained.
         device: what on.
         stored: every baseline of that device.
-        selected: cases of the session.
+        noise: of the session; each case has its own spread.
         wanted: runs that the user asked for; None: what the noise between the baseline's runs needs.
         refresh: whether its runs are to become the baseline.
-        tolerance: the user's; None: the statistics'.
     """
     found, pool = baselines.find(stored, workload), baselines.pool(stored, workload.scale)
     baseline, outliers = baselines.without_outliers(found, stored) if found else (None, [])
     if refresh:
         number = wanted or DEFAULT_REFRESH_RUNS
-    elif tolerance is not None:  # the user's own asks for no runs more
+    elif noise.tolerance is not None:  # the user's own asks for no runs more
         number = wanted or 1
     else:
-        number = runs_to_measure(baseline, pool=pool, selected_cases=selected, at_least=wanted or 1)
+        number = runs_to_measure(baseline, NoiseModel(pool, noise.num_cases), at_least=wanted or 1)
     return StoredCase(
         test=test,
         case=workload.case,
@@ -242,12 +233,11 @@ class StoredPlan:
         cases: Sequence[StoredCase | RunFailed],
         *,
         tests: Sequence[tuple[str, str]],
-        selected: int,
+        noise: NoiseModel,
         refresh: bool = False,
         in_rounds: bool = False,
         measures: bool = True,
         own_steps: bool = False,
-        tolerance: float | None = None,
         max_minutes: float | None = None,
         core_seconds: dict[str, float] | None = None,
     ) -> None:
@@ -256,12 +246,11 @@ class StoredPlan:
         Args:
             cases: of each test, the case, or why it cannot be cut to this machine.
             tests: id of the test and of its case, in the order of `cases`.
-            selected: cases that share the session's chance of a false alarm.
+            noise: of the session; each case has its own spread.
             refresh: whether the runs are to become baselines.
             in_rounds: whether a refresh takes the cases in turn.
             measures: False: the cases have all the runs that there will be (a replay).
             own_steps: whether the user chose how many steps a run has: none ends early then.
-            tolerance: the user's; None: the statistics'.
             max_minutes: the user's limit, for the message of a case that did not fit; None: there is none.
             core_seconds: what the suite's fixed piece of work took where nothing disturbed it, by workload key.
         """
@@ -269,7 +258,7 @@ class StoredPlan:
         """What the user must be told, each once."""
         self._cases = dict(zip([test for test, _ in tests], cases, strict=True))
         self._names = dict(tests)
-        self._retests = RetestPlan([], selected=selected, tolerance=tolerance)
+        self._retests = RetestPlan([], noise)
         self._refresh, self._in_rounds, self._measures = refresh, in_rounds, measures
         self._own_steps, self._max_minutes = own_steps, max_minutes
         self._core_seconds = dict(core_seconds or {})
@@ -424,9 +413,7 @@ class StoredPlan:
             return ()
         if workload.rank_tokens / baseline.tgs < LONG_STEP_SECONDS:
             return ()
-        ratios = decision_thresholds(
-            baseline.num_runs, spread=case.spread, selected=self._retests.selected, override=self._retests.tolerance
-        )
+        ratios = decision_thresholds(baseline.num_runs, self._retests.noise.with_spread(case.spread))
         return tuple(workload.rank_tokens / (baseline.tgs * ratio) for ratio in ratios)
 
     # What is said
@@ -436,9 +423,7 @@ class StoredPlan:
         return judge(
             case.runs,
             case.baseline,
-            pool=case.pool,
-            selected_cases=self._retests.selected,
-            tolerance=self._retests.tolerance,
+            noise=self._retests.noise.with_spread(case.pool),
             peak_tflops=peak_tflops(case.device, case.workload.dtype),
             others=[ratio for ratio in ratios if ratio is not None],
             stored_outliers=case.outliers,

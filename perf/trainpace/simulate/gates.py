@@ -18,7 +18,7 @@ from trainpace.plan.task import drive
 from trainpace.simulate.noise import STEPS, Booleans, Floats, Integers, steps
 from trainpace.stats.retest import outliers
 from trainpace.stats.sequential import SequentialDesign
-from trainpace.stats.tolerance import Spread, error_per_case, first_runs, geometric_mean, pooled_spread
+from trainpace.stats.tolerance import NoiseModel, Spread, error_per_case, first_runs, geometric_mean, pooled_spread
 
 AT_EQUAL_COST = "4 pairs"
 OURS, OURS_RAISED, STORED = "ours, pairs", "ours, pairs, D raised", "ours, stored baseline"
@@ -92,17 +92,17 @@ def _one_session(now: Floats, then: Floats) -> tuple[list[int], list[int]]:
         [value for value, outlier in zip(of_case, aside, strict=True) if not outlier]
         for of_case, aside in zip(recorded, outliers(recorded), strict=True)
     ]
-    spread, selected = pooled_spread(stored), len(stored)
+    spread, noise = pooled_spread(stored), NoiseModel(num_cases=len(stored))
     cases = [
         DrawnCase(
             drawn=drawn,
             stored=against,
             spread=spread,
-            first_runs=first_runs(spread, stored=len(against), selected=selected),
+            first_runs=first_runs(noise.with_spread(spread), stored=len(against)),
         )
         for drawn, against in zip(now.tolist(), stored, strict=True)
     ]
-    plan = RetestPlan(cases, selected=selected)
+    plan = RetestPlan(cases, noise)
     verdicts = []
     for case in cases:
         drive(plan, _next_drawn, wanted=case)

@@ -22,6 +22,7 @@ from trainpace.stats.tolerance import (
     OUTLIER_SD,
     SESSION_ERROR,
     WITHIN_CASE_ALPHA,
+    NoiseModel,
     Spread,
     Tolerance,
     prediction_bound,
@@ -83,30 +84,27 @@ class Assessment:
 def assess(
     now: Sequence[float],
     stored: Sequence[float],
+    noise: NoiseModel,
     *,
-    spread: Spread | None,
-    selected: int,
     others: Sequence[float] = (),
-    override: float | None = None,
 ) -> Assessment:
     """Compare the runs of a case, at least one, with those of its baseline.
 
     Args:
         now: TGS of each run, positive.
         stored: TGS of each of the baseline's runs that are no outliers.
-        spread: of log TGS between runs of one workload; None where it is unknown.
-        selected: number of cases of the session, which share its chance of a false alarm.
+        noise: of the case.
         others: log ratio to its baseline of the first run of each other case of the session.
-        override: the user's tolerance, a share; None: it follows from the spread.
     """
+    spread, own_tolerance = noise.spread, noise.tolerance is not None
     logs, past = [math.log(value) for value in now], [math.log(value) for value in stored]
     kept = _kept(logs, spread)
     counted = [value for value, counts in zip(logs, kept, strict=True) if counts]
     ratio = fmean(counted) - fmean(past)
-    limit, bound, slow = _limits(spread, len(past), len(counted), selected, override)
-    common_shift = estimate_common_shift(others, spread, len(past)) if spread is not None and override is None else 0.0
+    limit, bound, slow = _limits(noise, len(past), len(counted))
+    common_shift = estimate_common_shift(others, spread, len(past)) if spread is not None and not own_tolerance else 0.0
     beyond = ratio < -bound
-    alone = override is not None or _shows_alone(ratio, counted, past)
+    alone = own_tolerance or _shows_alone(ratio, counted, past)
     return Assessment(
         kept=kept,
         log_ratio=ratio,
@@ -120,29 +118,23 @@ def assess(
     )
 
 
-def decision_thresholds(
-    stored: int, *, spread: Spread | None, selected: int, override: float | None = None
-) -> tuple[float, float, float]:
+def decision_thresholds(stored: int, noise: NoiseModel) -> tuple[float, float, float]:
     """Ratios TGS now / TGS stored at which the assessment of a single run changes: slow, beyond the tolerance, faster.
 
     Args:
         stored: number of runs of the baseline that are no outliers.
-        spread: of log TGS between runs of one workload; None where it is unknown.
-        selected: number of cases of the session, which share its chance of a false alarm.
-        override: the user's tolerance, a share; None: it follows from the spread.
+        noise: of the case.
     """
-    _, bound, slow = _limits(spread, stored, 1, selected, override)
+    _, bound, slow = _limits(noise, stored, 1)
     return math.exp(-slow), math.exp(-bound), math.exp(bound)
 
 
-def _limits(
-    spread: Spread | None, stored: int, now: int, selected: int, override: float | None
-) -> tuple[Tolerance, float, float]:
+def _limits(noise: NoiseModel, stored: int, now: int) -> tuple[Tolerance, float, float]:
     """The tolerance; the same as a loss on the log scale; the loss, on that scale, from which on a case looks slow."""
-    limit = tolerance_for(spread, stored=stored, now=now, selected=selected, override=override)
+    limit = tolerance_for(noise, stored=stored, now=now)
     bound = slow = -math.log1p(-limit.value)
-    if spread is not None and override is None:
-        retest = prediction_bound(spread, stored=stored, now=now, error=RETEST_ALPHA)
+    if noise.spread is not None and noise.tolerance is None:
+        retest = prediction_bound(noise.spread, stored=stored, now=now, error=RETEST_ALPHA)
         slow = min(bound, max(LOG_FLOOR, retest))
     return limit, bound, slow
 

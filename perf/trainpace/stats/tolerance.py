@@ -6,7 +6,7 @@ every speed.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, variance
 
 from trainpace.text import count, percent
@@ -37,6 +37,22 @@ class Spread:
 
     sd: float
     dof: int
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """What a case is judged by besides its own speeds."""
+
+    spread: Spread | None = None
+    """Between runs; None where it is unknown."""
+    num_cases: int = 1
+    """Cases judged in the session; they share its chance of a false alarm."""
+    tolerance: float | None = None
+    """The user's own, a share, which stands above all of it; None: it follows from the spread."""
+
+    def with_spread(self, spread: Spread | None) -> "NoiseModel":
+        """The same by another spread."""
+        return replace(self, spread=spread)
 
 
 @dataclass(frozen=True)
@@ -96,19 +112,18 @@ def prediction_bound(spread: Spread, *, stored: int, now: int, error: float) -> 
     return quantile(spread, error) * spread.sd * math.sqrt(1 / now + 1 / stored)
 
 
-def tolerance_for(
-    spread: Spread | None, *, stored: int, now: int, selected: int, override: float | None = None
-) -> Tolerance:
-    """The tolerance for `now` runs against `stored` ones, in a session of `selected` cases.
+def tolerance_for(noise: NoiseModel, *, stored: int, now: int) -> Tolerance:
+    """The tolerance for `now` runs against `stored` ones.
 
     1 - exp(-bound), between FLOOR and CAP; above CAP it is given as it is and marked as undecided. NO_SPREAD without a
-    spread; `override` is the user's own and stands above all of it.
+    spread; the user's own stands above all of it.
     """
-    if override is not None:
-        return Tolerance(override, f"--perf-tolerance: {percent(override)}")
-    if spread is None:
+    if noise.tolerance is not None:
+        return Tolerance(noise.tolerance, f"--perf-tolerance: {percent(noise.tolerance)}")
+    if noise.spread is None:
         return Tolerance(NO_SPREAD, f"no spread: {percent(NO_SPREAD)}")
-    value = -math.expm1(-prediction_bound(spread, stored=stored, now=now, error=error_per_case(selected)))
+    error = error_per_case(noise.num_cases)
+    value = -math.expm1(-prediction_bound(noise.spread, stored=stored, now=now, error=error))
     runs = f"{count(stored, 'run')}, {now} now: {percent(value)}"
     if value > CAP:
         return Tolerance(value, f"{runs}, above the cap of {percent(CAP)}", decides=False)
@@ -117,26 +132,26 @@ def tolerance_for(
     return Tolerance(value, runs)
 
 
-def runs_needed(spread: Spread | None, *, stored: int, selected: int) -> int | None:
+def runs_needed(noise: NoiseModel, *, stored: int) -> int | None:
     """The fewest runs now whose tolerance stays within CAP: smallest m with t s sqrt(1/m + 1/stored) <= -log(1 - CAP).
 
     None where no number of runs does, because `stored` runs alone leave more doubt than that. 1 without a spread.
     """
-    if spread is None:
+    if noise.spread is None:
         return 1
-    doubt = quantile(spread, error_per_case(selected)) * spread.sd
+    doubt = quantile(noise.spread, error_per_case(noise.num_cases)) * noise.spread.sd
     if doubt == 0:
         return 1
     rest = (math.log1p(-CAP) / doubt) ** 2 - 1 / stored
     return max(1, math.ceil(1 / rest - 1e-9)) if rest > 0 else None
 
 
-def first_runs(spread: Spread | None, *, stored: int, selected: int, at_least: int = 1) -> int:
+def first_runs(noise: NoiseModel, *, stored: int, at_least: int = 1) -> int:
     """Runs of a case to measure now: `at_least`, raised up to MOST_RUNS where fewer leave the bound above CAP.
 
     Where no number reaches CAP it is MOST_RUNS: the bound is then at its tightest, and what lies beyond is found.
     """
-    return max(at_least, min(MOST_RUNS, runs_needed(spread, stored=stored, selected=selected) or MOST_RUNS))
+    return max(at_least, min(MOST_RUNS, runs_needed(noise, stored=stored) or MOST_RUNS))
 
 
 def quantile(spread: Spread, error: float) -> float:
