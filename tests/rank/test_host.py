@@ -1,5 +1,6 @@
 """The run host by itself, spoken to as the judging side speaks to it."""
 
+import ast
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import trainpace
 from factories import make_workload
 from repository import TOY, wait_for
 
-LAUNCH = Path(trainpace.__file__).parent / "rank"
+HOST = Path(trainpace.__file__).parent / "rank" / "__main__.py"
 PATIENCE = 20.0
 
 
@@ -23,8 +24,7 @@ def settings(**overrides):
     """What a host is started with."""
     chosen = {
         "parent": os.getpid(),
-        "launcher": str(LAUNCH / "fork.py"),
-        "loop": str(LAUNCH / "loop.py"),
+        "loop": "loop",
         "checkout": str(TOY),
         "apart": [],
         "folder": None,
@@ -58,7 +58,7 @@ def start(started):
 
     def begin(**overrides):
         return subprocess.Popen(
-            [sys.executable, LAUNCH / "host.py", json.dumps(settings(**overrides))],
+            [sys.executable, HOST, json.dumps(settings(**overrides))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -90,14 +90,38 @@ def test_answers_are_not_for_the_preloaded(start, tmp_path):
 
 
 def test_host_imports_nothing_of_the_suite(start, tmp_path):
-    """Nothing of perf comes along, from beside the host or elsewhere: what is measured brings its own."""
+    """Nothing of trainpace comes along, from beside the host or elsewhere: what is measured brings its own."""
     (tmp_path / "look.py").write_text(
-        "import sys\nfound = [name for name in sys.modules if name.partition('.')[0] == 'perf']\n"
+        "import sys\nfound = [name for name in sys.modules if name.partition('.')[0] in {'perf', 'trainpace'}]\n"
         "raise RuntimeError(f'{found} {sys.path[0]}')"
     )
     answer, _ = start(checkout=str(tmp_path), preload=["look"]).communicate("", timeout=PATIENCE)
 
     assert f"RuntimeError: [] {tmp_path}" == json.loads(answer)["cause"]
+
+
+@pytest.mark.parametrize("path", sorted(HOST.parent.glob("*.py")), ids=lambda path: path.name)
+def test_only_the_standard_library_and_torch(path):
+    """Besides its neighbours, by relative imports: `trainpace` there is the measured side's."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names | {"torch"}
+
+
+def test_trainpace_is_the_measured_sides(start, tmp_path):
+    """`import trainpace` gives the checkout's; the judging side's code beside it has another name."""
+    (tmp_path / "trainpace").mkdir()
+    (tmp_path / "trainpace" / "__init__.py").touch()
+    (tmp_path / "look.py").write_text(
+        "import sys, trainpace\nfound = [name for name in sys.modules if name.startswith('trainpace.')]\n"
+        "raise RuntimeError(f'{trainpace.__file__} {found} {sys.modules[\"trainpace_rank.host\"].__file__}')"
+    )
+    answer, _ = start(checkout=str(tmp_path), preload=["look"]).communicate("", timeout=PATIENCE)
+
+    cause = f"RuntimeError: {tmp_path / 'trainpace' / '__init__.py'} [] {HOST.with_name('host.py')}"
+    assert cause == json.loads(answer)["cause"]
 
 
 def test_refused_import_ends_the_host(start):

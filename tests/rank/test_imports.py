@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from test_host import LAUNCH, PATIENCE, settings
+from test_host import HOST, PATIENCE, settings
 
 from trainpace.launch.host_client import Side, host_command
 from trainpace.rank.imports import Own, search_path
@@ -219,7 +219,7 @@ def test_without_a_comparison_nothing_moves(tmp_path, started):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "elsewhere.py").touch()
     done = subprocess.run(
-        [sys.executable, LAUNCH / "host.py", json.dumps(settings(checkout=str(tmp_path), preload=["look"]))],
+        [sys.executable, HOST, json.dumps(settings(checkout=str(tmp_path), preload=["look"]))],
         env=os.environ | {"PYTHONPATH": str(tmp_path / "lib")},
         cwd=tmp_path / "lib",
         input="",

@@ -20,7 +20,8 @@ from trainpace.runs.run import RankSamples
 LOADING, TRAINING, OPTIMIZING, WRITING = 1.0, 10.0, 100.0, 1000.0
 """Seconds that each part takes, on a clock that stands still otherwise."""
 MAIN = (
-    "import json, sys\nsys.path.insert(0, sys.argv[1])\nimport loop\nsys.exit(loop.main(json.loads(sys.argv[2]), 0, 0))"
+    "import json, runpy, sys\nloop = runpy.run_path(sys.argv[1])['load']('loop')\n"
+    "sys.exit(loop.main(json.loads(sys.argv[2]), 0, 0))"
 )
 
 
@@ -91,7 +92,13 @@ def run_rank(folder, source, **overrides):
         "watch": [],
         "profile": None,
     }
-    command = [sys.executable, "-c", MAIN, loop.__file__.rpartition("/")[0], json.dumps(request | overrides)]
+    command = [
+        sys.executable,
+        "-c",
+        MAIN,
+        loop.__file__.replace("loop.py", "__main__.py"),
+        json.dumps(request | overrides),
+    ]
     done = subprocess.run(command, env={"PYTHONPATH": f"{folder}:{TOY}"}, check=False, capture_output=True)
     return done.returncode, [json.loads(line) for line in (folder / "rank-0.jsonl").read_text().splitlines()]
 

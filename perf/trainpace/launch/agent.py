@@ -30,7 +30,7 @@ _SIOCGIFADDR = 0x8915
 
 def main() -> None:
     """Serve one launch: the first line says what host to start, or to tell about the node and end."""
-    from trainpace.rank.host import die_with_parent
+    from trainpace.rank.proc import die_with_parent
 
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the suite, which closes the pipe

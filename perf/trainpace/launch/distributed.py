@@ -29,9 +29,6 @@ from trainpace.rank.imports import Own
 from trainpace.runs.run import Health, Preflight, RankSamples, Run, RunNode
 from trainpace.store.files import check_record
 
-_IMPORTS = Path(__file__).resolve().parents[1] / "rank" / "imports.py"
-_PROFILE = Path(__file__).resolve().parents[1] / "rank" / "profile.py"
-
 
 def trainer_object(trainer: str) -> str:
     """`native` or `package.module:object` as the object that a rank imports.
@@ -162,7 +159,7 @@ class Distributed:
                 planted=self.sides[side].planted,
                 own=_own(self.sides[side]),
                 borders=list(borders),
-                profile=None if profile is None else {"module": str(_PROFILE), "folder": str(profile)},
+                profile=None if profile is None else {"folder": str(profile)},
             )
             lines = [Lines(begun.folder / f"rank-{rank}.jsonl", rank) for rank in range(workload.ranks)]
             window: NodesWindow | GpuWindow
@@ -201,7 +198,7 @@ def _own(side: Side) -> dict[str, Any] | None:
     """What a rank needs to tell which of its modules are the other side's; None where there is no other side."""
     if not side.apart:
         return None
-    return {"module": str(_IMPORTS), "checkout": str(side.checkout), "apart": list(map(str, side.apart))}
+    return {"checkout": str(side.checkout), "apart": list(map(str, side.apart))}
 
 
 def _check_imports(samples: list[dict[str, Any]], side: Side) -> None:

@@ -35,7 +35,6 @@ from trainpace.trainers.export import Exported, exported
 from trainpace.trainers.external import Claimed, Description
 from trainpace.trainers.recipe import LEARNING_RATE, warmup_steps, zero3
 
-_PROGRAM = Path(__file__).resolve().parents[1] / "rank" / "program.py"
 _ASK = """
 import importlib.metadata as metadata, importlib.util, json, platform, sys
 found = {"python": platform.python_version()}
@@ -111,7 +110,7 @@ class Programs:
         kept = self.cache / "systems" / description.name
         kept.mkdir(parents=True, exist_ok=True)
         where, micro = f"the description of {description.name}", description.reading.record == "micro_step"
-        command = host_command(Side(python=sys.executable), [], device, loop=_PROGRAM)
+        command = host_command(Side(python=sys.executable), [], device, loop="program")
         with self.pool.run(command, case=workload.case, ranks=1) as begun:
             values = placeholders(
                 workload,

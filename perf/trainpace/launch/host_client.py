@@ -22,16 +22,14 @@ from trainpace.errors import RunFailed, what_to_install
 from trainpace.launch import orphans as left
 from trainpace.launch.folders import tail
 from trainpace.rank.imports import Own
+from trainpace.rank.protocol import PROTOCOL
 from trainpace.runs.run import SOFTWARE
 from trainpace.text import differences
 
 POLL_SECONDS = 0.05
 SILENT_SECONDS = 15.0
 """A node that gives no sign of life for this long is lost. Agents give one a second."""
-_RANK = Path(__file__).resolve().parents[1] / "rank"
-_HOST = _RANK / "host.py"
-_LOOP = _RANK / "loop.py"
-_PROTOCOL = 1
+_HOST = Path(__file__).resolve().parents[1] / "rank" / "__main__.py"
 _PRELOAD_SECONDS = 300.0
 _KILL_SECONDS = 10.0
 
@@ -108,14 +106,13 @@ class Transport(Protocol):
 
 
 def host_command(
-    side: Side, preload: Sequence[str], device: str, loop: Path = _LOOP, *, many: bool = False
+    side: Side, preload: Sequence[str], device: str, loop: str = "loop", *, many: bool = False
 ) -> HostCommand:
-    """What runs a side's trainer on a device. `loop` takes the place of a rank's step loop."""
+    """What runs a side's trainer on a device. `loop` is the module of rank/ that a rank runs."""
     return HostCommand(
         python=side.python,
         settings={
-            "launcher": str(_RANK / "fork.py"),
-            "loop": str(loop),
+            "loop": loop,
             "checkout": str(side.checkout) if side.checkout else None,
             "apart": [str(folder) for folder in side.apart],
             "folder": str(side.folder) if side.folder else None,
@@ -246,8 +243,8 @@ class Hosts:
                         detail="" if missing else answer["detail"],
                     )
                 if answer["event"] == "ready":
-                    if answer["protocol"] != _PROTOCOL:
-                        raise RunFailed(f"the run host speaks protocol {answer['protocol']}, expected {_PROTOCOL}")
+                    if answer["protocol"] != PROTOCOL:
+                        raise RunFailed(f"the run host speaks protocol {answer['protocol']}, expected {PROTOCOL}")
                     ready[node] = answer["software"]
         self.software = ready[0]
         for node, software in ready.items():

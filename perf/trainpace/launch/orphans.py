@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from trainpace.rank import proc
+
 VARIABLE = "TRAINPACE_HOST"
 _END_SECONDS = 5.0
 
@@ -57,13 +59,13 @@ def _marks() -> list[tuple[int, str]]:
     """Process and mark of all that have one and may be looked at; without this process and those above it."""
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and int(entry.name) not in ours:
+    for pid in proc.pids():
+        if pid not in ours:
             with suppress(OSError):
-                for variable in Path(entry.path, "environ").read_bytes().split(b"\0"):
+                for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     name, _, value = variable.partition(b"=")
                     if name == VARIABLE.encode():
-                        found.append((int(entry.name), value.decode(errors="replace")))
+                        found.append((pid, value.decode(errors="replace")))
     return found
 
 
@@ -82,7 +84,6 @@ def this_machine() -> str:
 def _started(pid: int) -> str:
     """When a process began, in the kernel's ticks: with its number that is one process for ever. Empty: no such one."""
     try:
-        # The command's name is in brackets and may hold anything: the fields start behind the last one.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return proc.stat(pid).started
     except OSError:
         return ""

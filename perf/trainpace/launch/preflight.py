@@ -9,7 +9,7 @@ from trainpace.errors import RunFailed
 from trainpace.launch.cluster import Node, shortages
 from trainpace.runs.run import Preflight, Run
 
-TRAINER = "trainpace.rank.bandwidth:Bandwidth"
+TRAINER = "trainpace_rank.bandwidth:Bandwidth"
 SLOW_NODE = 0.05
 """Share above the median node's time for one product from which a node is slow."""
 _KINDS = 3

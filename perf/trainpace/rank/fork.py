@@ -1,6 +1,6 @@
 """Forks the ranks of a run from the warm run host: all of them, or on one of several nodes those of this node.
 
-Loaded by file path inside the run host; imports nothing of `perf`.
+Inside the run host, which is loaded by path: imports nothing else of `trainpace`.
 """
 
 import os
@@ -13,19 +13,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .proc import descendants, die_with_parent
+from .protocol import Placed, RunRequest
+
 _SWEEP_SECONDS = 5.0
 
 
 class Launch:
     """The ranks of one run on this machine, in a process group of their own."""
 
-    def __init__(self, request: dict[str, Any], rank_main: Callable[[int, int], int]) -> None:
+    def __init__(self, request: RunRequest, rank_main: Callable[[int, int], int]) -> None:
         self._ranks: dict[int, int] = {}  # pidfd -> local rank
         self._first = _placed(request)["first"]
         self._pids: list[int] = []
         self._exits: list[dict[str, Any]] = []
         self._killed = False
-        self._before = _descendants(os.getpid())
+        self._before = descendants(os.getpid())
         for local_rank in range(_placed(request)["count"]):
             self._fork(local_rank, request, rank_main)
 
@@ -68,7 +71,7 @@ class Launch:
         The host has adopted it: it is whatever descends from the host and did not when the run began.
         """
         deadline = time.monotonic() + _SWEEP_SECONDS
-        while (left := _descendants(os.getpid()) - self._before) and time.monotonic() < deadline:
+        while (left := descendants(os.getpid()) - self._before) and time.monotonic() < deadline:
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -76,7 +79,7 @@ class Launch:
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(0.002)
 
-    def _fork(self, local_rank: int, request: dict[str, Any], rank_main: Callable[[int, int], int]) -> None:
+    def _fork(self, local_rank: int, request: RunRequest, rank_main: Callable[[int, int], int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         host = os.getpid()
@@ -100,16 +103,15 @@ class Launch:
         self._ranks[os.pidfd_open(pid)] = local_rank
 
 
-def _placed(request: dict[str, Any]) -> dict[str, int]:
+def _placed(request: RunRequest) -> Placed:
     """Which ranks are this node's: how many, from which on, on which node."""
-    placed: dict[str, int] = request.get("placed") or {"node": 0, "first": 0, "count": request["workload"]["ranks"]}
-    return placed
+    return request.get("placed") or {"node": 0, "first": 0, "count": request["workload"]["ranks"]}
 
 
-def _enter(local_rank: int, request: dict[str, Any], host: int, *, group: int) -> None:
+def _enter(local_rank: int, request: RunRequest, host: int, *, group: int) -> None:
     """What a forked process does before it is a rank: its group, its output, its environment, its cores."""
     os.setpgid(0, group)
-    sys.modules["__main__"].die_with_parent()
+    die_with_parent()
     if os.getppid() != host:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -131,21 +133,3 @@ def _enter(local_rank: int, request: dict[str, Any], host: int, *, group: int) -
         share = max(1, len(cores) // placed["count"])
         first = local_rank * share % len(cores)
         os.sched_setaffinity(0, cores[first : first + share])
-
-
-def _descendants(pid: int) -> set[int]:
-    """Every process below `pid`."""
-    children: dict[int, list[int]] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with suppress(OSError):
-                # The command's name is in brackets and may hold anything: the fields start behind the last one.
-                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found: set[int] = set()
-    above = [pid]
-    while above:
-        below = children.get(above.pop(), [])
-        found.update(below)
-        above.extend(below)
-    return found

@@ -1,20 +1,16 @@
 """The run host: a process of its own that owns the warm fork server and starts and ends the ranks of each run.
 
-    python host.py '{"launcher": ".../local.py", "loop": ".../loop.py", "checkout": "...", "preload": ["torch"], ...}'
-
-It is loaded by file path from the judging checkout, by the measured side's interpreter, and imports nothing of `perf`:
-what is measured is imported from `checkout`, and never from the folders `apart`, which are the other side's; what times
-it is not. It works in `folder` (null: where it was started), and so do the ranks that it forks. Requests come as JSON
-lines on standard input, answers leave as JSON lines on standard output; everything else that is printed goes to
+Loaded by path from the judging checkout (__main__.py), in the measured side's interpreter; imports nothing else of
+`trainpace`: what is measured is imported from `checkout`, and never from the folders `apart`, which are the other
+side's; what times it is not. It works in `folder`, and so do the ranks that it forks. Requests come as JSON lines on
+standard input, answers leave as JSON lines on standard output (protocol.py); everything else that is printed goes to
 standard error.
 
 The host ends, and takes every rank with it, when its standard input closes or its parent dies.
 """
 
-import ctypes
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -24,43 +20,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Raised whenever a request, an answer or a line of a rank changes its meaning, or the trainer's four parts do.
-# 1: first protocol (2026-11).
-PROTOCOL = 1
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-def die_with_parent(how: int = signal.SIGKILL) -> None:
-    """Ask the kernel for the signal `how` when the parent of this process dies, however that dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, how)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of what ranks start and leave behind, so that it can be found and ended with their run."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def load_by_path(path: str) -> ModuleType:
-    """Import one file as a module, without its package."""
-    spec = importlib.util.spec_from_file_location(f"trainpace_{Path(path).stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from . import fork
+from .imports import Own
+from .proc import adopt_orphans, die_with_parent
+from .protocol import PROTOCOL, RunRequest, Settings
 
 
 class Host:
     """Answers one request at a time; at most one run is under way."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         # Preloaded libraries print as they like: the two pipes are moved out of their reach first.
         self._requests = os.dup(0)
@@ -70,7 +42,7 @@ class Host:
         self._pending = b""
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._requests, selectors.EVENT_READ)
-        self._launch: Any = None
+        self._launch: fork.Launch | None = None
 
     def serve(self) -> None:
         """Preload, say `ready`, then answer until standard input closes."""
@@ -88,8 +60,7 @@ class Host:
         )
         # From here on there may be ranks to end; before, the signal's own effect is right.
         signal.signal(signal.SIGTERM, self._terminated)
-        launcher = load_by_path(self._settings["launcher"])
-        loop = load_by_path(self._settings["loop"])
+        loop = importlib.import_module(f".{self._settings['loop']}", __package__)
         while True:
             for key, _ in self._selector.select():
                 if key.fd == self._requests:
@@ -97,7 +68,7 @@ class Host:
                     if requests is None:
                         return
                     for request in requests:
-                        self._take(request, launcher, loop)
+                        self._take(request, loop)
                 else:
                     self._ended(key.fd)
 
@@ -113,14 +84,10 @@ class Host:
         os._exit(128 + signal.SIGTERM)
 
     def _preload(self) -> None:
-        # The script's own folder would make its neighbours importable by bare names.
-        here = str(Path(__file__).resolve().parent)
-        sys.path[:] = [entry for entry in sys.path if entry and str(Path(entry).resolve()) != here]
         if self._settings["folder"]:
             os.chdir(self._settings["folder"])
             os.environ["PWD"] = self._settings["folder"]
-        imports = load_by_path(str(Path(__file__).resolve().with_name("imports.py")))
-        imports.Own(self._settings["checkout"], self._settings["apart"]).apply()
+        Own(self._settings["checkout"], self._settings["apart"]).apply()
         for name in self._settings["preload"]:
             importlib.import_module(name)
         torch = sys.modules.get("torch")
@@ -134,26 +101,28 @@ class Host:
         *lines, self._pending = (self._pending + chunk).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def _take(self, request: dict[str, Any], launcher: ModuleType, loop: ModuleType) -> None:
+    def _take(self, request: Any, loop: ModuleType) -> None:
         if request["op"] == "kill":
             if self._launch is not None:
                 self._launch.kill()
             return
         assert self._launch is None, "one run at a time"
+        run: RunRequest = request
 
         def rank_main(rank: int, local_rank: int) -> int:
             os.close(self._requests)
             os.close(self._answers)
-            return int(loop.main(request, rank, local_rank))
+            return int(loop.main(run, rank, local_rank))
 
-        self._launch = launcher.Launch(request, rank_main)
+        self._launch = fork.Launch(run, rank_main)
         for fd in self._launch.fds():
             self._selector.register(fd, selectors.EVENT_READ)
-        self._answer(event="started", id=request["id"], pids=self._launch.pids())
+        self._answer(event="started", id=run["id"], pids=self._launch.pids())
 
     def _ended(self, fd: int) -> None:
         """A rank ended. The first that fails ends the others: a collective would wait for it for ever."""
         self._selector.unregister(fd)
+        assert self._launch is not None
         if self._launch.reap(fd):
             exits, self._launch = self._launch.exits(), None
             self._answer(event="ended", exits=exits)
@@ -173,7 +142,7 @@ def versions(names: list[str]) -> dict[str, str]:
     return found
 
 
-def main(read_settings: Callable[[], dict[str, Any]] = lambda: json.loads(sys.argv[1])) -> None:
+def main(read_settings: Callable[[], Settings] = lambda: json.loads(sys.argv[1])) -> None:
     """Serve until the judging side closes the pipe."""
     die_with_parent(signal.SIGTERM)
     adopt_orphans()
@@ -187,7 +156,3 @@ def main(read_settings: Callable[[], dict[str, Any]] = lambda: json.loads(sys.ar
         host.serve()
     finally:
         host.close()
-
-
-if __name__ == "__main__":
-    main()

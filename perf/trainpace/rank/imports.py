@@ -1,8 +1,8 @@
 """Keeps what one side of a comparison imports apart from the other side's checkout.
 
 With the base on PYTHONPATH, or installed by `pip install -e`, what head deletes is still found, in the base, and head
-is as fast as before: nobody need mean it. Loaded by file path inside run hosts and ranks, imported by the judging side;
-imports nothing of `trainpace`.
+is as fast as before: nobody need mean it. Inside run hosts and ranks, loaded by path, and imported by the judging side;
+imports nothing else of `trainpace`.
 """
 
 import importlib.machinery

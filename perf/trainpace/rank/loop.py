@@ -1,31 +1,28 @@
 """The step loop: the suite's own code in a rank. Calls the trainer's parts, times them, writes what it saw.
 
-Loaded by file path from the judging checkout; imports nothing of `perf`. The trainer comes from the measured checkout
-and has no clock. A rank appends JSON lines to `rank-<n>.jsonl` in the run's folder, whatever launched it:
-
-    {"event": "begin"}                            the process runs
-    {"event": "note", "text": ...}                what the trainer is doing before its first step
-    {"event": "step", "step": 0}                  a step was issued (on a CPU: done)
-    {"event": "samples", "seconds": [...], ...}   once, after the last step: every step as measured
-    {"event": "profile", "parts": {...}, ...}     where the time of a few steps more went, where that was asked for
-    {"event": "error", "type": ..., ...}          the exception that ended the rank
+Inside a rank, loaded by path from the judging checkout; imports nothing else of `trainpace`. The trainer comes from the
+measured checkout and has no clock. What a rank writes, whatever launched it, stands in protocol.py.
 """
 
 import gc
-import importlib.util
-import json
+import importlib
 import math
 import os
 import socket
 import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
+
+from . import proc
+from .imports import Own
+from .lines import Write, write_lines
+from .protocol import Own as Sides
+from .protocol import RunRequest
 
 _keep: list[Any] = []  # the rendezvous store lives as long as rank 0
 
@@ -107,31 +104,17 @@ class CudaClock:
         return int(self._cuda.max_memory_allocated())
 
 
-def main(request: dict[str, Any], rank: int, local_rank: int) -> int:
+def main(request: RunRequest, rank: int, local_rank: int) -> int:
     """Run one rank of `request` to its end. Returns the exit code; an exception is written to the rank's lines."""
-    folder = Path(request["folder"])
-    with (folder / f"rank-{rank}.jsonl").open("a", buffering=1) as file:
 
-        def write(event: str, **fields: Any) -> None:
-            file.write(json.dumps({"event": event, **fields}) + "\n")
-
-        write("begin")
-        try:
-            _train(request, rank, local_rank, write)
-        except BaseException as error:  # noqa: BLE001 - whatever ends a rank is written down
-            traceback.print_exc()
-            write(
-                "error",
-                type=type(error).__name__,
-                message=str(error),
-                traceback=traceback.format_exc(),
-                time=time.time(),
-            )
-            return 1
+    def train(write: Write) -> int:
+        _train(request, rank, local_rank, write)
         return 0
 
+    return write_lines(request["folder"], rank, train)
 
-def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[..., None]) -> None:
+
+def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> None:
     workload = namespace(request["workload"])
     uses_torch = "torch" in sys.modules
     if uses_torch:
@@ -185,10 +168,10 @@ def _train(request: dict[str, Any], rank: int, local_rank: int, write: Callable[
         imported=_imported(module, request.get("own")),
         **window,
     )
-    if request.get("profile") is not None:
-        profiler = _load(request["profile"]["module"])
+    if (wanted := request.get("profile")) is not None:
+        profiler = importlib.import_module(".profile", __package__)
         first = workload.warmup + workload.steps
-        write("profile", **profiler.profile(trainer, workload, first, Path(request["profile"]["folder"]), rank))
+        write("profile", **profiler.profile(trainer, workload, first, Path(wanted["folder"]), rank))
     if uses_torch and sys.modules["torch"].distributed.is_initialized():
         sys.modules["torch"].distributed.barrier()
         sys.modules["torch"].distributed.destroy_process_group()
@@ -215,7 +198,7 @@ class Enough:
         self._borders, self._steps, self._accumulation, self._agree = borders, steps, accumulation, agree
 
     @classmethod
-    def of(cls, request: dict[str, Any], workload: Any) -> "Enough | None":
+    def of(cls, request: RunRequest, workload: Any) -> "Enough | None":
         """As the request asks; None where it does not, or a rank cannot hear of the others."""
         torch = sys.modules.get("torch")
         if not request.get("borders") or torch is None or not torch.distributed.is_initialized():
@@ -251,7 +234,7 @@ def measure(
     trainer: Any,
     workload: Any,
     clock: Clock,
-    write: Callable[..., None],
+    write: Write,
     *,
     watch: list[int],
     enough: Enough | None = None,
@@ -336,7 +319,7 @@ def _optimize(trainer: Any, clock: Clock) -> Any:
     return clock.mark()
 
 
-def _stepped(clock: Clock, write: Callable[..., None], step: int) -> None:
+def _stepped(clock: Clock, write: Write, step: int) -> None:
     """Say that a step was issued."""
     if step == 0:
         clock.synchronize()  # the judging side ends the start-up here
@@ -359,16 +342,6 @@ class _Planted:
         self._clock.synchronize()
         time.sleep(self._share * (time.perf_counter() - begin))
         return loss
-
-
-def _load(path: str) -> Any:
-    """A file as a module, without its package."""
-    spec = importlib.util.spec_from_file_location(f"trainpace_{Path(path).stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def namespace(value: Any) -> Any:
@@ -415,10 +388,12 @@ def _barrier(clock: Clock) -> None:
         clock.synchronize()
 
 
-def _imported(module: str, own: dict[str, Any] | None) -> list[str]:
+def _imported(module: str, own: Sides | None) -> list[str]:
     """The file of the trainer's module, if it has one, and files of others that lie in the other side's checkout."""
     found = getattr(sys.modules[module], "__file__", None)
-    strays = _load(own["module"]).Own(own["checkout"], own["apart"]).strays() if own else []
+    if module.partition(".")[0] == __package__:  # the preflight's: no side's
+        return []
+    strays = Own(own["checkout"], own["apart"]).strays() if own else []
     return [*([found] if isinstance(found, str) else []), *strays]
 
 
@@ -441,16 +416,6 @@ def _node() -> str:
 
 def _cpu_seconds(watch: list[int]) -> tuple[float, float]:
     """CPU seconds since boot: of all cores, and of the session (this process session's processes, those in `watch`)."""
-    tick = os.sysconf("SC_CLK_TCK")
-    user, nice, system = (int(field) for field in Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
-    session, own = os.getsid(0), 0
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                # The command's name is in brackets and may hold anything: the fields start behind the last one.
-                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session or int(entry.name) in watch:
-                own += int(fields[11]) + int(fields[12])
-    return (user + nice + system) / tick, own / tick
+    session = os.getsid(0)
+    own = [each.cpu_seconds for each in proc.stats() if each.session == session or each.pid in watch]
+    return proc.busy_seconds(), sum(own)

@@ -1,7 +1,7 @@
 """Where a step's time goes, in a rank: a few steps more under a profiler, outside the timed window.
 
-Loaded by file path from the judging checkout; imports nothing of `perf`. With torch loaded it is torch's profiler, and
-its trace is kept as a file that Perfetto opens; without, Python's own profiler, by function.
+Inside a rank, loaded by path from the judging checkout; imports nothing else of `trainpace`. With torch loaded it is
+torch's profiler, and its trace is kept as a file that Perfetto opens; without, Python's own profiler, by function.
 """
 
 import cProfile

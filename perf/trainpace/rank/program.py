@@ -1,11 +1,10 @@
-"""Runs a described program in the place of a rank, and watches it from outside: the wall clock's side of the story.
+"""Runs an external system's program in the place of a rank, and watches it from outside, by the wall clock.
 
-Loaded by file path inside a run host, where the step loop is for a trainer that is an object; imports nothing of
-`perf`. Appends the same JSON lines to `rank-0.jsonl` (rank/loop.py): begin, step for each step that the
-program's output shows, and at the end samples with what was seen from outside.
+Inside a run host, where the step loop (loop.py) is for a trainer that is an object; imports nothing else of
+`trainpace`. Appends the same lines to `rank-0.jsonl` (protocol.py): begin, step for each step that the program's output
+shows, and at the end samples with what was seen from outside.
 """
 
-import json
 import os
 import re
 import select
@@ -14,40 +13,24 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from . import proc
+from .lines import Write, write_lines
+from .protocol import RunRequest
 
 _WATCH_SECONDS = 0.5
 # What the run host told its own ranks is not meant for the program's.
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def main(request: dict[str, Any], rank: int, _: int) -> int:
+def main(request: RunRequest, rank: int, _: int) -> int:
     """Run the program of `request` to its end. Returns its exit code."""
-    folder = Path(request["folder"])
-    with (folder / f"rank-{rank}.jsonl").open("a", buffering=1) as lines:
-
-        def write(event: str, **fields: Any) -> None:
-            lines.write(json.dumps({"event": event, **fields}) + "\n")
-
-        write("begin")
-        try:
-            return _run(request, folder, write)
-        except BaseException as error:  # noqa: BLE001 - whatever ends it is written down
-            write(
-                "error",
-                type=type(error).__name__,
-                message=str(error),
-                traceback=traceback.format_exc(),
-                time=time.time(),
-            )
-            return 1
+    return write_lines(request["folder"], rank, lambda write: _run(request, Path(request["folder"]), write))
 
 
-def _run(request: dict[str, Any], folder: Path, write: Any) -> int:
+def _run(request: RunRequest, folder: Path, write: Write) -> int:
     program = request["program"]
     environment = {name: value for name, value in os.environ.items() if name not in _RANK_VARIABLES}
     environment |= program["environment"]
@@ -137,7 +120,7 @@ class _Watch:
     def _sample(self) -> None:
         before = None
         while not self._done.wait(_WATCH_SECONDS):
-            now = time.monotonic(), _busy_seconds(), self._own()
+            now = time.monotonic(), proc.busy_seconds(), self._own()
             # A process that ended took the CPU time of its last moments with it: such an interval says nothing.
             if self.open and before is not None and before[2].keys() <= now[2].keys():
                 self.window["window_seconds"] += now[0] - before[0]
@@ -147,26 +130,12 @@ class _Watch:
 
     def _own(self) -> dict[int, float]:
         """CPU seconds by process: of those below the program, and of the suite's."""
-        parents, seconds, memory = {}, {}, {}
-        tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-        for entry in os.scandir("/proc"):
-            if entry.name.isdigit():
-                with suppress(OSError):
-                    # The command's name is in brackets and may hold anything: the fields start behind the last one.
-                    fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
-                    pid = int(entry.name)
-                    parents[pid], memory[pid] = int(fields[1]), int(fields[21]) * page
-                    seconds[pid] = (int(fields[11]) + int(fields[12])) / tick
-        own = {pid for pid in parents if self._below(pid, parents)}
-        self.peak_bytes = max([self.peak_bytes, *(memory[pid] for pid in own)])
-        return {pid: seconds[pid] for pid in own.union(self._others) if pid in seconds}
+        every = {each.pid: each for each in proc.stats()}
+        own = {pid for pid in every if self._below(pid, every)}
+        self.peak_bytes = max([self.peak_bytes, *(every[pid].resident_bytes for pid in own)])
+        return {pid: every[pid].cpu_seconds for pid in own.union(self._others) if pid in every}
 
-    def _below(self, pid: int, parents: dict[int, int]) -> bool:
-        while pid in parents and pid != self._pid:
-            pid = parents[pid]
+    def _below(self, pid: int, every: dict[int, proc.Stat]) -> bool:
+        while pid in every and pid != self._pid:
+            pid = every[pid].parent
         return pid == self._pid
-
-
-def _busy_seconds() -> float:
-    user, nice, system = (int(field) for field in Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
