@@ -1,4 +1,4 @@
-"""`python -m trainpace.simulate [--quick] [--out DIR]`: the table of docs/statistics.md, in about seven minutes."""
+"""`python -m trainpace.simulate [--quick] [--out DIR]`: docs/statistics-tables.md, about seven minutes."""
 
 import argparse
 import sys
@@ -10,13 +10,20 @@ from trainpace.simulate.results import QUICK, Plan, bounds, simulate, tables, wr
 
 SEED = 20261125
 NAME = "statistics-simulation"
+TABLES = "statistics-tables.md"
+HEADING = f"""# Error rates, simulated
+
+Written by `python -m trainpace.simulate --out docs`, as {NAME}.csv is, which holds the same and more. What the words
+mean, and what follows: [statistics.md](statistics.md#words-of-the-tables).
+
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, print the tables, write the files; 1 where a bound is missed, else 0."""
     parser = argparse.ArgumentParser(prog="python -m trainpace.simulate", description=__doc__)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help=f"write {NAME}.csv and .svg there (default: print only)"
+        "--out", type=Path, metavar="DIR", help=f"write {TABLES}, {NAME}.csv and .svg there (default: print only)"
     )
     parser.add_argument("--quick", action="store_true", help="few sessions on few machines, in seconds: a smoke test")
     parser.add_argument("--seed", type=int, default=SEED, help="of every draw (default: the committed result's)")
@@ -30,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         write_csv(found, options.out / f"{NAME}.csv")
+        (options.out / TABLES).write_text(HEADING + tables(found))
         try:
             write_svg(found, options.out / f"{NAME}.svg")
         except ModuleNotFoundError as error:
