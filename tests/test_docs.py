@@ -132,8 +132,9 @@ def scratch(pytester, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", typed(("pytest",)))
-def test_session(scratch, pytester, arguments):
+def test_session(scratch, pytester, monkeypatch, arguments):
     """A session of pytest's takes the options, and selects something."""
+    monkeypatch.delitem(sys.modules, "test_cost", raising=False)  # the tests have one of that name too
     config = pytester.parseconfigure(*(FILLED.get(word, word) for word in arguments))
     session = pytest.Session.from_config(config)
     config.hook.pytest_sessionstart(session=session)

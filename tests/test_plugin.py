@@ -78,6 +78,7 @@ def test_checkout_lists_the_published_table(checked_out):
 def test_selecting(pytester, checkout, monkeypatch, words, cases):
     """A case's name picks it, a model's its rows."""
     monkeypatch.chdir(checkout)
+    monkeypatch.delitem(sys.modules, "test_cost", raising=False)  # the tests have one of that name too
     done = pytester.runpytest_inprocess("perf", *BARE, "--collect-only", "-q", "-k", f"test_speed and ({words})")
 
     assert done.stdout.str().count("::test_speed[") == cases
