@@ -4,7 +4,8 @@ Two questions are asked of a case's loss, -log(TGS head / TGS base): is it above
 D, the minimum effect (then `pass`)? Each has its own error, spent over the rounds, so that deciding after every round
 does not raise it: ALPHA for all cases of a session together, BETA for each case.
 
-docs/statistics.md shows what it finds and how often it errs, what else was tried, and the command that computes both.
+docs/statistics.md shows what it finds and how often it errs, and the command that computes it; docs/log.md what else
+was tried.
 """
 
 import math
