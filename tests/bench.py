@@ -116,7 +116,7 @@ from pathlib import Path
 import numpy
 from trainpace.judge.refresh import baseline_of
 from trainpace.judge.verdict import judge
-from trainpace.launch.rank_log import Lines
+from trainpace.launch.rank_log import RankLog
 from trainpace.store.runs import read_runs
 begin = time.perf_counter()
 """
@@ -128,7 +128,7 @@ begin += time.perf_counter() - read
 judge([run], baseline, peak_tflops=None)
 """
 _FOLLOW = """
-ranks = [Lines(Path(sys.argv[2], f"rank-{rank}.jsonl"), rank) for rank in range(1000)]
+ranks = [RankLog(Path(sys.argv[2], f"rank-{rank}.jsonl"), rank) for rank in range(1000)]
 assert all([rank.read() for rank in ranks]) and all(rank.samples for rank in ranks)
 """
 _REPORT = """

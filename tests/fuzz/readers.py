@@ -17,7 +17,7 @@ from trainpace.data.alpaca import source
 from trainpace.data.base import silent
 from trainpace.data.tokenizer import tokenizer_named
 from trainpace.errors import DataError, FileError, RunFailed
-from trainpace.launch.rank_log import Lines
+from trainpace.launch.rank_log import RankLog
 from trainpace.runs.cost import Cost
 from trainpace.store.baselines import load_file, refresh
 from trainpace.store.costs import load_costs, refresh_costs
@@ -124,7 +124,7 @@ def _claims(**reading: object) -> Callable[[Path], object]:
 
 
 def _rank_lines(folder: Path) -> object:
-    lines = Lines(folder / "rank-0.jsonl", 0)
+    lines = RankLog(folder / "rank-0.jsonl", 0)
     while lines.read():
         pass
     return lines.where(), lines.progress

@@ -8,9 +8,8 @@ import psutil
 import pytest
 
 from repository import TOY
-from trainpace.launch.agent import interface_of, network, own_address
+from trainpace.launch.agent import agent_command, interface_of, network, own_address, start_line
 from trainpace.launch.host_client import Side, host_command
-from trainpace.launch.launcher import agent_command, start_line
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import tempfile
 
 import pytest
 
-from trainpace.launch import orphans as left
+from trainpace.launch import orphans
 
 FORGET = """
 import os, subprocess, sys
-from trainpace.launch import orphans as left
-environment = os.environ | {left.VARIABLE: left.mark("host")}
+from trainpace.launch import orphans
+environment = os.environ | {orphans.VARIABLE: orphans.tag("host")}
 child = subprocess.Popen(["sleep", "600"], env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-print(child.pid, environment[left.VARIABLE], flush=True)
+print(child.pid, environment[orphans.VARIABLE], flush=True)
 """
 
 
@@ -29,20 +29,20 @@ def orphan(started):
 
 def marked(mark):
     """A process with this mark."""
-    return subprocess.Popen(["sleep", "600"], env=os.environ | {left.VARIABLE: mark}).pid  # noqa: S607
+    return subprocess.Popen(["sleep", "600"], env=os.environ | {orphans.VARIABLE: mark}).pid  # noqa: S607
 
 
 def test_orphans_are_ended(started, orphan):
     """A process whose suite has ended is ended by the next one."""
-    left.sweep()
+    orphans.sweep()
 
     assert started.left() == []
 
 
 def test_marks_of_living_suites_are_left_alone(started):
     """What a suite that is alive has started goes on."""
-    child = marked(left.mark("host"))
-    left.sweep()
+    child = marked(orphans.tag("host"))
+    orphans.sweep()
 
     assert started.pids() == [child]
 
@@ -51,7 +51,7 @@ def test_marks_of_other_machines_are_left_alone(started, orphan):
     """A number of another machine or container says nothing about the processes of this one."""
     _, mark = orphan
     other = marked(mark.replace(mark.split()[0], "another-boot:4026531836"))
-    left.sweep()
+    orphans.sweep()
 
     assert started.left(besides=[other]) == []
     assert started.pids() == [other]
@@ -61,17 +61,17 @@ def test_marks_of_other_machines_are_left_alone(started, orphan):
 def test_odd_marks_are_left_alone(started, mark):
     """A variable of that name which is no mark is no error."""
     child = marked(mark)
-    left.sweep()
+    orphans.sweep()
 
     assert started.pids() == [child]
 
 
 def test_one_host_is_ended_alone(started):
     """The end of a host ends what carries its mark, and what carries another's not."""
-    one, other = left.mark("one"), left.mark("other")
+    one, other = orphans.tag("one"), orphans.tag("other")
     marked(one)
     child = marked(other)
-    left.end_marked(one)
+    orphans.end_tagged(one)
 
     assert [child] == [pid for pid in started.pids() if pid == child or not is_zombie(pid)]
 
@@ -90,7 +90,7 @@ def test_folders_of_dead_suites_are_removed(tmp_path, monkeypatch):
     (tmp_path / f"trainpace-{int(dead.stdout)}-{elsewhere}-a").mkdir()
     (tmp_path / f"trainpace-{os.getpid()}-{here}-b").mkdir()
     (tmp_path / "trainpace-notes-c").mkdir()
-    left.sweep()
+    orphans.sweep()
 
     stays = {f"trainpace-{int(dead.stdout)}-{elsewhere}-a", f"trainpace-{os.getpid()}-{here}-b", "trainpace-notes-c"}
     assert stays == {path.name for path in tmp_path.iterdir()}

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from trainpace.errors import RunFailed
-from trainpace.launch.rank_log import Lines
+from trainpace.launch.rank_log import RankLog
 
 STEP = '{"event": "step", "step": 4}\n'
 
@@ -18,14 +18,14 @@ def file(tmp_path):
 
 def test_no_file_yet(file):
     """A rank that has not begun has said nothing."""
-    lines = Lines(file, 0)
+    lines = RankLog(file, 0)
 
     assert (lines.read(), lines.where()) == (False, "start")
 
 
 def test_lines_are_taken_as_they_come(file):
     """Every line is taken once, and says how far the rank is."""
-    lines = Lines(file, 0)
+    lines = RankLog(file, 0)
     file.write_text('{"event": "begin"}\n{"event": "note", "text": "packing"}\n')
 
     assert (lines.read(), lines.where(), lines.note) == (True, "set-up", "packing")
@@ -36,7 +36,7 @@ def test_lines_are_taken_as_they_come(file):
 
 def test_half_a_line_waits(file):
     """A line that is being written is taken when it is whole."""
-    lines = Lines(file, 0)
+    lines = RankLog(file, 0)
     file.write_text(STEP[:10])
 
     assert not lines.read()
@@ -46,7 +46,7 @@ def test_half_a_line_waits(file):
 
 def test_end_is_kept(file):
     """Samples and the exception stay as they were written."""
-    lines = Lines(file, 0)
+    lines = RankLog(file, 0)
     file.write_text('{"event": "samples", "seconds": [1]}\n{"event": "error", "type": "E"}\n')
     lines.read()
 
@@ -56,7 +56,7 @@ def test_end_is_kept(file):
 
 def test_order_of_ranks(file, tmp_path):
     """A rank that has not begun is behind one that sets up, and that behind one with a step."""
-    ranks = [Lines(tmp_path / name, 0) for name in ("step", "setup", "none")]
+    ranks = [RankLog(tmp_path / name, 0) for name in ("step", "setup", "none")]
     (tmp_path / "step").write_text(STEP)
     (tmp_path / "setup").write_text('{"event": "begin"}\n')
     for rank in ranks:
@@ -73,14 +73,14 @@ def test_a_line_of_somebody_else_fails_the_run(tmp_path, line):
     (tmp_path / "rank-0.jsonl").write_text(f"{line}\n")
 
     with pytest.raises(RunFailed, match=re.escape(f"none of the step loop's: b'{line[:80]}")):
-        Lines(tmp_path / "rank-0.jsonl", 0).read()
+        RankLog(tmp_path / "rank-0.jsonl", 0).read()
 
 
 @pytest.mark.parametrize("step", ["7", "7.0", " 7", "1e0", "true"])
 def test_a_step_however_it_is_written(tmp_path, step):
     """What a rank of another version writes is read by its meaning, not by its spaces."""
     (tmp_path / "rank-0.jsonl").write_text(f'{{"event": "step", "step": {step}}}\n')
-    lines = Lines(tmp_path / "rank-0.jsonl", 0)
+    lines = RankLog(tmp_path / "rank-0.jsonl", 0)
     lines.read()
 
     assert json.loads(step) + 1 == lines.steps
@@ -90,7 +90,7 @@ def test_a_step_however_it_is_written(tmp_path, step):
 def test_an_error_with_half_a_character(tmp_path):
     """A path that is no UTF-8 in an exception's text does not hide the exception."""
     (tmp_path / "rank-0.jsonl").write_text(json.dumps({"event": "error", "message": "no file \udcff"}) + "\n")
-    lines = Lines(tmp_path / "rank-0.jsonl", 0)
+    lines = RankLog(tmp_path / "rank-0.jsonl", 0)
     lines.read()
 
     assert lines.error["message"] == "no file \udcff"

@@ -134,11 +134,18 @@ class Resources:
                 self._launcher = Local()
             else:
                 try:
-                    self._launcher = self._stack.enter_context(closing(many_nodes(self.options, self.cases)))
+                    self._launcher = self._stack.enter_context(closing(self._many_nodes()))
                 except RunFailed as failure:
                     self._refused = failure
                     raise
         return self._launcher
+
+    def _many_nodes(self) -> Launcher:
+        options = self.options
+        assert options.shared is not None
+        return many_nodes(
+            options.launcher, shared=options.shared, slurm=options.slurm, scale=options.scale, cases=self.cases
+        )
 
     def _measured_sides(self) -> dict[str, Side]:
         if self.options.gate is None:

@@ -1,6 +1,8 @@
 """The agent of the suite on one of several nodes: starts the run host there, and looks after the node for it.
 
-    python -c '<START>' '{"root": ..., "shared": ..., "node": 0}'        (launch/slurm.py, launch/torchrun.py)
+    python -c '<START>' ROOT '{"node": 0, "name": ..., "shared": ..., "suite": ...}'     (slurm.py, torchrun.py)
+
+ROOT is the folder of the judging side's package; what is null Slurm's environment says.
 
 Requests come as JSON lines on standard input and are passed on to the host; its answers leave on standard output, with
 the number of the node. Besides, the agent says what the node is (`hello`), says every second that it lives while
@@ -8,6 +10,7 @@ something is under way (`beat`), and watches the node's GPUs over the measured w
 code, run by the judging side's interpreter; it ends, and takes the host with it, when its standard input closes.
 """
 
+import fcntl
 import json
 import os
 import selectors
@@ -22,6 +25,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from trainpace.launch import orphans
+from trainpace.launch.host_client import HostCommand, describe_exit
+from trainpace.probe.device import GpuWindow, gpu_links, gpu_uuids, present
+from trainpace.rank.proc import die_with_parent
+
 START = "import sys; sys.path.insert(0, sys.argv[1]); from trainpace.launch.agent import main; main()"
 """Runs this module from the judging side's checkout, whatever is installed on the node."""
 BEAT_SECONDS = 1.0
@@ -30,8 +38,6 @@ _SIOCGIFADDR = 0x8915
 
 def main() -> None:
     """Serve one launch: the first line says what host to start, or to tell about the node and end."""
-    from trainpace.rank.proc import die_with_parent
-
     die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the suite, which closes the pipe
     settings = json.loads(sys.argv[2])
@@ -44,6 +50,21 @@ def main() -> None:
         answers=1,
     )
     agent.serve()
+
+
+def start_line(host: HostCommand) -> bytes:
+    """What tells an agent which host to start."""
+    fields = {"python": host.python, "settings": dict(host.settings), "environment": dict(host.environment)}
+    return json.dumps({"op": "start", "host": fields}).encode() + b"\n"
+
+
+def agent_command(
+    *, shared: Path, node: int | None = None, name: str | None = None, suite: str | None = None
+) -> list[str]:
+    """The command of an agent; what is None it finds in Slurm's environment."""
+    root = Path(__file__).resolve().parents[2]
+    settings = {"node": node, "name": name, "shared": str(shared), "suite": suite}
+    return [sys.executable, "-c", START, str(root), json.dumps(settings)]
 
 
 class Agent:
@@ -91,8 +112,6 @@ class Agent:
             self._end()
 
     def _start(self, message: dict[str, Any]) -> None:
-        from trainpace.launch.host_client import HostCommand
-
         host = HostCommand(**message["host"])
         address = own_address(self._suite)
         environment = {**host.variables(os.environ), "TRAINPACE_NODE": self._name, "MASTER_ADDR": address}
@@ -104,8 +123,6 @@ class Agent:
         )
 
     def _requested(self, message: dict[str, Any]) -> None:
-        from trainpace.probe.device import GpuWindow
-
         if message["op"] == "window":
             if self._window is not None:
                 self._window.open()
@@ -136,8 +153,6 @@ class Agent:
 
     def _end(self) -> str:
         """The host ends its ranks, and itself, when its requests end. Returns how it ended, in words."""
-        from trainpace.launch.host_client import describe_exit
-
         if self._host is None:
             return "there is no run host"
         assert self._host.stdin
@@ -155,9 +170,6 @@ class Agent:
 
 def facts(name: str, shared: Path) -> dict[str, Any]:
     """What a node is: fields of trainpace.launch.cluster.Node."""
-    from trainpace.launch import orphans as left
-    from trainpace.probe.device import gpu_links, gpu_uuids, present
-
     machine = present()
     try:
         disk = shutil.disk_usage(shared).free
@@ -165,7 +177,7 @@ def facts(name: str, shared: Path) -> dict[str, Any]:
         disk = None
     return {
         "name": name,
-        "machine": left.this_machine(),
+        "machine": orphans.this_machine(),
         "gpus": machine.gpus.model_dump() if machine.gpus else None,
         "gpu_uuids": gpu_uuids(),
         "cpu": machine.cpu.model_dump(),
@@ -202,8 +214,6 @@ def own_address(to: str) -> str:
 
 def interface_of(address: str) -> str | None:
     """The network interface that has this IPv4 address; None where none has."""
-    import fcntl
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with suppress(OSError):  # an interface without an address

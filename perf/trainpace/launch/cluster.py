@@ -1,13 +1,16 @@
 """What the nodes of a session are, as one machine: which cases they can run, how ranks are placed, what differs."""
 
+import time
 from collections.abc import Sequence
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from trainpace.cases.machine import Device, Machine
 from trainpace.errors import RunFailed
+from trainpace.launch.host_client import POLL_SECONDS, Hosts, Transport
 from trainpace.records import Record
 
+_ASK_SECONDS = 120.0
 CLOCK_SECONDS = 2.0
 """Nodes' calendars this far apart are worth a word: files that one writes are old or from the future for another."""
 LEAST_SHARED_MEMORY = 1 << 30
@@ -74,6 +77,27 @@ def machine_of(nodes: Sequence[Node]) -> Machine:
         network=first.network if len(nodes) > 1 else "",
         notes=tuple(dict.fromkeys(note for node in nodes for note in node.notes)),
     )
+
+
+def ask_nodes(transport: Transport) -> list[Node]:
+    """Ask the nodes behind `transport` what they are, and end it.
+
+    Raises:
+        RunFailed: where one says nothing.
+    """
+    hosts = Hosts(transport)
+    try:
+        deadline = time.monotonic() + _ASK_SECONDS
+        while len(hosts.facts) < len(transport.nodes):
+            hosts.listen(POLL_SECONDS)
+            if time.monotonic() > deadline:
+                raise RunFailed(
+                    f"{len(transport.nodes) - len(hosts.facts)} of the nodes {', '.join(transport.nodes)} said nothing "
+                    f"within {_ASK_SECONDS:.0f} s"
+                )
+    finally:
+        transport.kill()
+    return [Node(**hosts.facts[number]) for number in sorted(hosts.facts)]
 
 
 def counts(ranks: int, nodes: int) -> list[int]:

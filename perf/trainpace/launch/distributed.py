@@ -23,7 +23,7 @@ from trainpace.launch.health import NodesWindow, health_of, nodes_health
 from trainpace.launch.host_client import Side, host_command
 from trainpace.launch.launcher import Launcher, Local
 from trainpace.launch.pool import Pool
-from trainpace.launch.rank_log import Lines
+from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow, revision
 from trainpace.rank.imports import Own
 from trainpace.runs.run import Health, Preflight, RankSamples, Run, RunNode
@@ -135,7 +135,7 @@ class Distributed:
         *,
         profile: Path | None,
         borders: Sequence[float] = (),
-    ) -> tuple[Run, list[Lines]]:
+    ) -> tuple[Run, list[RankLog]]:
         device = "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
         preload = [trainer_object(workload.trainer).partition(":")[0]]
         if workload.trainer == "native" and workload.engine == "deepspeed":
@@ -161,7 +161,7 @@ class Distributed:
                 borders=list(borders),
                 profile=None if profile is None else {"folder": str(profile)},
             )
-            lines = [Lines(begun.folder / f"rank-{rank}.jsonl", rank) for rank in range(workload.ranks)]
+            lines = [RankLog(begun.folder / f"rank-{rank}.jsonl", rank) for rank in range(workload.ranks)]
             window: NodesWindow | GpuWindow
             window = NodesWindow(begun.hosts) if many else GpuWindow(workload.ranks if device == "cuda" else 0)
             first_step = follow(begun.hosts, lines, workload, window, progress=progress, step_timeout=self.step_timeout)

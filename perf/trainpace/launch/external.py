@@ -26,7 +26,7 @@ from trainpace.launch.health import health_of
 from trainpace.launch.host_client import Side, host_command
 from trainpace.launch.launcher import Local
 from trainpace.launch.pool import Pool
-from trainpace.launch.rank_log import Lines
+from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow
 from trainpace.runs.run import SOFTWARE, RankSamples, Run
 from trainpace.store.files import check_record, write_whole
@@ -133,7 +133,7 @@ class Programs:
                     watch=[os.getpid()],
                     program=program,
                 )
-                lines = Lines(begun.folder / "rank-0.jsonl", 0)
+                lines = RankLog(begun.folder / "rank-0.jsonl", 0)
                 window = GpuWindow(workload.ranks if device == "cuda" else 0)
                 first_step = follow(
                     begun.hosts, [lines], workload, window, progress=progress, step_timeout=self.step_timeout

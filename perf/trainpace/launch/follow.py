@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed, what_to_install
 from trainpace.launch.host_client import POLL_SECONDS, Exit, Hosts, describe_exit
-from trainpace.launch.rank_log import Lines
+from trainpace.launch.rank_log import RankLog
 
 LATE_SECONDS = 5.0
 """How much later than a rank's end a shared file system may show its last lines."""
@@ -27,7 +27,7 @@ class Window(Protocol):
 
 def follow(
     hosts: Hosts,
-    lines: list[Lines],
+    lines: list[RankLog],
     workload: Workload,
     window: Window,
     *,
@@ -65,7 +65,7 @@ def follow(
             )
 
 
-def _read_to_the_end(lines: list[Lines], *, wait: bool) -> None:
+def _read_to_the_end(lines: list[RankLog], *, wait: bool) -> None:
     """Read what ranks that have ended wrote; where all ended well, `wait` for what a file system shows later."""
     deadline = time.monotonic() + LATE_SECONDS
     while True:
@@ -77,7 +77,7 @@ def _read_to_the_end(lines: list[Lines], *, wait: bool) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _check_exits(exits: Sequence[Exit], lines: list[Lines]) -> None:
+def _check_exits(exits: Sequence[Exit], lines: list[RankLog]) -> None:
     """Raise RunFailed for the rank whose fault it was: what dies of the clean-up is nobody's."""
     failed = [each for each in exits if each.code != 0 and not each.killed]
     by_signal = [each for each in failed if each.code < 0]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainpace.errors import RunFailed, what_to_install
-from trainpace.launch import orphans as left
+from trainpace.launch import orphans
 from trainpace.launch.folders import tail
 from trainpace.rank.imports import Own
 from trainpace.rank.protocol import PROTOCOL
@@ -91,6 +91,8 @@ class Transport(Protocol):
 
     nodes: tuple[str, ...]
     """Names; a single empty one for a host on this machine."""
+    pid: int | None
+    """Process id of what speaks for the hosts here; None where connections do."""
 
     def send(self, line: bytes) -> None:
         """Give every host a line. BrokenPipeError where there is nobody any more."""
@@ -103,6 +105,12 @@ class Transport(Protocol):
 
     def ended(self) -> RunFailed:
         """Why there is nobody any more."""
+
+    def stderr_tail(self) -> str:
+        """The end of what hosts wrote to standard error; empty where that goes elsewhere."""
+
+    def track_group(self, pid: int) -> None:
+        """Remember the process group of a run's ranks, to end it where its host was killed and cannot."""
 
 
 def host_command(
@@ -130,9 +138,8 @@ class Pipe:
         self, command: Sequence[str], environment: Mapping[str, str], log: Path, *, nodes: tuple[str, ...] = ("",)
     ) -> None:
         self.nodes = nodes
-        self.groups: list[int] = []
-        """Process groups that the host forgets when it is killed outright."""
-        self._mark = left.mark(uuid.uuid4().hex[:8])
+        self._group: int | None = None
+        self._tag = orphans.tag(uuid.uuid4().hex[:8])
         self._log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
@@ -141,8 +148,9 @@ class Pipe:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 start_new_session=True,
-                env={**environment, left.VARIABLE: self._mark},
+                env={**environment, orphans.VARIABLE: self._tag},
             )
+        self.pid: int | None = self.process.pid
         assert self.process.stdout
         self._output = self.process.stdout.fileno()
         self._selector = selectors.DefaultSelector()
@@ -167,11 +175,13 @@ class Pipe:
 
     def kill(self) -> None:
         """See Transport."""
-        for group in (self.process.pid, *self.groups):
+        for group in (self.process.pid, self._group):
+            if group is None:
+                continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         self.process.wait()
-        left.end_marked(self._mark)
+        orphans.end_tagged(self._tag)
         self.close()
 
     def close(self) -> None:
@@ -187,9 +197,13 @@ class Pipe:
         code = self.process.wait()
         return RunFailed(f"the run host ended ({describe_exit(code)})", detail=tail(self._log))
 
-    def said(self) -> str:
-        """The end of what went to standard error."""
+    def stderr_tail(self) -> str:
+        """See Transport."""
         return tail(self._log)
+
+    def track_group(self, pid: int) -> None:
+        """See Transport."""
+        self._group = pid
 
 
 class Hosts:
@@ -209,10 +223,9 @@ class Hosts:
         self._failing = False
 
     @property
-    def pid(self) -> int:
-        """Of the process that speaks for the hosts: on this machine, the host."""
-        assert isinstance(self._transport, Pipe)
-        return self._transport.process.pid
+    def pid(self) -> int | None:
+        """Process id of what speaks for the hosts here: on this machine the host, None for connections."""
+        return self._transport.pid
 
     @property
     def transport(self) -> Transport:
@@ -232,7 +245,8 @@ class Hosts:
             if time.monotonic() > deadline:
                 late = ", ".join(self._called(node) for node in self._nodes if node not in ready)
                 raise RunFailed(
-                    f"{late or 'the run host'} did not get ready within {_PRELOAD_SECONDS:.0f} s", detail=self._said()
+                    f"{late or 'the run host'} did not get ready within {_PRELOAD_SECONDS:.0f} s",
+                    detail=self._transport.stderr_tail(),
                 )
             for node, answer in self._receive():
                 if answer["event"] == "refused":
@@ -268,8 +282,8 @@ class Hosts:
             RunFailed: where a host or a node is lost.
         """
         for node, answer in self._receive(wait):
-            if answer["event"] == "started" and isinstance(self._transport, Pipe) and not self._called(node):
-                self._transport.groups = answer["pids"][:1]
+            if answer["event"] == "started":
+                self._transport.track_group(answer["pids"][0])
             elif answer["event"] == "ended":
                 self._running.discard(node)
                 self._exits += [Exit(**each) for each in answer["exits"]]
@@ -325,7 +339,7 @@ class Hosts:
             if answer["event"] == "hello":
                 self.facts[node] = {**answer["facts"], "clock_ahead": answer["clock"] - time.time()}
             elif answer["event"] == "gone":
-                raise RunFailed(f"{answer['cause']} on {self._called(node)}", detail=self._said())
+                raise RunFailed(f"{answer['cause']} on {self._called(node)}", detail=self._transport.stderr_tail())
             elif answer["event"] != "beat":
                 found.append((node, answer))
         self._check_alive(now)
@@ -335,13 +349,10 @@ class Hosts:
         for node in self._nodes:
             if self._called(node) and now - self._heard.get(node, now) > SILENT_SECONDS:
                 why = f"no sign of life for {SILENT_SECONDS:.0f} s"
-                raise NodeLost(self._called(node), why, detail=self._said())
+                raise NodeLost(self._called(node), why, detail=self._transport.stderr_tail())
 
     def _called(self, node: int) -> str:
         return str(self.facts[node]["name"]) if node in self.facts else self._transport.nodes[node]
-
-    def _said(self) -> str:
-        return self._transport.said() if isinstance(self._transport, Pipe) else ""
 
 
 def describe_exit(code: int) -> str:

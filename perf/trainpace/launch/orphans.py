@@ -2,7 +2,7 @@
 
 A run host ends what its ranks start, and ends itself when the suite dies. Killed outright it can do neither: its ranks
 die with it, by the kernel's hand, but a process that a rank had started and let go lives on. Every process below a host
-inherits a mark in its environment, by which it is found: by the suite when its host dies, or, where both were killed at
+inherits a tag in its environment, by which it is found: by the suite when its host dies, or, where both were killed at
 once, by the next suite on this machine. A process that clears its environment is not found.
 """
 
@@ -24,22 +24,22 @@ VARIABLE = "TRAINPACE_HOST"
 _END_SECONDS = 5.0
 
 
-def mark(host: str) -> str:
-    """The mark of what a host of this process starts; `host` tells it from other hosts."""
+def tag(host: str) -> str:
+    """The tag of what a host of this process starts; `host` tells it from other hosts."""
     return f"{this_machine()} {os.getpid()} {_started(os.getpid())} {host}"
 
 
-def end_marked(wanted: str) -> None:
-    """End every process that carries this mark, and wait until there is none."""
+def end_tagged(wanted: str) -> None:
+    """End every process that carries this tag, and wait until there is none."""
     deadline = time.monotonic() + _END_SECONDS
-    while (pids := [pid for pid, found in _marks() if found == wanted]) and time.monotonic() < deadline:
+    while (pids := [pid for pid, found in _tags() if found == wanted]) and time.monotonic() < deadline:
         _kill(pids)
         time.sleep(0.01)
 
 
 def sweep(parent: Path | None = None) -> None:
     """Remove what suites on this machine have left that are no more: processes first, then folders in `parent`."""
-    _kill([pid for pid, found in _marks() if _is_orphan(found)])
+    _kill([pid for pid, found in _tags() if _is_orphan(found)])
     for folder in Path(parent or tempfile.gettempdir()).glob("trainpace-*-*"):
         _, owner, *host, _ = folder.name.split("-")
         here = "-".join(host) == socket.gethostname()
@@ -55,8 +55,8 @@ def _is_orphan(found: str) -> bool:
     return machine == this_machine() and pid.isdecimal() and _started(int(pid)) != started
 
 
-def _marks() -> list[tuple[int, str]]:
-    """Process and mark of all that have one and may be looked at; without this process and those above it."""
+def _tags() -> list[tuple[int, str]]:
+    """Process id and tag of all that have one and may be looked at; without this process and those above it."""
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for pid in proc.pids():

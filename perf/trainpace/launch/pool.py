@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from trainpace.errors import RunFailed
-from trainpace.launch import orphans as left
+from trainpace.launch import orphans
 from trainpace.launch.folders import explained, keep_logs, run_folder, work_folder
 from trainpace.launch.host_client import HostCommand, Hosts, NodeLost
 from trainpace.launch.launcher import Launcher
@@ -41,7 +41,7 @@ class Pool:
         self._folder: Path | None = None
 
     def __enter__(self) -> Self:
-        left.sweep(self.launcher.parent)
+        orphans.sweep(self.launcher.parent)
         self._folder = work_folder(self.launcher.parent)
         return self
 
@@ -59,8 +59,8 @@ class Pool:
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that speak for the hosts."""
-        return [hosts.pid for hosts in self._hosts.values()]
+        """Process ids of what speaks for the hosts here."""
+        return [hosts.pid for hosts in self._hosts.values() if hosts.pid is not None]
 
     @contextmanager
     def run(self, command: HostCommand, *, case: str, nodes: int = 1, ranks: int) -> Iterator[Begun]:
@@ -82,7 +82,7 @@ class Pool:
             yield Begun(hosts, run_id, folder)
         except RunFailed as error:
             if isinstance(error, NodeLost):
-                self.launcher.lose(error.node)
+                self.launcher.exclude_node(error.node)
             raise explained(error, folder, kept) from None
         finally:
             if not (hosts.end_run() and self.launcher.lasting):
@@ -99,7 +99,7 @@ class Pool:
         except BaseException as error:
             hosts.kill()
             if isinstance(error, NodeLost):
-                self.launcher.lose(error.node)
+                self.launcher.exclude_node(error.node)
             if kept:
                 keep_logs(None, log, kept)
             raise

@@ -19,7 +19,7 @@ def _parsed(line: bytes) -> Any:
         return json.loads(line)
 
 
-class Lines:
+class RankLog:
     """What a rank has said so far."""
 
     def __init__(self, path: Path, rank: int) -> None:

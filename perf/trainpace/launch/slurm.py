@@ -18,9 +18,9 @@ from pathlib import Path
 
 from trainpace.cases.machine import Machine
 from trainpace.errors import RunFailed
-from trainpace.launch.cluster import Node, machine_of
+from trainpace.launch.agent import agent_command, start_line
+from trainpace.launch.cluster import Node, ask_nodes, machine_of
 from trainpace.launch.host_client import HostCommand, Pipe, Transport
-from trainpace.launch.launcher import agent_command, look, start_line
 from trainpace.store.files import writing
 
 _END_SECONDS = 5.0
@@ -51,7 +51,7 @@ class Slurm:
         self.parent: Path | None = shared
         self._shared = shared
         self._held: subprocess.Popen[str] | None = None
-        self._lost: set[str] = set()
+        self._excluded: set[str] = set()
         self._job = os.environ.get("SLURM_JOB_ID", "")
         listed = os.environ.get("SLURM_JOB_NODELIST", "")
         if not self._job:
@@ -65,7 +65,7 @@ class Slurm:
         """See Launcher. Asks an agent on each node, in a step of its own."""
         log = Path(tempfile.gettempdir()) / f"trainpace-{os.getpid()}-{uuid.uuid4().hex[:8]}.log"
         try:
-            return look(self._step(self._names, log))
+            return ask_nodes(self._step(self._names, log))
         finally:
             log.unlink(missing_ok=True)
 
@@ -75,15 +75,15 @@ class Slurm:
 
     def connect(self, host: HostCommand, nodes: int, log: Path) -> Transport:
         """See Launcher."""
-        there = [name for name in self._names if name not in self._lost]
+        there = [name for name in self._names if name not in self._excluded]
         if len(there) < nodes:
-            lost = f"; lost: {', '.join(sorted(self._lost))}" if self._lost else ""
+            lost = f"; lost: {', '.join(sorted(self._excluded))}" if self._excluded else ""
             raise RunFailed(f"expected {nodes} nodes, {len(there)} are there{lost}")
         return self._step(there[:nodes], log, host)
 
-    def lose(self, node: str) -> None:
+    def exclude_node(self, node: str) -> None:
         """See Launcher."""
-        self._lost.add(node)
+        self._excluded.add(node)
 
     def close(self) -> None:
         """Give the session's own allocation back."""
@@ -185,8 +185,12 @@ class Step(Pipe):
     def ended(self) -> RunFailed:
         """See Transport."""
         code = self.process.wait()
-        said = [line for line in self.said().splitlines() if line.startswith(("srun: ", "slurmstepd: "))]
-        return RunFailed(f"the step ended (exit status {code}{': ' + said[-1] if said else ''})", detail=self.said())
+        tail = self.stderr_tail()
+        said = [line for line in tail.splitlines() if line.startswith(("srun: ", "slurmstepd: "))]
+        return RunFailed(f"the step ended (exit status {code}{': ' + said[-1] if said else ''})", detail=tail)
+
+    def track_group(self, pid: int) -> None:
+        """See Transport: it is another machine's, and ends with the step."""
 
     def _left(self) -> list[str]:
         """This step, where it is still there."""

@@ -23,9 +23,9 @@ from typing import Any
 
 from trainpace.cases.machine import Machine
 from trainpace.errors import RunFailed
-from trainpace.launch.cluster import Node, machine_of
+from trainpace.launch.agent import agent_command, start_line
+from trainpace.launch.cluster import Node, ask_nodes, machine_of
 from trainpace.launch.host_client import HostCommand, NodeLost, Transport
-from trainpace.launch.launcher import agent_command, look, start_line
 from trainpace.store.files import writing
 
 _KEY = "trainpace"
@@ -65,7 +65,7 @@ class Torchrun:
         self._shared = shared
         _, world = place()
         self._names = {0: socket.gethostname()}
-        self._lost: set[str] = set()
+        self._excluded: set[str] = set()
         self._word = secrets.token_hex(16)
         self._listener = socket.create_server(("", 0), backlog=4 * world)
         _store(rank=0).set(_KEY, f"{self._listener.getsockname()[1]} {self._word}")
@@ -80,7 +80,7 @@ class Torchrun:
     @cached_property
     def nodes(self) -> Sequence[Node]:
         """See Launcher."""
-        return look(self._connect(range(len(self._names))))
+        return ask_nodes(self._connect(range(len(self._names))))
 
     def machine(self) -> Machine:
         """See Launcher."""
@@ -89,17 +89,17 @@ class Torchrun:
     def connect(self, host: HostCommand, nodes: int, log: Path) -> Transport:
         """See Launcher. What agents print goes where torchrun sends it."""
         del log
-        there = [rank for rank in range(len(self._names)) if self._names[rank] not in self._lost]
+        there = [rank for rank in range(len(self._names)) if self._names[rank] not in self._excluded]
         if len(there) < nodes:
-            lost = f"; lost: {', '.join(sorted(self._lost))}" if self._lost else ""
+            lost = f"; lost: {', '.join(sorted(self._excluded))}" if self._excluded else ""
             raise RunFailed(f"expected {nodes} nodes, {len(there)} are there{lost}")
         transport = self._connect(there[:nodes])
         transport.send(start_line(host))
         return transport
 
-    def lose(self, node: str) -> None:
+    def exclude_node(self, node: str) -> None:
         """See Launcher."""
-        self._lost.add(node)
+        self._excluded.add(node)
 
     def close(self) -> None:
         """Let the other nodes' processes end, and wait for it: with this one goes the store of torchrun's agents."""
@@ -165,6 +165,7 @@ class Sockets:
         self, connections: Sequence[socket.socket], nodes: tuple[str, ...], own: "subprocess.Popen[bytes] | None"
     ) -> None:
         self.nodes = nodes
+        self.pid: int | None = None
         self._connections, self._own = list(connections), own
         self._pending = [b""] * len(connections)
         self._selector = selectors.DefaultSelector()
@@ -213,6 +214,13 @@ class Sockets:
     def ended(self) -> RunFailed:
         """See Transport."""
         return RunFailed("an agent of a node is gone")
+
+    def stderr_tail(self) -> str:
+        """See Transport: it goes where torchrun sends it."""
+        return ""
+
+    def track_group(self, pid: int) -> None:
+        """See Transport: agents end their hosts, with all below them."""
 
 
 def serve() -> int:
