@@ -252,7 +252,7 @@ def test_image_fits():
     assert "useradd --uid 1000 " in dockerfile
     assert {container(pod)["workingDir"] for name in BOTH for pod in pods(name)} == {"/opt/trainpace"}
     assert "WORKDIR /opt/trainpace" in dockerfile
-    assert "pip install --no-cache-dir -c constraints.txt -e ." in dockerfile
+    assert 'pip install --no-cache-dir -c constraints.txt -e ".[train]"' in dockerfile
     (image,) = {container(pod)["image"] for pod in every}
     assert image.removesuffix("COMMIT") in dockerfile
 
