@@ -10,8 +10,8 @@ import pytest
 
 from trainpace.app.driver import Messages
 from trainpace.app.exclusions import COMPARISON, SPEED_CASE, refuse_other_plugins
+from trainpace.app.hours import Selected
 from trainpace.app.options import Options, declare_options
-from trainpace.app.speed import Selected
 from trainpace.app.suite import Suite
 from trainpace.cases import Case
 from trainpace.errors import FileError, UsageError

@@ -12,7 +12,7 @@ import pytest
 
 from factories import make_run, make_runs
 from repository import Repository
-from trainpace.app.speed import Selected
+from trainpace.app.hours import Selected
 from trainpace.cases import PUBLISHED
 from trainpace.plugin import _SUITE
 from trainpace.probe.device import present
@@ -397,7 +397,7 @@ def test_a_run_found_out_later_is_measured_again(pytester, monkeypatch):
     """A first run that later ones show to have had less of the machine is set aside, and replaced before recording."""
     arguments = ("--perf-refresh", "--perf-runs-per-case=2", "--perf-runs=runs", "--perf-baselines=baselines")
     suite = pytester.parseconfigure(*arguments, "--perf-scale=mini").stash[_SUITE]
-    workload = suite.speed.resolve(PUBLISHED[0], "native").workload
+    workload = suite.workloads.resolve(PUBLISHED[0], "native").workload
     given = iter([_beside(7e-4, workload, 0), _beside(5e-4, workload, 1), _beside(5.1e-4, workload, 2)])
     monkeypatch.setattr(suite.speed.driver, "train", lambda _: next(given))
     suite.select([Selected(test="test", case=PUBLISHED[0], trainer="native")], [])

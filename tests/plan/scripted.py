@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import factories
 from trainpace.app import driver, kept, speed
 from trainpace.app.driver import Messages
+from trainpace.app.hours import Selected
 from trainpace.app.options import Gate, Options
 from trainpace.app.sides import Sides
-from trainpace.app.speed import Selected
 from trainpace.app.suite import Suite
 from trainpace.cases import PUBLISHED
 from trainpace.cases.machine import Device, Machine
@@ -229,7 +229,7 @@ class Scripted:
         suite.speed._announced = True
         resources, self.driver = suite.resources, suite.speed.driver
         resources.machine = MACHINES[script["machine"]]
-        self.driver.train, suite.speed.resolve = self.train, self.resolve
+        self.driver.train, suite.workloads.resolve = self.train, self.resolve
         self._keep, self.driver._keep = self.driver._keep, self.keep
         resources.start_programs = lambda: SimpleNamespace(check=self.check, versions=lambda _: dict(SOFTWARE))
         resources.start_hosts = lambda: SimpleNamespace(profile=self.profile)

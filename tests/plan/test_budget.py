@@ -3,7 +3,7 @@
 import pytest
 
 from factories import make_runs, make_workload
-from trainpace.app.speed import predicted_tgs
+from trainpace.app.hours import predicted_tgs
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
 from trainpace.judge.refresh import baseline_of

@@ -4,7 +4,7 @@ import pytest
 import scipy.special  # noqa: F401 - pytester forgets what a test imports, and numpy cannot be imported twice
 
 from factories import make_run, make_runs
-from trainpace.app.speed import Selected
+from trainpace.app.hours import Selected
 from trainpace.cases import PUBLISHED
 from trainpace.errors import RunFailed
 from trainpace.plugin import _SUITE
@@ -53,8 +53,8 @@ def started_session(pytester, monkeypatch):
     def start(*arguments, speeds=(), stored=NOISY):
         suite = pytester.parseconfigure("--perf-scale=mini", *arguments).stash[_SUITE]
         for case in CASES if stored else ():
-            workload = suite.speed.resolve(case, "native").workload
-            refresh(suite.speed.baselines_folder, make_runs(*stored, workload=workload, device=present().cpu))
+            workload = suite.workloads.resolve(case, "native").workload
+            refresh(suite.workloads.baselines_folder, make_runs(*stored, workload=workload, device=present().cpu))
         return Measuring(suite, dict(speeds))
 
     return start
@@ -193,9 +193,9 @@ def test_no_case_begins_after_the_time(started_session):
 def test_accident_in_the_baseline(started_session):
     """One of the baseline's runs was an outlier: it is no noise of the others, and the judgement names it."""
     measuring = started_session()
-    workload = measuring.suite.speed.resolve(CASES[0], "native").workload
+    workload = measuring.suite.workloads.resolve(CASES[0], "native").workload
     runs = make_runs(990.0, 1005.0, 800.0, 1012.0, 998.0, workload=workload, device=present().cpu)
-    refresh(measuring.suite.speed.baselines_folder, runs, accept_slower="for the test")
+    refresh(measuring.suite.workloads.baselines_folder, runs, accept_slower="for the test")
     judged = measuring.results()[SLOW].judgement
 
     assert judged.verdict is Verdict.PASS

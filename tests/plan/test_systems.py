@@ -32,9 +32,11 @@ def compared(workload=make_workload, device=CPU, absent=(), **systems):
 
     speed = SimpleNamespace(
         options=SimpleNamespace(trainers=tuple(systems), runs_per_case=2),
-        resolve=lambda case, trainer: SimpleNamespace(workload=workload(case.id, trainer=trainer)),
+        workloads=SimpleNamespace(
+            resolve=lambda case, trainer: SimpleNamespace(workload=workload(case.id, trainer=trainer)),
+            device_of=lambda _: device,
+        ),
         resources=SimpleNamespace(start_programs=lambda: SimpleNamespace(check=check)),
-        device_of=lambda _: device,
         driver=SimpleNamespace(measure=measure, commands={}),
     )
     return compare("test", CASE, speed)

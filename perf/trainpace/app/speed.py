@@ -1,33 +1,32 @@
 """The speed tests of one session: cuts their cases to the machine, drives the plan that judges them, makes findings."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from trainpace.app.driver import Driver, Messages
+from trainpace.app.hours import Hours, Selected
 from trainpace.app.kept import data_names, kept_runs
 from trainpace.app.options import Options
 from trainpace.app.pull_request import explained
 from trainpace.app.resources import INJECTED_SLOWDOWN, Resources, Show
+from trainpace.app.workloads import Workloads
 from trainpace.cases.machine import Device
 from trainpace.cases.published import Case
-from trainpace.cases.scaling import Resolved, resolve
 from trainpace.cases.workload import Workload
-from trainpace.cost.estimate import counted_memory
-from trainpace.cost.predict import devices, predicted_on
-from trainpace.errors import BudgetExceeded, DataError, FileError, RunFailed
+from trainpace.errors import FileError, RunFailed
 from trainpace.judge import baseline as baselines
 from trainpace.judge.finding import Finding, speed_finding
-from trainpace.judge.refresh import Change, baselines_of
+from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, judge_failure
 from trainpace.judge.waivers import Quarantined, waive
-from trainpace.plan.budget import Duration, duration_of, estimate_of, format_duration, run_seconds
+from trainpace.plan.budget import run_seconds
 from trainpace.plan.paired import PairedCase, PairedPlan, self_tested
 from trainpace.plan.priority import rank
 from trainpace.plan.resume import Now, resumed
-from trainpace.plan.stored import DEFAULT_REFRESH_RUNS, StoredCase, StoredPlan, stored_case
+from trainpace.plan.stored import StoredCase, StoredPlan, stored_case
 from trainpace.plan.task import drive
 from trainpace.probe.device import revision
 from trainpace.rank.host import versions
@@ -36,22 +35,11 @@ from trainpace.runs.run import SOFTWARE, Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.sequential import SequentialDesign
 from trainpace.stats.tolerance import MOST_RUNS, NoiseModel
-from trainpace.store.baselines import load_baselines, refresh
-from trainpace.store.costs import load_costs
+from trainpace.store.baselines import refresh
 from trainpace.store.priorities import load_priorities
 from trainpace.store.runs import read_runs
 from trainpace.text import percent
 from trainpace.trainers.external import is_described, load
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selected:
-    """One speed test of a session: the case that it measures, and with which trainer."""
-
-    test: str
-    """Id of the test."""
-    case: Case
-    trainer: str
 
 
 @dataclass(kw_only=True)
@@ -60,8 +48,10 @@ class Speed:
 
     options: Options
     root: Path
-    """The tests' root: baselines/ lies in it."""
+    """The tests' root."""
     resources: Resources
+    workloads: Workloads
+    hours: Hours
     driver: Driver
     messages: Messages
     show: Show
@@ -71,14 +61,8 @@ class Speed:
     """Cases whose noise is waived for a while."""
     _announced: bool = False
     _paired: dict[str, Finding] = field(default_factory=dict)
-    _resolved: dict[tuple[str, str], Resolved | RunFailed] = field(default_factory=dict)
     _seen: set[Path] = field(default_factory=set)
     """Files and folders of baselines that were there at some time of the session."""
-
-    @property
-    def baselines_folder(self) -> Path:
-        """Where this session reads and refreshes baselines."""
-        return self.options.baselines or self.root / "baselines"
 
     def find(self, test: str) -> Finding:
         """Measure (or replay) the case of a test and judge it; in a refresh, record it.
@@ -92,7 +76,7 @@ class Speed:
         """
         if not self._announced:
             self._announced = True
-            self._announce()
+            self.hours.announce(self.selection)
         if self.options.gate is not None:
             if not self._paired:
                 self._paired = self._compare()
@@ -116,40 +100,6 @@ class Speed:
             for run in read_runs(path):
                 found.setdefault(run.workload.case, []).append(run)
         return found
-
-    def resolve(self, case: Case, trainer: str) -> Resolved:
-        """Cut `case` to this machine; the reason goes to the report.
-
-        Raises:
-            RunFailed: where the asked-for scale cannot run here.
-        """
-        key = case.id, trainer
-        if key not in self._resolved:
-            try:
-                self._resolved[key] = self._cut(case, trainer)
-            except RunFailed as failure:
-                self._resolved[key] = failure
-        found = self._resolved[key]
-        if isinstance(found, RunFailed):
-            raise found
-        return found
-
-    def device_of(self, workload: Workload) -> Device:
-        """What `workload` is measured on."""
-        machine = self.resources.allocate()
-        return machine.cpu if workload.scale == "mini" else machine.device
-
-    def baselines(self, device: Device) -> list[baselines.Published | baselines.Measured]:
-        """Every baseline of `device` that this session judges against."""
-        if self.options.against_runs:
-            runs = [run for path in self.options.against_runs for run in read_runs(path)]
-            return [*baselines_of(runs, device.slug)]
-        return load_baselines([self.baselines_folder], device.slug)
-
-    def say_usage(self) -> None:
-        """Say what was spent and saved, where that is counted."""
-        if self.driver.usage.spent and self._hours_are_counted():
-            self.messages.say(self.driver.usage.text(self._unit()))
 
     # Against stored baselines
 
@@ -203,20 +153,20 @@ class Speed:
                 runs = self.replayed[selected.case.id]
                 workload, device = _one_kind(selected.case, runs)
             else:
-                workload = self.resolve(selected.case, selected.trainer).workload
-                device = self.device_of(workload)
+                workload = self.workloads.resolve(selected.case, selected.trainer).workload
+                device = self.workloads.device_of(workload)
             case = stored_case(
                 selected.test,
                 workload,
                 device,
-                self.baselines(device),
+                self.workloads.baselines(device),
                 noise=self._noise,
                 wanted=options.runs_per_case,
                 refresh=options.refresh,
             )
             case.runs = runs
             if not options.replay:
-                self._see(self.baselines_folder / f"{device.slug}.json")
+                self._see(self.workloads.baselines_folder / f"{device.slug}.json")
                 if options.runs_per_case is None and case.first_runs > 1 and not options.refresh:
                     self.messages.say(
                         f"{case.first_runs} runs a case: the noise between the baseline's runs needs as many"
@@ -262,7 +212,7 @@ class Speed:
 
     def _recorded(self, case: StoredCase) -> Change:
         """Record its runs. A share that was lost meanwhile refuses this case, and not those that come after it."""
-        file = self.baselines_folder / f"{case.device.slug}.json"
+        file = self.workloads.baselines_folder / f"{case.device.slug}.json"
         # A refresh would make the folder of a share that is gone anew, with this case alone in it.
         if gone := [path for path in (file.parent, file) if path in self._seen and not path.exists()]:
             why = f"{gone[0]}: was there before and is gone: is its share still mounted?"
@@ -311,7 +261,9 @@ class Speed:
         cases: list[PairedCase] = []
         for each in sorted(self.selection, key=lambda each: rank(each.case.id, sides.changed, order)):
             try:
-                cases.append(PairedCase(test=each.test, workload=self.resolve(each.case, each.trainer).workload))
+                cases.append(
+                    PairedCase(test=each.test, workload=self.workloads.resolve(each.case, each.trainer).workload)
+                )
             except RunFailed as failure:
                 found[each.test] = speed_finding(judge_failure(each.case.id, None, failure), detail=failure.detail)
         design = SequentialDesign(min_effect=gate.detect, max_pairs=gate.max_pairs)
@@ -321,7 +273,7 @@ class Speed:
             if case.base and not case.open:
                 seconds = (gate.max_pairs - len(case.base)) * (run_seconds(case.base[0]) + run_seconds(case.head[0]))
                 self.driver.usage.save(seconds, case.workload.ranks, "pairs that no verdict needed")
-            peak = peak_tflops(self.device_of(case.workload), case.workload.dtype)
+            peak = peak_tflops(self.workloads.device_of(case.workload), case.workload.dtype)
             judgement = plan.judgement(case, names=(sides.base_name, sides.head_name), peak_tflops=peak)
             found[case.test] = speed_finding(judgement, runs=case.head, base_runs=case.base, detail=case.detail)
         return found
@@ -335,106 +287,6 @@ class Speed:
         case = next(each.case for each in self.selection if each.test == test)
         lines = explained(found, case, options=self.options, resources=self.resources, show=self.show)
         return _judged(found, _of(found).model_copy(update={"explanation": tuple(lines)}))
-
-    # Before anything runs
-
-    def _cut(self, case: Case, trainer: str) -> Resolved:
-        options, machine = self.options, self.resources.allocate()
-        cuts = baselines.proxy_cuts(self.baselines(machine.device), case.id)
-        try:
-            resolved = resolve(
-                case,
-                machine,
-                scale=options.scale,
-                dtype=options.dtype,
-                attention="varlen" if options.varlen else "causal",
-                trainer=trainer,
-                engine=options.engine if trainer == "native" else "own",
-                warmup=options.warmup,
-                steps=options.steps,
-                # A user's own trainer has its own tokens.
-                vocabulary=self._vocabulary if trainer == "native" else None,
-                stored_cut=cuts[0] if cuts else None,
-                memory=self._memory,
-            )
-        except ValueError as error:
-            raise RunFailed(str(error)) from None
-        for text in (resolved.reason, *resolved.warnings):
-            self.messages.say(f"{case.id}: {text}" if text in resolved.warnings else text)
-        return resolved
-
-    @cached_property
-    def _memory(self) -> Callable[[Workload], int] | None:
-        """Tells what fits a GPU; None where there is none, and nothing to fit."""
-        machine = self.resources.allocate()
-        return counted_memory(load_costs(self.baselines_folder).values()) if machine.gpus else None
-
-    @cached_property
-    def _vocabulary(self) -> int:
-        """Ids that the tokenizer can give.
-
-        Raises:
-            RunFailed: where it is no tokenizer.
-        """
-        from trainpace.data import vocabulary_size
-
-        try:
-            return vocabulary_size(self.options.tokenizer)
-        except DataError as error:
-            raise RunFailed(str(error)) from None
-
-    def _announce(self) -> None:
-        """Say before anything runs how long the selection takes, where hours are counted.
-
-        Raises:
-            BudgetExceeded: where that is longer than --perf-max-hours.
-        """
-        most = self.options.max_hours
-        if self.options.replay or (most is None and not self._hours_are_counted()):
-            return
-        names = [each.case.id for each in self.selection]
-        try:
-            estimate = estimate_of([self._duration(each) for each in self.selection], names, unit=self._unit())
-        except RunFailed:  # there are no nodes: every case will say so
-            return
-        self.messages.tell(str(estimate))
-        self.messages.say(str(estimate))
-        if most is not None and estimate.hours > most:
-            raise BudgetExceeded(
-                f"--perf-max-hours {most:g}: the selection takes about {format_duration(estimate.hours)}: select fewer "
-                "cases with -k, or allow more"
-            )
-
-    def _duration(self, selected: Selected) -> Duration | None:
-        """What a selected case takes, at most; None where nothing is known of it."""
-        self.resources.allocate()
-        try:
-            workload = self.resolve(selected.case, selected.trainer).workload
-        except RunFailed:  # it will say so itself
-            return None
-        options, device = self.options, self.device_of(workload)
-        found = baselines.find(self.baselines(device), workload)
-        runs = options.runs_per_case or (DEFAULT_REFRESH_RUNS if options.refresh else 1)
-        if options.gate is not None:
-            runs = 2 * options.gate.max_pairs
-        return duration_of(workload, found, predicted_tgs(workload, device.slug), runs)
-
-    def _hours_are_counted(self) -> bool:
-        """Of GPUs, and of several nodes."""
-        return self.options.launcher != "local" or self.resources.allocate().gpus is not None
-
-    def _unit(self) -> str:
-        return "GPU" if self.resources.allocate().gpus else "rank"
-
-
-def predicted_tgs(workload: Workload, device: str) -> float | None:
-    """TGS that the counts suggest for a published row as it was published; None where there is no such prediction."""
-    if workload.scale != "full" or device not in devices():
-        return None
-    try:
-        return predicted_on(device).get(workload.case)
-    except FileError:
-        return None
 
 
 def _one_kind(case: Case, runs: Sequence[Run]) -> tuple[Workload, Device]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from trainpace.app.costs import Costs
 from trainpace.app.driver import Driver, Messages
+from trainpace.app.hours import Hours, Selected
 from trainpace.app.options import Options
 from trainpace.app.printing import print_section
 from trainpace.app.resources import Resources, Show
-from trainpace.app.speed import Selected, Speed
+from trainpace.app.speed import Speed
 from trainpace.app.systems import compare
+from trainpace.app.workloads import Workloads
 from trainpace.cases.published import Case
 from trainpace.judge.finding import Finding, Outcome, exit_status, outcome
 from trainpace.judge.refresh import Change
@@ -42,21 +44,29 @@ class Suite:
     results: "Results | None" = None
     """What was reported; None: nothing yet."""
     resources: Resources = field(init=False)
+    workloads: Workloads = field(init=False)
+    hours: Hours = field(init=False)
     speed: Speed = field(init=False)
     costs: Costs = field(init=False)
 
     def __post_init__(self) -> None:
         options, show = self.options, self.show
         self.resources = Resources(options=options, root=self.root, show=show, say=self.messages.say)
+        self.workloads = Workloads(options=options, root=self.root, resources=self.resources, messages=self.messages)
+        self.hours = Hours(options=options, resources=self.resources, workloads=self.workloads, messages=self.messages)
         self.speed = Speed(
             options=options,
             root=self.root,
             resources=self.resources,
+            workloads=self.workloads,
+            hours=self.hours,
             driver=Driver(options=options, resources=self.resources, show=show),
             messages=self.messages,
             show=show,
         )
-        self.costs = Costs(folder=self.speed.baselines_folder, dtype=options.dtype, refresh=options.refresh, show=show)
+        self.costs = Costs(
+            folder=self.workloads.baselines_folder, dtype=options.dtype, refresh=options.refresh, show=show
+        )
 
     def select(self, speed: list[Selected], costs: list[Case]) -> None:
         """Take the tests that this session runs."""
@@ -125,7 +135,7 @@ class Suite:
         Raises:
             FileError: for a quarantine that cannot be used, or holds what has expired.
         """
-        self.speed.quarantine = load_quarantine(self.speed.baselines_folder, datetime.now(UTC).date())
+        self.speed.quarantine = load_quarantine(self.workloads.baselines_folder, datetime.now(UTC).date())
         for entry in self.speed.quarantine:
             self.messages.say(str(entry))
         if self.options.accepted:
@@ -133,7 +143,7 @@ class Suite:
 
     def close(self) -> None:
         """Say what was spent; end every process that the session started, free the device."""
-        self.speed.say_usage()
+        self.hours.say_usage(self.speed.driver.usage)
         self.resources.close()
 
     def print_reports(self, terminal: "pytest.TerminalReporter") -> None:

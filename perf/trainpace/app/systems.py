@@ -30,11 +30,11 @@ def compare(test: str, case: Case, speed: Speed) -> Finding:
     drive(plan, measure)
     for system in systems:
         system.command = speed.driver.commands.get(system.trainer, "")
-    return systems_finding(plan.compared(speed.device_of(systems[0].workload)), plan.detail)
+    return systems_finding(plan.compared(speed.workloads.device_of(systems[0].workload)), plan.detail)
 
 
 def _system(speed: Speed, case: Case, trainer: str) -> ComparedSystem:
-    workload = speed.resolve(case, trainer).workload
+    workload = speed.workloads.resolve(case, trainer).workload
     if not is_described(trainer):
         title = f"native ({workload.engine})" if trainer == "native" else trainer
         return ComparedSystem(trainer=trainer, title=title, workload=workload)

@@ -1,0 +1,112 @@
+"""What the cases of a session are on this machine: workloads, their device, and the baselines of that."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from trainpace.app.driver import Messages
+from trainpace.app.options import Options
+from trainpace.app.resources import Resources
+from trainpace.cases.machine import Device
+from trainpace.cases.published import Case
+from trainpace.cases.scaling import Resolved, resolve
+from trainpace.cases.workload import Workload
+from trainpace.cost.estimate import counted_memory
+from trainpace.errors import DataError, RunFailed
+from trainpace.judge import baseline as baselines
+from trainpace.judge.refresh import baselines_of
+from trainpace.store.baselines import load_baselines
+from trainpace.store.costs import load_costs
+from trainpace.store.runs import read_runs
+
+
+@dataclass(kw_only=True)
+class Workloads:
+    """Cuts cases to the machine that was allocated, each once."""
+
+    options: Options
+    root: Path
+    """The tests' root: baselines/ lies in it."""
+    resources: Resources
+    messages: Messages
+    _resolved: dict[tuple[str, str], Resolved | RunFailed] = field(default_factory=dict)
+
+    @property
+    def baselines_folder(self) -> Path:
+        """Where this session reads and refreshes baselines."""
+        return self.options.baselines or self.root / "baselines"
+
+    def resolve(self, case: Case, trainer: str) -> Resolved:
+        """Cut `case` to this machine; the reason goes to the report.
+
+        Raises:
+            RunFailed: where the asked-for scale cannot run here.
+        """
+        key = case.id, trainer
+        if key not in self._resolved:
+            try:
+                self._resolved[key] = self._cut(case, trainer)
+            except RunFailed as failure:
+                self._resolved[key] = failure
+        found = self._resolved[key]
+        if isinstance(found, RunFailed):
+            raise found
+        return found
+
+    def device_of(self, workload: Workload) -> Device:
+        """What `workload` is measured on."""
+        machine = self.resources.allocate()
+        return machine.cpu if workload.scale == "mini" else machine.device
+
+    def baselines(self, device: Device) -> list[baselines.Published | baselines.Measured]:
+        """Every baseline of `device` that this session judges against."""
+        if self.options.against_runs:
+            runs = [run for path in self.options.against_runs for run in read_runs(path)]
+            return [*baselines_of(runs, device.slug)]
+        return load_baselines([self.baselines_folder], device.slug)
+
+    def _cut(self, case: Case, trainer: str) -> Resolved:
+        options, machine = self.options, self.resources.allocate()
+        cuts = baselines.proxy_cuts(self.baselines(machine.device), case.id)
+        try:
+            resolved = resolve(
+                case,
+                machine,
+                scale=options.scale,
+                dtype=options.dtype,
+                attention="varlen" if options.varlen else "causal",
+                trainer=trainer,
+                engine=options.engine if trainer == "native" else "own",
+                warmup=options.warmup,
+                steps=options.steps,
+                # A user's own trainer has its own tokens.
+                vocabulary=self._vocabulary if trainer == "native" else None,
+                stored_cut=cuts[0] if cuts else None,
+                memory=self._memory,
+            )
+        except ValueError as error:
+            raise RunFailed(str(error)) from None
+        for text in (resolved.reason, *resolved.warnings):
+            self.messages.say(f"{case.id}: {text}" if text in resolved.warnings else text)
+        return resolved
+
+    @cached_property
+    def _memory(self) -> Callable[[Workload], int] | None:
+        """Tells what fits a GPU; None where there is none, and nothing to fit."""
+        machine = self.resources.allocate()
+        return counted_memory(load_costs(self.baselines_folder).values()) if machine.gpus else None
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        """Ids that the tokenizer can give.
+
+        Raises:
+            RunFailed: where it is no tokenizer.
+        """
+        from trainpace.data import vocabulary_size
+
+        try:
+            return vocabulary_size(self.options.tokenizer)
+        except DataError as error:
+            raise RunFailed(str(error)) from None
