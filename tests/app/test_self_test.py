@@ -23,11 +23,11 @@ def repository(tmp_path, started):
 
 
 def test_self_test_passes_here(repository):
-    """Quiet where nothing changed, red where a slowdown was planted."""
+    """Quiet where nothing changed, red where a slowdown was injected."""
     done = repository.suite("--perf-self-test")
 
     assert done.code == 0
-    assert "self-test: a planted slowdown of 30 % was found" in done.text
+    assert "self-test: an injected slowdown of 30 % was found" in done.text
 
 
 @pytest.mark.slow
@@ -39,7 +39,7 @@ def test_self_test_fails_a_blind_judge(repository, monkeypatch):
     done = repository.suite("--perf-self-test", "-p", "blind")
 
     assert done.code == 7
-    assert "expected a planted slowdown of 30 % to be a regression, got pass" in done.text
+    assert "expected an injected slowdown of 30 % to be a regression, got pass" in done.text
 
 
 def test_what_does_not_fit_the_time_is_named(repository):

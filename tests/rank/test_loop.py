@@ -230,12 +230,12 @@ def test_extra_facts_of_a_trainer(tmp_path):
     assert lines[-1]["data"] == {"seed": 7, "sources": ["a.json"]}
 
 
-def test_a_planted_slowdown_hides_nothing_of_the_trainer(tmp_path):
+def test_an_injected_slowdown_hides_nothing_of_the_trainer(tmp_path):
     """Slowed for a self-test, a trainer says the same of its data, and its steps take the share longer."""
     setup = "self.data_identity = {'seed': context.data.seed}"
     train = "__import__('time').sleep(0.02); return 1"
 
-    _, lines = run_rank(tmp_path, PLAIN.format(setup=setup, train=train), planted=1.0)
+    _, lines = run_rank(tmp_path, PLAIN.format(setup=setup, train=train), injected=1.0)
 
     assert lines[-1]["data"] == {"seed": 7}
     assert min(lines[-1]["seconds"]) >= 2 * 0.02

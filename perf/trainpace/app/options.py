@@ -77,7 +77,7 @@ class Gate:
         "--perf-self-test",
         group="perf-gate",
         default=False,
-        help="Prove on this machine that the gate finds a planted slowdown, and none where there is none.",
+        help="Prove on this machine that the gate finds an injected slowdown, and none where there is none.",
     )
     explain: bool = option(
         "--perf-explain",

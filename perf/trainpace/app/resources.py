@@ -151,7 +151,7 @@ class Resources:
         if self.options.gate is None:
             return {"here": Side(checkout=self.root)}
         sides = self.prepare_sides()
-        return {"base": sides.base, "head": sides.head, "injected": replace(sides.head, planted=INJECTED_SLOWDOWN)}
+        return {"base": sides.base, "head": sides.head, "injected": replace(sides.head, injected=INJECTED_SLOWDOWN)}
 
     def _settings(self) -> dict[str, Any]:
         """What every launcher is given; the device is this session's from here on."""

@@ -156,7 +156,7 @@ class Distributed:
                 data={"sources": self.data.sources, "tokenizer": self.data.tokenizer, "seed": self.data.seed},
                 cache=str(self.cache),
                 watch=[os.getpid()],
-                planted=self.sides[side].planted,
+                injected=self.sides[side].injected,
                 own=_own(self.sides[side]),
                 borders=list(borders),
                 profile=None if profile is None else {"folder": str(profile)},

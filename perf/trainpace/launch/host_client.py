@@ -44,7 +44,7 @@ class Side:
     """The other side's folders, which nothing is imported from; none where nothing is compared."""
     folder: Path | None = None
     """Where it works, so that files opened by relative paths are its own; None: where the suite does."""
-    planted: float = 0.0
+    injected: float = 0.0
     """A slowdown of every step that the step loop adds, a share: what a self-test must find."""
 
 

@@ -296,10 +296,10 @@ def self_tested(unchanged: Judgement, injected: Judgement, slowdown: str) -> Jud
         wrong.append(f"self-test: found a slowdown where nothing was changed: {'; '.join(unchanged.reasons)}")
     if injected.verdict is not Verdict.REGRESSION:
         wrong.append(
-            f"self-test: expected a planted slowdown of {slowdown} to be a regression, got {injected.verdict} "
+            f"self-test: expected an injected slowdown of {slowdown} to be a regression, got {injected.verdict} "
             f"({injected.tolerance_source})"
         )
     if wrong:
         return unchanged.model_copy(update={"verdict": Verdict.INVALID, "reasons": tuple(wrong)})
-    note = f"self-test: a planted slowdown of {slowdown} was found ({injected.tolerance_source})"
+    note = f"self-test: an injected slowdown of {slowdown} was found ({injected.tolerance_source})"
     return unchanged.model_copy(update={"notes": (*unchanged.notes, note)})

@@ -143,8 +143,8 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
         note=lambda text: write("note", text=text),
     )
     trainer.setup(context)
-    if request.get("planted"):
-        trainer = _Planted(trainer, clock, request["planted"])
+    if request.get("injected"):
+        trainer = _Slowed(trainer, clock, request["injected"])
     window = measure(trainer, workload, clock, write, watch=request["watch"], enough=Enough.of(request, workload))
     losses = []
     for step, loss in enumerate(window.pop("losses")):
@@ -326,7 +326,7 @@ def _stepped(clock: Clock, write: Write, step: int) -> None:
     write("step", step=step)
 
 
-class _Planted:
+class _Slowed:
     """A trainer slowed by a share of each step: what a self-test must find."""
 
     def __init__(self, trainer: Any, clock: Clock, share: float) -> None:

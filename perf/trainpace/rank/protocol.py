@@ -93,7 +93,7 @@ class RunRequest(TypedDict):
     """Fields of trainpace.data.base.Data."""
     cache: NotRequired[str]
     """The folder of packed tokens."""
-    planted: NotRequired[float]
+    injected: NotRequired[float]
     """A slowdown that is added to every step, a share: a self-test's."""
     borders: NotRequired[list[float]]
     """Seconds of a micro-step at which the verdict changes; none: the run makes all its steps."""
