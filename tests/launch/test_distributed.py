@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 
@@ -16,6 +18,7 @@ from trainpace.launch import follow
 from trainpace.launch.distributed import Distributed, trainer_object
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import present
+from trainpace.rank import by_hand
 
 
 @pytest.fixture
@@ -212,7 +215,7 @@ def kept_logs(fleet):
     return sorted((fleet.keep_logs / toy().case).iterdir(), key=lambda folder: folder.stat().st_mtime)
 
 
-WRITTEN = {"host.log", "rank-0.log", "rank-0.jsonl", "rank-1.log", "rank-1.jsonl", "rendezvous"}
+WRITTEN = {"host.log", "request.json", "rank-0.log", "rank-0.jsonl", "rank-1.log", "rank-1.jsonl", "rendezvous"}
 
 
 def test_logs_of_runs_are_kept(keeping):
@@ -241,10 +244,22 @@ def test_logs_of_a_killed_host_are_kept(keeping):
 
 def test_log_of_a_host_that_did_not_start_is_kept(keeping):
     """It is all that there is."""
-    failure(keeping, toy("broken_toy:Toy"))
+    failed = failure(keeping, toy("broken_toy:Toy"))
     (kept,) = kept_logs(keeping)
 
+    assert failed.detail.endswith(f"the host's log: {kept}")
     assert [path.name for path in kept.iterdir()] == ["host.log"]
+
+
+def test_a_rank_of_a_kept_run_by_hand(keeping):
+    """It runs without a host, in the process that was typed, and writes beside the request that was kept."""
+    keeping.run(toy(ranks=1, say="the toy is here"))
+    (kept,) = kept_logs(keeping)
+    command = [sys.executable, by_hand.__file__.replace("by_hand", "__main__"), "by-hand", kept / "request.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "the toy is here" in done.stdout
+    assert '"event": "samples"' in (kept / "by-hand" / "rank-0.jsonl").read_text()
 
 
 def test_logs_that_cannot_be_kept(keeping, tmp_path):

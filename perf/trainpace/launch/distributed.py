@@ -5,18 +5,16 @@ and kind of device, so that torch is imported once a session and not once a run.
 """
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import trainpace
-from trainpace.cases.machine import Device, Machine
+from trainpace.cases.machine import Machine
 from trainpace.cases.workload import Workload
 from trainpace.data.base import Data
-from trainpace.errors import FileError, RunFailed
+from trainpace.errors import RunFailed
 from trainpace.launch.cluster import Node, counts
 from trainpace.launch.follow import Progress, follow
 from trainpace.launch.health import NodesWindow, health_of, nodes_health
@@ -26,8 +24,7 @@ from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow, revision
 from trainpace.rank.imports import Own
-from trainpace.runs.run import Health, Preflight, RankSamples, Run, RunNode
-from trainpace.store.files import check_record
+from trainpace.runs.run import Preflight, RankSamples, Run, RunNode
 
 
 def trainer_object(trainer: str) -> str:
@@ -88,7 +85,7 @@ class Distributed:
             side: whose trainer.
             progress: is told how far it came.
             borders: seconds of a micro-step at which the verdict changes: the run ends as soon as it is certain on
-                which side of each it is. None: it makes all its steps.
+                which side of each it is. Empty: it makes all its steps.
 
         Raises:
             RunFailed: where the run ended without its steps (killed, hung, out of memory, an exception, a lost node):
@@ -144,10 +141,7 @@ class Distributed:
         command = host_command(self.sides[side], preload, device, many=many)
         placed = counts(workload.ranks, workload.nodes)
         with self.pool.run(command, case=workload.case, nodes=workload.nodes, ranks=workload.ranks) as begun:
-            began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-            begun.hosts.start_run(
-                id=begun.id,
-                folder=str(begun.folder),
+            begun.start(
                 trainer=trainer_object(workload.trainer),
                 workload=workload.model_dump(),
                 counts=placed,
@@ -175,12 +169,13 @@ class Distributed:
                 )
             else:
                 health = health_of(self.machine, device, samples[0], window.close())
-        run = _record(
-            begun.id,
-            started,
+        run = begun.record(
             workload,
-            samples,
             device=self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
+            first_step=first_step,
+            ranks=[{key: rank[key] for key in RankSamples.model_fields} for rank in samples],
+            health=health,
+            **_facts(samples, workload),
             software=begun.hosts.software,
             revision=revision(self.sides[side].checkout or Path(trainpace.__file__).resolve().parent),
             nodes=[
@@ -188,8 +183,6 @@ class Distributed:
                 for node, count in zip(nodes, placed, strict=False)
             ],
             preflight=self.preflight,
-            startup_seconds=first_step - began,
-            health=health,
         )
         return run, lines
 
@@ -223,42 +216,13 @@ def _check_imports(samples: list[dict[str, Any]], side: Side) -> None:
                 )
 
 
-def _record(
-    run_id: str,
-    started: str,
-    workload: Workload,
-    samples: list[dict[str, Any]],
-    *,
-    device: Device,
-    software: dict[str, str],
-    revision: str | None,
-    nodes: Sequence[RunNode],
-    preflight: Preflight | None,
-    startup_seconds: float,
-    health: Health,
-) -> Run:
-    """Make the run of what its ranks wrote; a rank whose samples are no samples fails it."""
+def _facts(samples: list[dict[str, Any]], workload: Workload) -> dict[str, Any]:
+    """Fields of a Run that its ranks tell, besides their samples."""
     first = samples[0]
     made = len(first["seconds"])
-    fields = {
-        "id": run_id,
-        "started": started,
-        "workload": workload,
-        "device": device,
-        "software": software,
-        "revision": revision,
-        "nodes": nodes,
+    return {
         "stopped_after": made if made < workload.steps else None,
-        "preflight": preflight,
         "data": first["data"],
         "mean_attended": first["mean_attended"],
-        "startup_seconds": startup_seconds,
         "compile_seconds": max(rank["compile_seconds"] for rank in samples),
-        "ranks": [{key: rank[key] for key in RankSamples.model_fields} for rank in samples],
-        "health": health,
     }
-    try:
-        return check_record(fields, Run, where="the samples cannot be used")
-    except FileError as error:
-        cause, _, more = str(error).partition("\n")
-        raise RunFailed(cause, detail=more) from None

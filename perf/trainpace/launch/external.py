@@ -1,4 +1,4 @@
-"""Runs described programs (trainers/external.py) on a workload, and checks what they claim by the wall clock.
+"""Runs external systems (trainers/external.py) on a workload, and checks what they claim by the wall clock.
 
 A program is started by a run host, as ranks are: it is watched, hangs are ended, and nothing of it is left behind.
 """
@@ -9,10 +9,8 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +27,7 @@ from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow
 from trainpace.runs.run import SOFTWARE, RankSamples, Run
-from trainpace.store.files import check_record, write_whole
+from trainpace.store.files import write_whole
 from trainpace.trainers import external as described
 from trainpace.trainers.export import Exported, exported
 from trainpace.trainers.external import Claimed, Description
@@ -53,7 +51,7 @@ _EXPORTED = ("model", "tokens", "parquet", "parquet_folder")
 
 @dataclass(kw_only=True)
 class Programs:
-    """Described programs, on demand. Used as a context: its processes and files are gone at the end."""
+    """External systems, on demand. Used as a context: its processes and files are gone at the end."""
 
     machine: Machine
     data: Data
@@ -124,10 +122,7 @@ class Programs:
             )
             try:
                 program = self._written(description, workload, values, begun.folder)
-                began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-                begun.hosts.start_run(
-                    id=begun.id,
-                    folder=str(begun.folder),
+                begun.start(
                     workload={"ranks": 1},
                     pin=False,
                     watch=[os.getpid()],
@@ -157,22 +152,16 @@ class Programs:
                 raise RunFailed(
                     f"what {description.title} wrote cannot be used: {error}", detail=rank_logs(begun.folder)
                 ) from None
-        fields = {
-            "id": begun.id,
-            "started": started,
-            "workload": workload,
-            "source": "reported",
-            "device": self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
-            "software": self.versions(description),
-            "data": given.identity if given else None,
-            "startup_seconds": first_step - began,
-            "ranks": [samples],
-            "health": health.model_copy(update={"faults": (*health.faults, *faults)}),
-        }
-        try:
-            run = check_record(fields, Run, where="the samples cannot be used")
-        except FileError as error:
-            raise RunFailed(str(error)) from None
+        run = begun.record(
+            workload,
+            device=self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
+            first_step=first_step,
+            ranks=[samples],
+            health=health.model_copy(update={"faults": (*health.faults, *faults)}),
+            source="reported",
+            software=self.versions(description),
+            data=given.identity if given else None,
+        )
         told = [f"{name}={shlex.quote(text)}" for name, text in program["environment"].items() if name != "PATH"]
         return run, " ".join([*told, shlex.join(program["command"])])
 

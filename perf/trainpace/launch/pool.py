@@ -2,27 +2,73 @@
 
 import json
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from trainpace.errors import RunFailed
+from trainpace.cases.machine import Device
+from trainpace.cases.workload import Workload
+from trainpace.errors import FileError, RunFailed
 from trainpace.launch import orphans
 from trainpace.launch.folders import explained, keep_logs, run_folder, work_folder
 from trainpace.launch.host_client import HostCommand, Hosts, NodeLost
 from trainpace.launch.launcher import Launcher
+from trainpace.runs.run import Run
+from trainpace.store.files import check_record
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class Begun:
-    """Ready hosts, and the folder of the run that they are to be asked for."""
+    """One run, from ready hosts to its record."""
 
     hosts: Hosts
+    command: HostCommand
+    """What started the hosts."""
     id: str
     folder: Path
+    kept: bool
+    """Whether the folder outlives the run."""
+    _began: float = 0.0
+    _started: str = ""
+
+    def start(self, **request: Any) -> None:
+        """Have the hosts start its ranks; `request` is what rank/protocol.py says, without `op`, `id` and `folder`."""
+        request |= {"id": self.id, "folder": str(self.folder)}
+        if self.kept:
+            with suppress(OSError):
+                (self.folder / "request.json").write_text(
+                    json.dumps({"host": asdict(self.command), "run": request}, indent=1)
+                )
+        self._began, self._started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        self.hosts.start_run(**request)
+
+    def record(
+        self, workload: Workload, *, device: Device, first_step: float, ranks: Sequence[Any], **more: Any
+    ) -> Run:
+        """The run's record.
+
+        Args:
+            workload: what was trained.
+            device: on what.
+            first_step: when the first step was done, monotonic seconds.
+            ranks: samples of each rank.
+            more: other fields of a Run.
+
+        Raises:
+            RunFailed: where the samples are none.
+        """
+        fields = {"id": self.id, "started": self._started, "workload": workload, "device": device, "ranks": ranks}
+        fields["startup_seconds"] = first_step - self._began
+        try:
+            return check_record(fields | more, Run, where="the samples cannot be used")
+        except FileError as error:
+            cause, _, rest = str(error).partition("\n")
+            raise RunFailed(cause, detail=rest) from None
 
 
 class Pool:
@@ -79,7 +125,7 @@ class Pool:
         hosts = self._hosts[key]
         folder = run_folder(self.folder, run_id, ranks)
         try:
-            yield Begun(hosts, run_id, folder)
+            yield Begun(hosts=hosts, command=command, id=run_id, folder=folder, kept=kept is not None)
         except RunFailed as error:
             if isinstance(error, NodeLost):
                 self.launcher.exclude_node(error.node)
@@ -102,5 +148,7 @@ class Pool:
                 self.launcher.exclude_node(error.node)
             if kept:
                 keep_logs(None, log, kept)
+                if isinstance(error, RunFailed):
+                    error.detail = f"{error.detail.rstrip()}\nthe host's log: {kept}".lstrip()
             raise
         self._hosts[key] = hosts

@@ -2,6 +2,8 @@
 
     python perf/trainpace/rank/__main__.py '{"parent": 4711, "checkout": ".", "preload": ["torch"], ...}'
 
+or one rank of a kept run without a host (by_hand.py).
+
 The package is loaded under a name of its own: `import trainpace` in the host and its ranks gives the measured side's.
 """
 
@@ -31,4 +33,6 @@ def load(module: str) -> ModuleType:
 if __name__ == "__main__":
     # The script's own folder would make its neighbours importable by bare names.
     sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != _HERE]
+    if sys.argv[1] == "by-hand":
+        sys.exit(load("by_hand").main(sys.argv[2], *map(int, sys.argv[3:])))
     load("host").main()
