@@ -11,8 +11,8 @@ BLIND = """
 import trainpace.plan.paired as rounds
 from trainpace.runs.verdict import Verdict
 from dataclasses import replace
-real = rounds.decide
-rounds.decide = lambda *a: {case: replace(found, verdict=Verdict.PASS) for case, found in real(*a).items()}
+real = rounds.decision_of
+rounds.decision_of = lambda *a: replace(real(*a), verdict=Verdict.PASS)
 """
 
 
