@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -407,6 +408,17 @@ def test_a_run_found_out_later_is_measured_again(pytester, monkeypatch):
     assert found.change.new.yardstick_seconds == pytest.approx(5.05e-4)
     assert len(list((pytester.path / "runs").glob("*.json"))) == 2
     assert len(list((pytester.path / "runs" / "disturbed").glob("*.json"))) == 1
+
+
+def test_cases_of_one_id_are_two_cases(pytester):
+    """Two tests may have made two models of one name: each is measured as it is."""
+    suite = pytester.parseconfigure("--perf-scale=mini").stash[_SUITE]
+    shape = PUBLISHED[0].model.mini.model_copy(update={"hidden": 128})
+    wider = replace(PUBLISHED[0], model=replace(PUBLISHED[0].model, mini=shape))
+
+    cut = [suite.workloads.resolve(case, "native").workload.shape for case in (PUBLISHED[0], wider, PUBLISHED[0])]
+
+    assert cut == [PUBLISHED[0].model.mini, shape, PUBLISHED[0].model.mini]
 
 
 def _beside(yardstick, workload, seed):

@@ -30,7 +30,8 @@ class Workloads:
     """The tests' root: baselines/ lies in it."""
     resources: Resources
     messages: Messages
-    _resolved: dict[tuple[str, str], Resolved | RunFailed] = field(default_factory=dict)
+    _resolved: list[tuple[Case, str, Resolved | RunFailed]] = field(default_factory=list)
+    """Cases that were cut, their trainers, and what came of it. Different cases may have the same id."""
 
     @property
     def baselines_folder(self) -> Path:
@@ -43,13 +44,13 @@ class Workloads:
         Raises:
             RunFailed: where the asked-for scale cannot run here.
         """
-        key = case.id, trainer
-        if key not in self._resolved:
+        found = next((each for cut, whose, each in self._resolved if (cut, whose) == (case, trainer)), None)
+        if found is None:
             try:
-                self._resolved[key] = self._cut(case, trainer)
+                found = self._cut(case, trainer)
             except RunFailed as failure:
-                self._resolved[key] = failure
-        found = self._resolved[key]
+                found = failure
+            self._resolved.append((case, trainer, found))
         if isinstance(found, RunFailed):
             raise found
         return found
