@@ -79,6 +79,7 @@ def test_slower_with_a_reason(options):
         (["--perf-warmup=0"], "argument --perf-warmup: expected a whole number of at least 1, got '0'"),
         (["--perf-steps=1.5"], "argument --perf-steps: expected a whole number of at least 1, got '1.5'"),
         (["--perf-runs-per-case=-1"], "argument --perf-runs-per-case: expected a whole number of at least 1, got '-1'"),
+        (["--perf-max-pairs=1"], "argument --perf-max-pairs: expected a whole number of at least 2, got '1'"),
         (["--perf-tolerance=5"], "argument --perf-tolerance: expected a share between 0 and 1 (0.05 is 5 %), got '5'"),
         (["--perf-tolerance=nan"], "argument --perf-tolerance: expected a share between 0 and 1 (0.05 is 5 %), got"),
         (

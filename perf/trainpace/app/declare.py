@@ -105,6 +105,7 @@ def number(convert: Callable[[str], Any], fits: Callable[[Any], bool], expected:
 
 
 positive = number(int, lambda value: value >= 1, "a whole number of at least 1")
+several = number(int, lambda value: value >= 2, "a whole number of at least 2")
 positive_number = number(float, lambda value: 0 < value < float("inf"), "a positive number")
 seconds = number(float, lambda value: 0 < value < float("inf"), "a positive number of seconds")
 share = number(float, lambda value: 0 < value < 1, "a share between 0 and 1 (0.05 is 5 %)")

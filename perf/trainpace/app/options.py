@@ -8,12 +8,22 @@ from typing import Literal, Self
 import pytest
 
 from trainpace.app import option_values as values
-from trainpace.app.declare import add_options, asked, option, positive, positive_number, read_options, seconds, share
+from trainpace.app.declare import (
+    add_options,
+    asked,
+    option,
+    positive,
+    positive_number,
+    read_options,
+    seconds,
+    several,
+    share,
+)
 from trainpace.app.exclusions import EXTERNAL_SYSTEM, SECOND_SIDE, SEVERAL_TRAINERS, refuse
 from trainpace.cases.workload import Dtype, Scale
+from trainpace.plan.stored import DEFAULT_REFRESH_RUNS
 from trainpace.trainers.external import is_described
 
-DEFAULT_REFRESH_RUNS = 5
 LAUNCHERS = ("local", "slurm", "torchrun")
 
 GROUPS = {
@@ -62,10 +72,11 @@ class Gate:
         "--perf-max-pairs",
         group="perf-gate",
         default=8,
-        type=positive,
+        type=several,
         metavar="N",
-        help="Most pairs of runs a case (default: 8).",
+        help="Most pairs of runs a case, at least 2 (default: 8).",
     )
+    """A single pair has no spread."""
     new_numerics: str | None = option(
         "--perf-new-numerics",
         group="perf-gate",
