@@ -138,6 +138,16 @@ def test_case_must_be_a_parameter(pytester, repository):
     assert "a test that uses judge_speed takes a parameter `case`, a trainpace.cases.Case, got None" in done.text
 
 
+def test_the_parameter_is_what_is_judged(pytester, repository):
+    """A test that has another case judged fails before anything is measured, and both are named."""
+    test = repository.path / "perf" / "test_ours.py"
+    test.write_text(test.read_text().replace("judge_speed(case)", "judge_speed(CASES[0])"))
+    done = repository.inside(pytester, "-k", "32k")
+
+    assert done.code == 1
+    assert "judge_speed: expected the test's own parameter `case`, ours-32k-sp2, got ours-8k-sp1" in done.text
+
+
 def test_fixture_distributed(repository, started):
     """A test may ask for fresh process groups itself."""
     (repository.path / "perf" / "test_ours.py").write_text(
