@@ -8,7 +8,7 @@ import pytest
 from factories import make_workload
 from trainpace.errors import RunFailed
 from trainpace.launch.external import claim_faults, samples_of
-from trainpace.trainers.external import Claimed
+from trainpace.trainers.external import ReportedSteps
 
 PROGRAM = '''
 """Sleeps instead of training, and says so; the first argument is what it claims of a step."""
@@ -275,7 +275,7 @@ def test_the_worked_example_runs(repository, started, checkout):
 
 def claimed(*seconds, tokens=None):
     """What a program says of steps."""
-    return Claimed(seconds=seconds, tokens=None if tokens is None else (tokens,) * len(seconds), losses=None)
+    return ReportedSteps(seconds=seconds, tokens=None if tokens is None else (tokens,) * len(seconds), losses=None)
 
 
 def test_a_claim_within_the_clock_is_believed():
@@ -301,7 +301,7 @@ def test_an_optimizer_step_is_shared_by_its_micro_steps():
     assert workload.accumulation == 4
 
     samples = samples_of(
-        Claimed(seconds=(4.0, 2.0, 2.0), tokens=None, losses=(3.0, 2.0, 1.0)),
+        ReportedSteps(seconds=(4.0, 2.0, 2.0), tokens=None, losses=(3.0, 2.0, 1.0)),
         workload,
         place="here",
         peak_memory_bytes=1,

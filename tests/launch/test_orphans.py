@@ -21,15 +21,15 @@ print(child.pid, environment[orphans.VARIABLE], flush=True)
 
 @pytest.fixture
 def orphan(started):
-    """A process of a suite that is no more: its pid, and its mark."""
+    """A process of a suite that is no more: its pid, and its tag."""
     done = subprocess.run([sys.executable, "-c", FORGET], stdout=subprocess.PIPE, check=True, text=True)
-    pid, _, mark = done.stdout.strip().partition(" ")
-    return int(pid), mark
+    pid, _, tag = done.stdout.strip().partition(" ")
+    return int(pid), tag
 
 
-def marked(mark):
-    """A process with this mark."""
-    return subprocess.Popen(["sleep", "600"], env=os.environ | {orphans.VARIABLE: mark}).pid  # noqa: S607
+def tagged(tag):
+    """A process with this tag."""
+    return subprocess.Popen(["sleep", "600"], env=os.environ | {orphans.VARIABLE: tag}).pid  # noqa: S607
 
 
 def test_orphans_are_ended(started, orphan):
@@ -39,38 +39,38 @@ def test_orphans_are_ended(started, orphan):
     assert started.left() == []
 
 
-def test_marks_of_living_suites_are_left_alone(started):
+def test_tags_of_living_suites_are_left_alone(started):
     """What a suite that is alive has started goes on."""
-    child = marked(orphans.tag("host"))
+    child = tagged(orphans.tag("host"))
     orphans.sweep()
 
     assert started.pids() == [child]
 
 
-def test_marks_of_other_machines_are_left_alone(started, orphan):
+def test_tags_of_other_machines_are_left_alone(started, orphan):
     """A number of another machine or container says nothing about the processes of this one."""
-    _, mark = orphan
-    other = marked(mark.replace(mark.split()[0], "another-boot:4026531836"))
+    _, tag = orphan
+    other = tagged(tag.replace(tag.split()[0], "another-boot:4026531836"))
     orphans.sweep()
 
     assert started.left(besides=[other]) == []
     assert started.pids() == [other]
 
 
-@pytest.mark.parametrize("mark", ["", "x", "x y", "x y z host"])
-def test_odd_marks_are_left_alone(started, mark):
-    """A variable of that name which is no mark is no error."""
-    child = marked(mark)
+@pytest.mark.parametrize("tag", ["", "x", "x y", "x y z host"])
+def test_odd_tags_are_left_alone(started, tag):
+    """A variable of that name which is no tag is no error."""
+    child = tagged(tag)
     orphans.sweep()
 
     assert started.pids() == [child]
 
 
 def test_one_host_is_ended_alone(started):
-    """The end of a host ends what carries its mark, and what carries another's not."""
+    """The end of a host ends what carries its tag, and what carries another's not."""
     one, other = orphans.tag("one"), orphans.tag("other")
-    marked(one)
-    child = marked(other)
+    tagged(one)
+    child = tagged(other)
     orphans.end_tagged(one)
 
     assert [child] == [pid for pid in started.pids() if pid == child or not is_zombie(pid)]

@@ -10,7 +10,7 @@ from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
 from trainpace.errors import FileError
 from trainpace.trainers import external as described
-from trainpace.trainers.external import Claimed, Reading, cannot, filled, load, names, newest, read_claims, uses
+from trainpace.trainers.external import Reading, ReportedSteps, cannot, filled, load, names, newest, read_claims, uses
 
 LOGS = Path(__file__).resolve().parent / "logs"
 HUGGING_FACE = ("hf", "llamafactory", "trl")
@@ -81,7 +81,7 @@ def test_xtuner_shows_each_iteration():
 
 def test_micro_steps_are_grouped_into_optimizer_steps():
     """Seconds and tokens add up, losses are averaged, and a last step that is not whole is left out."""
-    claims = Claimed(seconds=(1.0, 2.0, 3.0, 4.0, 5.0), tokens=(8.0,) * 5, losses=(2.0, 4.0, 6.0, 8.0, 9.0))
+    claims = ReportedSteps(seconds=(1.0, 2.0, 3.0, 4.0, 5.0), tokens=(8.0,) * 5, losses=(2.0, 4.0, 6.0, 8.0, 9.0))
 
     grouped = claims.grouped(2)
 

@@ -28,9 +28,9 @@ from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow
 from trainpace.runs.run import SOFTWARE, RankSamples, Run
 from trainpace.store.files import write_whole
-from trainpace.trainers import external as described
+from trainpace.trainers import external as systems
 from trainpace.trainers.export import Exported, exported
-from trainpace.trainers.external import Claimed, Description
+from trainpace.trainers.external import Description, ReportedSteps
 from trainpace.trainers.recipe import LEARNING_RATE, warmup_steps, zero3
 
 _ASK = """
@@ -86,7 +86,7 @@ class Programs:
                 f"{description.title} is not installed for {where}: `{description.install}`, then name its interpreter "
                 f"with --perf-trainer-python {description.name}=VENV/bin/python"
             )
-        if reason := described.cannot(description, workload, device=self._device(workload)):
+        if reason := systems.cannot(description, workload, device=self._device(workload)):
             raise Skipped(f"{description.title} cannot train {workload.case} as it is: {reason}")
 
     def run(
@@ -102,7 +102,7 @@ class Programs:
         self.check(description, workload)
         device = self._device(workload)
         given = None
-        if described.uses(description, *_EXPORTED):
+        if systems.uses(description, *_EXPORTED):
             progress(0, "writing the workload")
             given = exported(workload, self.data, self.cache)
         kept = self.cache / "systems" / description.name
@@ -134,8 +134,8 @@ class Programs:
                     begun.hosts, [lines], workload, window, progress=progress, step_timeout=self.step_timeout
                 )
                 seen = lines.samples or {}
-                log = described.newest(described.filled(description.reading.path, values, where=where))
-                claimed = described.read_claims(description.reading, log, ranks=workload.ranks)
+                log = systems.newest(systems.filled(description.reading.path, values, where=where))
+                claimed = systems.read_claims(description.reading, log, ranks=workload.ranks)
                 if micro:
                     claimed = claimed.grouped(workload.accumulation)
                 samples = samples_of(
@@ -172,7 +172,7 @@ class Programs:
         """Write the description's files into the run's folder; what is to be run there, and how it is watched."""
         where = f"the description of {description.name}"
         for name, text in description.files.items():
-            write_whole(folder / name, described.filled(text, values, where=f"{where}, {name}"))
+            write_whole(folder / name, systems.filled(text, values, where=f"{where}, {name}"))
         # Their optimizers are made from what the program asks for, and need not be one that DeepSpeed knows.
         engine = {
             **zero3(accumulation=workload.accumulation, dtype=workload.dtype, thresholds=workload.thresholds),
@@ -181,9 +181,9 @@ class Programs:
         write_whole(folder / "zero3.json", json.dumps(engine, indent=1))
         # As in its activated environment: programs start others by their bare names.
         path = os.pathsep.join([values["bin"], os.environ.get("PATH", os.defpath)])
-        chosen = {name: described.filled(text, values, where=where) for name, text in description.environment.items()}
+        chosen = {name: systems.filled(text, values, where=where) for name, text in description.environment.items()}
         return {
-            "command": [described.filled(part, values, where=where) for part in description.command],
+            "command": [systems.filled(part, values, where=where) for part in description.command],
             "environment": {"PATH": path, **chosen},
             "progress": description.progress,
             "accumulation": 1 if description.reading.record == "micro_step" else workload.accumulation,
@@ -254,7 +254,7 @@ def placeholders(
     }
 
 
-def samples_of(claimed: Claimed, workload: Workload, *, place: str, peak_memory_bytes: int) -> RankSamples:
+def samples_of(claimed: ReportedSteps, workload: Workload, *, place: str, peak_memory_bytes: int) -> RankSamples:
     """What a program claims, in this suite's steps: an optimizer step's time, its optimizer included, is shared by its
     micro-steps.
 
@@ -282,7 +282,7 @@ def samples_of(claimed: Claimed, workload: Workload, *, place: str, peak_memory_
     )
 
 
-def claim_faults(claimed: Claimed, workload: Workload, *, wall: float, seen: Sequence[float]) -> list[str]:
+def claim_faults(claimed: ReportedSteps, workload: Workload, *, wall: float, seen: Sequence[float]) -> list[str]:
     """Why what a program claims cannot be true: another number of tokens, or a speed that the wall clock denies.
 
     All its tokens over the whole life of the process are the least that it can have reached; the tokens of the steps

@@ -27,7 +27,7 @@ class Window(Protocol):
 
 def follow(
     hosts: Hosts,
-    lines: list[RankLog],
+    logs: list[RankLog],
     workload: Workload,
     window: Window,
     *,
@@ -42,21 +42,21 @@ def follow(
     first_step, last_line = 0.0, time.monotonic()
     while True:
         exits = hosts.exits(POLL_SECONDS)
-        if sum(rank.read() for rank in lines):
+        if sum(rank.read() for rank in logs):
             last_line = time.monotonic()
-            step = min(rank.steps for rank in lines)
+            step = min(rank.steps for rank in logs)
             if step and not first_step:
                 first_step = last_line
             if step <= workload.warmup:
                 window.open()  # again with every step of the warm-up: the last one opens the measured window
-            progress(step, lines[0].note)
+            progress(step, logs[0].note)
         if exits is not None:
-            _read_to_the_end(lines, wait=not any(each.code for each in exits))
-            _check_exits(exits, lines)
+            _read_to_the_end(logs, wait=not any(each.code for each in exits))
+            _check_exits(exits, logs)
             return first_step or time.monotonic()
         if time.monotonic() - last_line > step_timeout:
-            least = min(rank.progress for rank in lines)
-            behind = [rank for rank in lines if rank.progress == least]
+            least = min(rank.progress for rank in logs)
+            behind = [rank for rank in logs if rank.progress == least]
             raise RunFailed(
                 f"hung: no step from any rank for {step_timeout:.0f} s; the run stands at {behind[0].where()} "
                 f"of {workload.warmup + workload.steps} steps (--perf-step-timeout sets the limit)",
@@ -65,28 +65,28 @@ def follow(
             )
 
 
-def _read_to_the_end(lines: list[RankLog], *, wait: bool) -> None:
+def _read_to_the_end(logs: list[RankLog], *, wait: bool) -> None:
     """Read what ranks that have ended wrote; where all ended well, `wait` for what a file system shows later."""
     deadline = time.monotonic() + LATE_SECONDS
     while True:
-        for rank in lines:
+        for rank in logs:
             rank.read()
-        late = any(rank.samples is None and rank.error is None for rank in lines)
+        late = any(rank.samples is None and rank.error is None for rank in logs)
         if not (wait and late and time.monotonic() < deadline):
             return
         time.sleep(POLL_SECONDS)
 
 
-def _check_exits(exits: Sequence[Exit], lines: list[RankLog]) -> None:
+def _check_exits(exits: Sequence[Exit], logs: list[RankLog]) -> None:
     """Raise RunFailed for the rank whose fault it was: what dies of the clean-up is nobody's."""
     failed = [each for each in exits if each.code != 0 and not each.killed]
     by_signal = [each for each in failed if each.code < 0]
     if by_signal:
         culprit = by_signal[0]
-        raise RunFailed(f"{describe_exit(culprit.code)} at {lines[culprit.rank].where()}", rank=culprit.rank)
-    errors = sorted((_is_consequence(rank.error), rank.error["time"], rank.rank) for rank in lines if rank.error)
+        raise RunFailed(f"{describe_exit(culprit.code)} at {logs[culprit.rank].where()}", rank=culprit.rank)
+    errors = sorted((_is_consequence(rank.error), rank.error["time"], rank.rank) for rank in logs if rank.error)
     if errors:
-        rank = lines[errors[0][2]]
+        rank = logs[errors[0][2]]
         assert rank.error
         if missing := what_to_install(rank.error["message"]):
             raise RunFailed(missing, rank=rank.rank)
@@ -94,8 +94,8 @@ def _check_exits(exits: Sequence[Exit], lines: list[RankLog]) -> None:
         cause = f"out of memory: {message}" if "OutOfMemory" in kind or kind == "MemoryError" else f"{kind}: {message}"
         raise RunFailed(f"{cause} (at {rank.where()})", rank=rank.rank, detail=rank.error["traceback"])
     if failed:
-        raise RunFailed(f"{describe_exit(failed[0].code)} at {lines[failed[0].rank].where()}", rank=failed[0].rank)
-    for rank in lines:
+        raise RunFailed(f"{describe_exit(failed[0].code)} at {logs[failed[0].rank].where()}", rank=failed[0].rank)
+    for rank in logs:
         if rank.samples is None:
             raise RunFailed(f"ended without its samples at {rank.where()}", rank=rank.rank)
 

@@ -98,7 +98,7 @@ def look_over(nodes: Sequence[Node], machine: Machine, train: Callable[[Workload
 
 
 def words(found: Preflight) -> str:
-    """For the report."""
+    """One sentence on what the preflight measured: GB/s of both collectives, milliseconds of the product."""
     reduce, exchange = found.all_reduce_bytes_per_second / 1e9, found.all_to_all_bytes_per_second / 1e9
     return (
         f"preflight over {len(found.nodes)} nodes: all-reduce {reduce:.2f} GB/s, all-to-all {exchange:.2f} GB/s a "

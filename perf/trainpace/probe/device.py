@@ -53,7 +53,7 @@ def present() -> Machine:
 
 
 def gpu_uuids() -> tuple[str, ...]:
-    """Of the visible GPUs, in CUDA's order."""
+    """UUIDs of the visible GPUs, in CUDA's order; none without a driver."""
     with _nvml() as available:
         return tuple(str(pynvml.nvmlDeviceGetUUID(handle)) for handle in _visible_handles()) if available else ()
 

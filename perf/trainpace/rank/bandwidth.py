@@ -26,11 +26,11 @@ class Bandwidth:
         self._repeat = 20 if cuda else 1
 
     def load(self, step: int) -> str:
-        """What the step does."""
+        """The kind of step `step`, one of KINDS."""
         return KINDS[step % len(KINDS)]
 
     def forward_backward(self, kind: str) -> float:
-        """Do it."""
+        """Issue the step's work; a loss of 0, for nothing is trained."""
         if kind == "all_reduce":
             distributed.all_reduce(self._buffer, op=distributed.ReduceOp.MAX)  # ones stay ones
         elif kind == "all_to_all":

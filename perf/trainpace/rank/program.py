@@ -113,7 +113,7 @@ class _Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop."""
+        """Stop sampling."""
         self._done.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""What a described program trains: the native trainer's first weights and tokens, in the form that others read.
+"""What an external system trains: the native trainer's first weights and tokens, in the form that others read.
 
     python -m trainpace.trainers.export < request.json
 

@@ -1,6 +1,6 @@
 """Other training systems, each described in a TOML file: its command, its files, and how its log is read.
 
-A described program has a clock of its own. What it claims is read from its most exact source, brought to this suite's
+An external system has a clock of its own. What it claims is read from its most exact source, brought to this suite's
 definition of a step, and checked against the wall clock (launch/external.py).
 """
 
@@ -120,7 +120,7 @@ def names() -> list[str]:
 
 
 def is_described(trainer: str) -> bool:
-    """Whether a trainer's name is that of a described program: one of ours, or a TOML file."""
+    """Whether a trainer's name is that of an external system: one of ours, or a TOML file."""
     return trainer.endswith(".toml") or trainer in names()
 
 
@@ -179,7 +179,7 @@ def filled(text: str, values: Mapping[str, str], *, where: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claimed:
+class ReportedSteps:
     """What a program says of its steps: one entry an optimizer step, oldest first."""
 
     seconds: tuple[float, ...]
@@ -204,7 +204,7 @@ class Claimed:
         )
 
 
-def read_claims(reading: Reading, path: Path, *, ranks: int) -> Claimed:
+def read_claims(reading: Reading, path: Path, *, ranks: int) -> ReportedSteps:
     """Read what the program wrote to `path`.
 
     A record that lacks one of the numbers (a summary at the end, an evaluation) is no step. Colours are taken out of
@@ -226,7 +226,7 @@ def read_claims(reading: Reading, path: Path, *, ranks: int) -> Claimed:
                     f"{path}: record {index}: expected {reading.step.key} {before + 1:g} after {before:g}, got "
                     f"{after:g}: a step was repeated or skipped"
                 )
-    return Claimed(
+    return ReportedSteps(
         seconds=_column(found, reading.seconds, path, ranks, positive=True),
         tokens=_column(found, reading.tokens, path, ranks, positive=True) if reading.tokens else None,
         losses=_column(found, reading.loss, path, 1, positive=False) if reading.loss else None,

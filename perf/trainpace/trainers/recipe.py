@@ -1,4 +1,4 @@
-"""What every system trains with, ours and described ones: the published rows' rates, and DeepSpeed's configuration.
+"""What every system trains with, ours and external ones: the published rows' rates, and DeepSpeed's configuration.
 
 Imports no torch: the judging process writes these into other systems' configurations.
 """
