@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-PARTS = ("data", "forward", "recompute", "backward", "collectives", "optimizer")
 COLLECTIVES = ("gloo:", "nccl:", "c10d::", "_c10d_functional::", "record_param_comms", "ncclDevKernel", "ncclKernel")
 """How the names of collectives begin, on the host and on a GPU."""
 
