@@ -9,7 +9,6 @@ was tried.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,29 +86,6 @@ class Decision:
     """Pairs that were outliers, and are in none of the figures above."""
     pairs_needed: int | None = None
     """Of an undecided case: pairs in all that would decide it if they go on like this; None where MOST_PAIRS do not."""
-
-
-def decide(log_ratios: Mapping[str, Sequence[float]], design: SequentialDesign) -> dict[str, Decision]:
-    """Judge every case of a session by its pairs so far. Pure: a decided case must be kept by the caller, who gives it
-    no further pair, and keeps it in `log_ratios`, because its pairs tell the noise of the others.
-
-    Args:
-        log_ratios: log(TGS head / TGS base) of each pair, oldest first, by case.
-        design: of the session.
-
-    Raises:
-        ValueError: for a value that is not finite, a case without a pair, or one with more than the design allows.
-    """
-    import numpy as np
-
-    for case, values in log_ratios.items():
-        if not 1 <= len(values) <= design.max_pairs or not all(map(math.isfinite, values)):
-            raise ValueError(f"{case}: expected 1 to {design.max_pairs} finite log ratios, got {list(values)}")
-    table = np.full((len(log_ratios), design.max_pairs), np.nan)
-    for row, values in zip(table, log_ratios.values(), strict=True):
-        row[: len(values)] = values
-    seen = analyse(table, design) if log_ratios else None
-    return {case: decision_of(seen, index, design) for index, case in enumerate(log_ratios) if seen is not None}
 
 
 @dataclass(frozen=True)
