@@ -269,9 +269,8 @@ class StoredPlan:
         """Finish the cases that are begun; begin no other."""
         self._closed = True
 
-    def next(self, wanted: str | None = None) -> Task | None:
+    def next(self, wanted: str) -> Task | None:
         """The next run for the test `wanted`: of its case, or of another that it must be compared with."""
-        assert wanted is not None
         case = self._begin(wanted)
         if not isinstance(case, StoredCase) or not self._measures:
             return None
