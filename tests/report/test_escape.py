@@ -49,6 +49,7 @@ def test_plain_is_what_it_was(value):
 
 
 @given(st.text("`<|@# ab\n*\\"))
+@example("`<``<`")
 def test_sentences_hold_code_and_nothing_else(value):
     """A sentence may hold code between its own backticks; no other markup comes of what it quotes."""
     markup = drawn(f"- x {sentence(value)}")

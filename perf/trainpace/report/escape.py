@@ -32,7 +32,10 @@ def sentence(value: str) -> str:
     parts = value.split("`")
     if len(parts) % 2 == 0:  # a backtick without its partner was no command of ours
         return plain(value)
-    return "".join(_code(part) if number % 2 else _between(part) for number, part in enumerate(parts))
+    last = len(parts) - 1
+    # Two pieces of code that touch would be one, with their backticks inside.
+    between = [part or " " if 0 < number < last else part for number, part in enumerate(parts)]
+    return "".join(_code(part) if number % 2 else _between(part) for number, part in enumerate(between))
 
 
 def fenced(value: str) -> str:
