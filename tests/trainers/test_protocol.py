@@ -9,9 +9,9 @@ import trainpace
 from trainpace.trainers.protocol import Context, Trainer
 
 ASK = """
-import importlib, json, sys
+import json, sys
 sys.path.insert(0, sys.argv[1])
-import loop
+from trainpace.rank import loop
 class Trainer:
     def setup(self, context):
         print(json.dumps(sorted(vars(context))))
@@ -26,8 +26,8 @@ loop.main(request, 0, 0)
 
 def test_context_is_what_is_described(tmp_path):
     """The step loop gives a trainer exactly the fields that Context describes."""
-    measure = Path(trainpace.__file__).parent / "rank"
-    command = [sys.executable, "-c", ASK, str(measure), str(tmp_path)]
+    package = Path(trainpace.__file__).parents[1]
+    command = [sys.executable, "-c", ASK, str(package), str(tmp_path)]
     said = subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
     assert json.loads(said) == sorted(Context.__annotations__)
