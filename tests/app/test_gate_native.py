@@ -64,6 +64,7 @@ def suite(folder, *arguments):
         os.sched_setaffinity(0, present)
 
 
+@pytest.mark.slow
 def test_a_slower_native_step_is_red_explained_and_counted(clone):
     """Red with exit 1: the slowed part and operator are named, and the counted cost says that head does more work."""
     model = clone / "perf" / "trainpace" / "trainers" / "native" / "model.py"

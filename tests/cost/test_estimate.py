@@ -32,8 +32,8 @@ def test_a_counted_row_has_its_counted_peak(memory, row):
     [
         ("llama2_7b-8k-sp1", 20, 2, 1),
         ("llama2_7b-128k-sp8", 12, 2, 2),
-        ("yi_34b_200k-32k-sp2", 16, 4, 2),
-        ("llama2_70b-1m-sp64", 6, 8, 8),
+        pytest.param("yi_34b_200k-32k-sp2", 16, 4, 2, marks=pytest.mark.slow),
+        pytest.param("llama2_70b-1m-sp64", 6, 8, 8, marks=pytest.mark.slow),
     ],
 )
 def test_a_cut_row_is_near_its_count(memory, row, layers, ranks, sp):

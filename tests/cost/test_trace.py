@@ -57,6 +57,7 @@ def test_flops_are_those_of_the_exact_convention(row):
     assert count(workload).flops == flops_per_token(workload.shape, workload.sequence, "exact") * workload.rank_tokens
 
 
+@pytest.mark.slow
 def test_two_processes_count_the_same():
     """Counts do not depend on the process: not on addresses, hashes or the garbage collector."""
     code = (

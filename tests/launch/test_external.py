@@ -259,6 +259,7 @@ def test_the_report_of_a_comparison_cannot_be_written(repository, fake, started)
     assert started.left() == []
 
 
+@pytest.mark.slow
 def test_the_worked_example_runs(repository, started, checkout):
     """The system that the docs describe trains the native trainer's tokens, and claims what the clock allows."""
     system = checkout / "examples" / "own-system" / "plain.toml"

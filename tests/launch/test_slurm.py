@@ -16,6 +16,8 @@ import pytest
 from test_ours import OURS
 from trainpace.cases import Case
 
+SLOW = pytest.mark.slow
+
 @pytest.mark.parametrize("case", [Case(model=OURS, length="128k", sp=4, gpus=32)], ids=str)
 def test_wide(case, judge_speed):
     judge_speed(case)
@@ -180,8 +182,10 @@ def test_options_of_the_allocation(nodes, start):
     ("wishes", "cause"),
     [
         ({"do": "kill", "rank": 2, "step": 3}, "rank 2: killed by SIGKILL"),
-        ({"do": "raise", "rank": 3, "step": 3}, "rank 3: ValueError: the toy broke (at step 3)"),
-        ({"do": "kill host", "rank": 1, "step": 3}, "the run host ended (killed by SIGKILL"),
+        pytest.param(
+            {"do": "raise", "rank": 3, "step": 3}, "rank 3: ValueError: the toy broke (at step 3)", marks=SLOW
+        ),
+        pytest.param({"do": "kill host", "rank": 1, "step": 3}, "the run host ended (killed by SIGKILL", marks=SLOW),
     ],
 )
 def test_rank_fails_on_a_node(wide, nodes, start, started, wishes, cause):
@@ -196,6 +200,7 @@ def test_rank_fails_on_a_node(wide, nodes, start, started, wishes, cause):
     assert started.left() == []
 
 
+@pytest.mark.slow
 def test_a_node_is_lost(wide, start, started, tmp_path):
     """A node that dies in mid-run: invalid, and named; cases that need fewer nodes go on, the allocation is freed."""
     (tmp_path / "slurm").mkdir()
@@ -212,9 +217,6 @@ def test_a_node_is_lost(wide, start, started, tmp_path):
         assert "1 no baseline (ours-8k-sp1" in done.last_line
         assert [job for job in freed(four) if four.state(job) != "COMPLETING"] == []
     assert started.left() == []
-
-
-SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

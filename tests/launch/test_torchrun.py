@@ -149,6 +149,7 @@ def test_a_rank_fails(start, started):
     assert started.left() == []
 
 
+@pytest.mark.slow
 def test_a_node_is_lost(start, started, tmp_path):
     """The node that serves is killed in mid-run: invalid, and named, and the suite ends."""
     mark = tmp_path / "mark"
