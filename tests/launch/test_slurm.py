@@ -16,13 +16,12 @@ import pytest
 from test_ours import OURS
 from trainpace.cases import Case
 
-SLOW = pytest.mark.slow
-
 @pytest.mark.parametrize("case", [Case(model=OURS, length="128k", sp=4, gpus=32)], ids=str)
 def test_wide(case, judge_speed):
     judge_speed(case)
 """
 WIDE_CASE = "ours-128k-sp4"
+SLOW = pytest.mark.slow
 
 pytestmark = pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing() or "there is a cluster")
 
