@@ -148,7 +148,8 @@ def test_session(scratch, pytester, monkeypatch, arguments):
 @pytest.mark.parametrize("page", [page for page in PAGES if measured(page)])
 def test_measured(page, repository):
     """The commands of a page that measure end with 0, one after the other in one repository."""
-    codes = {arguments: repository.suite(*arguments, "-k", "8k").code for arguments in measured(page)}
+    # Steps that mostly sleep: what a busy machine does to them is small beside the noise that a refresh allows.
+    codes = {arguments: repository.suite(*arguments, "-k", "8k", seconds=0.02).code for arguments in measured(page)}
 
     assert set(codes.values()) == {0}, codes
 
