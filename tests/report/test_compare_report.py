@@ -157,6 +157,14 @@ def test_table_fits(width):
     assert "…" not in "".join(found)
 
 
+def test_two_comparisons_of_one_case_have_a_heading_each():
+    """They stand below each other, and are not one of twice as many systems."""
+    twice = [make_side_by_side(make_system("native", 1.0), make_system("trl", 0.8)) for _ in range(2)]
+    lines = [line.strip() for line in render(twice, said=(), width=160).splitlines()]
+
+    assert lines.count(twice[0].case) == 2
+
+
 def test_two_of_one_title_are_told_apart():
     """By what they were asked for as."""
     found = lines(make_side_by_side(make_system("a.toml", 1.0, title="Ours"), make_system("b.toml", 1.0, title="Ours")))

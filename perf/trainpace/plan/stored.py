@@ -4,14 +4,12 @@ A case is measured for its own test. Two things need the others too, and are mea
 refresh makes the runs of all cases in rounds, so that the runs of one lie apart and their spread holds what the machine
 does meanwhile; and a case that looks slow is judged beside what the other cases of the session lost.
 
-`RetestPlan` decides on speeds alone, `StoredPlan` makes tasks of its decisions for real runs. The simulation drives the
-first, the program the second.
+Which case is to be run once more is decided on speeds alone, in plan/retest.py; here its decisions become tasks.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
@@ -20,12 +18,13 @@ from trainpace.judge import baseline as baselines
 from trainpace.judge.baseline import Measured, Published
 from trainpace.judge.validity import core_fault
 from trainpace.judge.verdict import Judgement, judge, judge_failure, runs_to_measure, unjudged
+from trainpace.plan.retest import RetestPlan
 from trainpace.plan.task import DISTURBED_ATTEMPTS, Task
 from trainpace.runs import metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, assess, decision_thresholds
+from trainpace.stats.retest import decision_thresholds
 from trainpace.stats.tolerance import NoiseModel, Spread
 
 DEFAULT_REFRESH_RUNS = 5
@@ -33,91 +32,6 @@ LONG_STEP_SECONDS = 10.0
 """From here on a run ends as soon as its verdict is certain: what that takes between steps does not show in them."""
 UNMOVED = {Verdict.INVALID, Verdict.NO_BASELINE}
 """Verdicts that do not depend on other cases."""
-
-
-class RetestCase(Protocol):
-    """What is known of a case's speed."""
-
-    @property
-    def first_runs(self) -> int:
-        """Runs to begin with."""
-
-    @property
-    def stored(self) -> Sequence[float]:
-        """TGS of each of the baseline's runs that count; empty: there is no baseline."""
-
-    @property
-    def spread(self) -> Spread | None:
-        """Between runs; None where it is unknown."""
-
-    @property
-    def peers(self) -> object:
-        """Cases with equal `peers` are comparable: the same device, the same scale."""
-
-    @property
-    def tgs(self) -> Sequence[float]:
-        """Of each run so far, oldest first."""
-
-    @property
-    def open(self) -> bool:
-        """Whether further runs can be made of it."""
-
-    @property
-    def first_log_ratio(self) -> float | None:
-        """log(TGS of the first run / TGS of the baseline); None where no run can be trusted."""
-
-
-class RetestPlan:
-    """Which case of a session is to be run once more, by the speeds of the runs so far."""
-
-    def __init__(self, cases: Sequence[RetestCase], noise: NoiseModel) -> None:
-        """Plan runs of `cases`; of `noise` what the session has in common, each case has its own spread."""
-        self.cases = list(cases)
-        self.noise = noise
-        self._remembered: dict[tuple[int, tuple[float, ...]], Assessment] = {}
-
-    def next(self, wanted: RetestCase) -> RetestCase | None:
-        """The case whose next run decides most about `wanted`: itself, or one of the others; None: it is decided."""
-        if len(wanted.tgs) < wanted.first_runs:
-            return wanted if wanted.open else None
-        if not wanted.open or not wanted.stored or not self.assess(wanted, alone=True).slow:
-            return None
-        # The others are asked only where they can make a difference.
-        for other in self.others(wanted):
-            if other.open and len(other.tgs) < other.first_runs:
-                return other
-        return wanted if self.assess(wanted).needs_another_run(wanted.first_runs) else None
-
-    def assess(self, case: RetestCase, *, alone: bool = False) -> Assessment:
-        """What a case's speeds say against its baseline; `alone`: without a look at the other cases."""
-        if not alone:
-            ratios = [each.first_log_ratio for each in self.others(case)]
-            return self._assess(case, [ratio for ratio in ratios if ratio is not None])
-        key = id(case), tuple(case.tgs)
-        if key not in self._remembered:
-            self._remembered[key] = self._assess(case, [])
-        return self._remembered[key]
-
-    def add(self, task: RetestCase, result: float) -> None:
-        """Take the TGS of a run, where a case's speeds are a list of plain numbers."""
-        assert isinstance(task.tgs, list)
-        task.tgs.append(result)
-
-    def begin_no_more(self) -> None:
-        """Nothing is begun here: who takes the time is `StoredPlan`."""
-
-    def _assess(self, case: RetestCase, others: Sequence[float]) -> Assessment:
-        return assess(case.tgs, case.stored, self.noise.with_spread(case.spread), others=others)
-
-    def others(self, case: RetestCase) -> list[RetestCase]:
-        """The other cases that tell what the machine did to this session; none where they would say nothing."""
-        if not self.asks_others(case):
-            return []
-        return [each for each in self.cases if each is not case and each.stored and each.peers == case.peers]
-
-    def asks_others(self, case: RetestCase) -> bool:
-        """Whether other cases can say anything: there are enough, and the noise is known that a shift must exceed."""
-        return self.noise.num_cases > MIN_OTHER_CASES and case.spread is not None and self.noise.tolerance is None
 
 
 @dataclass(kw_only=True)

@@ -234,7 +234,10 @@ def terminal_table(comparisons: Sequence[SideBySide], *, width: int) -> Table[Ro
         name, columns = "case\n  system", [_or_status(first), *map(_or_nothing, others)]
     system: Column[Row] = Column(name, lambda row: f"  {row.name}{_marks(row.system, notes)}", too_long="fold")
     figures = [column.of(_system) for column in columns]
-    return Table([system, *figures], rows(comparisons), heading=lambda row: row.found.case)
+    # By comparison: two of one case are two.
+    return Table(
+        [system, *figures], rows(comparisons), heading=lambda row: row.found.case, group=lambda row: id(row.found)
+    )
 
 
 def _or_status(column: Column[System]) -> Column[System]:

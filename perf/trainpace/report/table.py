@@ -69,6 +69,8 @@ class Table(Generic[T]):
     rows: Sequence[T]
     heading: Callable[[T], str] | None = None
     """The line above rows that share it, on a terminal; None: there are no such lines."""
+    group: Callable[[T], object] | None = None
+    """What rows below one heading share, where two headings may read alike; None: the heading's text."""
 
 
 def stacked(*columns: Column[T]) -> Column[T]:
@@ -113,8 +115,10 @@ def to_rich(table: Table[T], styles: Mapping[str, str], *, leading: int = 0) -> 
             overflow="fold" if column.too_long == "fold" else "ellipsis",
             no_wrap=column.too_long == "cut",
         )
-    for heading, rows in groupby(table.rows, table.heading or (lambda _: "")):
-        if heading:
+    heading_of = table.heading or (lambda _: "")
+    for _, group in groupby(table.rows, table.group or heading_of):
+        rows = list(group)
+        if heading := heading_of(rows[0]):
             drawn.add_row(Text(heading, style="bold"))
         for row in rows:
             kinds = [column.kind(row) if column.kind else "" for column in table.columns]

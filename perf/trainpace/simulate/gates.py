@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from trainpace.plan.paired import OPEN, PASSED, SLOWER, PairedRounds
-from trainpace.plan.stored import RetestCase, RetestPlan
+from trainpace.plan.retest import RetestCase, RetestPlan
 from trainpace.plan.task import drive
 from trainpace.simulate.noise import STEPS, Booleans, Floats, Integers, steps
 from trainpace.stats.retest import outliers
