@@ -40,7 +40,7 @@ def test_rows_name_what_there_is():
         (["--perf-head=x", "--perf-refresh"], "--perf-refresh has one side: leave out --perf-head and --perf-against"),
         (["--perf-head=x", "--perf-against-runs=."], "--perf-against-runs has one side"),
         (["--perf-slurm=time=60"], "--perf-slurm asks Slurm for nodes: add --perf-launcher slurm"),
-        (["--perf-trainer=hf", "--perf-launcher=slurm"], "--perf-launcher: a described system starts its own ranks"),
+        (["--perf-trainer=hf", "--perf-launcher=slurm"], "--perf-launcher: an external system starts its own ranks"),
         (["--perf-trainer=native", "--perf-trainer=a:b", "--perf-refresh"], "--perf-refresh takes one trainer"),
         (["--perf-resume"], "--perf-resume: expected --perf-runs DIR"),
         (["--perf-resume", "--perf-runs=r", "--perf-replay=."], "one side: leave out --perf-replay"),

@@ -86,6 +86,21 @@ def test_the_judging_code_is_not_the_other_sides(fleet, tmp_path, checkout):
     assert fleet.run(toy("ours:Toy")).steps == 4
 
 
+def test_an_installed_trainer_beside_one_of_a_checkout(fleet, tmp_path, monkeypatch):
+    """Each trainer is compared with itself on the other side: what is installed for both sides is measured on both."""
+    base, head, installed = (tmp_path / name for name in ("base", "head", "site-packages"))
+    for folder, module in ((base, "ours"), (head, "ours"), (installed, "theirs")):
+        folder.mkdir()
+        (folder / f"{module}.py").write_text((TOY / "toy_trainer.py").read_text())
+    for name, folder, other in (("base", base, head), ("head", head, base)):
+        fleet.sides[name] = Side(checkout=folder, apart=(other,), folder=folder)
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+
+    pairs = [fleet.run(toy(each), side=name) for each in ("ours:Toy", "theirs:Toy") for name in ("base", "head")]
+
+    assert [run.steps for run in pairs] == [4] * 4
+
+
 def test_run_has_every_step(fleet):
     """A run holds the samples of every rank and step, and what was measured on."""
     run = fleet.run(toy(ranks=3))

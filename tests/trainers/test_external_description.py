@@ -270,7 +270,7 @@ def test_the_newest_of_several_is_read(tmp_path):
 
 def test_only_files_and_our_names_are_described():
     """A name of ours or a TOML file; anything else is an object to be imported."""
-    assert described.is_described("hf")
-    assert described.is_described("mine.toml")
-    assert not described.is_described("native")
-    assert not described.is_described("ours.training:Trainer")
+    assert described.is_external("hf")
+    assert described.is_external("mine.toml")
+    assert not described.is_external("native")
+    assert not described.is_external("ours.training:Trainer")

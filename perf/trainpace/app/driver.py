@@ -14,7 +14,7 @@ from trainpace.plan.task import Task
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.store.runs import run_path, write_run
-from trainpace.trainers.external import is_described, load
+from trainpace.trainers.external import is_external, load
 
 SIDES = ("base", "head", "injected")
 """Of a comparison of two revisions; every other task is of this checkout."""
@@ -81,7 +81,7 @@ class Driver:
         begin = time.monotonic()
         try:
             with self.show(task.label, workload.warmup + workload.steps) as progress:
-                if is_described(workload.trainer):
+                if is_external(workload.trainer):
                     programs = self.resources.start_programs()
                     run, typed = programs.run(workload, load(workload.trainer), progress=progress)
                 else:

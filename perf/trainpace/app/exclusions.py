@@ -25,7 +25,7 @@ EXCLUDES: tuple[tuple[str, str, str], ...] = (
     (
         EXTERNAL_SYSTEM,
         "--perf-launcher",
-        "--perf-launcher: a described system starts its own ranks, on this machine: leave the option out",
+        "--perf-launcher: an external system starts its own ranks, on this machine: leave the option out",
     ),
     *(
         (flag, SEVERAL_TRAINERS, f"{flag} takes one trainer: name --perf-trainer once")

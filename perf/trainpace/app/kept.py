@@ -7,7 +7,7 @@ from trainpace.app.options import Options
 from trainpace.errors import DataError, RunFailed
 from trainpace.runs.run import Run
 from trainpace.store.runs import read_runs
-from trainpace.trainers.external import is_described
+from trainpace.trainers.external import is_external
 
 
 def data_names(options: Options, trainer: str) -> tuple[tuple[str, ...], str] | None:
@@ -19,7 +19,7 @@ def data_names(options: Options, trainer: str) -> tuple[tuple[str, ...], str] | 
     from trainpace.data.packing import sources_named
     from trainpace.data.tokenizer import BYTES, tokenizer_named
 
-    own = trainer != "native" and not is_described(trainer)
+    own = trainer != "native" and not is_external(trainer)
     if own and not options.data and options.tokenizer == BYTES:
         return None
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainpace.trainers.external import is_described, names
+from trainpace.trainers.external import is_external, names
 
 INVOCATION = "TRAINPACE_INVOCATION"
 """Names the folder that relative paths are relative to, where the suite was started from another."""
@@ -85,7 +85,7 @@ def _trainer(value: str, base: Path) -> str:
         if not path.is_file():
             raise ValueError(f"no description {path}")
         return str(path.resolve())
-    if value != "native" and not is_described(value) and not re.fullmatch(r"[\w.]+:\w+", value):
+    if value != "native" and not is_external(value) and not re.fullmatch(r"[\w.]+:\w+", value):
         raise ValueError(f"expected native, package.module:object, {', '.join(names())} or a .toml file, got {value!r}")
     return value
 

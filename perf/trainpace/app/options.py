@@ -22,7 +22,7 @@ from trainpace.app.declare import (
 from trainpace.app.exclusions import EXTERNAL_SYSTEM, SECOND_SIDE, SEVERAL_TRAINERS, refuse
 from trainpace.cases.workload import Dtype, Scale
 from trainpace.plan.stored import DEFAULT_REFRESH_RUNS
-from trainpace.trainers.external import is_described
+from trainpace.trainers.external import is_external
 
 LAUNCHERS = ("local", "slurm", "torchrun")
 
@@ -115,7 +115,7 @@ class Options:
         ini=("What is measured where no --perf-trainer is given.", "native"),
         read=values.trainers,
         metavar="NAME",
-        help="What is measured: native, package.module:object, a described system (hf, llamafactory, trl, xtuner) or "
+        help="What is measured: native, package.module:object, an external system (hf, llamafactory, trl, xtuner) or "
         "the .toml file of one; two or more are compared side by side (default: ini option perf_trainer, else native).",
     )
     """At least one; several are compared side by side."""
@@ -125,7 +125,7 @@ class Options:
         repeatable=True,
         read=values.pythons,
         metavar="NAME=PYTHON",
-        help="The interpreter that a described system lives in; repeatable (default: this one).",
+        help="The interpreter that an external system lives in; repeatable (default: this one).",
     )
     """Interpreters of external systems, by name."""
     engine: str = option(
@@ -315,7 +315,7 @@ class Options:
             facts.add(SECOND_SIDE)
         if len(given["trainers"]) > 1:
             facts.add(SEVERAL_TRAINERS)
-        if any(map(is_described, given["trainers"])):
+        if any(map(is_external, given["trainers"])):
             facts.add(EXTERNAL_SYSTEM)
         refuse(facts)
         if SECOND_SIDE not in facts:

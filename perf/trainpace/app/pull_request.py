@@ -6,6 +6,7 @@ from trainpace.app.options import Options
 from trainpace.app.resources import Resources, Show
 from trainpace.cases.published import Case
 from trainpace.cases.scaling import full_workload
+from trainpace.cases.workload import Dtype
 from trainpace.cost.worker import CountFailed, counted
 from trainpace.errors import RunFailed
 from trainpace.judge.finding import Finding
@@ -33,14 +34,14 @@ def explained(found: Finding, case: Case, *, options: Options, resources: Resour
     return [*lines, f"traces, for Perfetto: {kept}"]
 
 
-def _counted(case: Case, dtype: str, *, resources: Resources, show: Show) -> list[str]:
+def _counted(case: Case, dtype: Dtype, *, resources: Resources, show: Show) -> list[str]:
     """What a full-size step of both sides must do, as a difference."""
     costs: list[Cost] = []
     sides = resources.prepare_sides()
     for side in (sides.base, sides.head):
         with show(f"{case.id}, counting a full-size step", 1):
             try:
-                full = full_workload(case, dtype="fp32" if dtype == "fp32" else "bf16")
+                full = full_workload(case, dtype=dtype)
                 ((_, cost),) = counted([full], checkout=side.checkout, apart=side.apart, python=side.python)
             except CountFailed as failure:
                 cost = failure

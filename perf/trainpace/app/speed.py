@@ -39,7 +39,7 @@ from trainpace.store.baselines import refresh
 from trainpace.store.priorities import load_priorities
 from trainpace.store.runs import read_runs
 from trainpace.text import percent
-from trainpace.trainers.external import is_described, load
+from trainpace.trainers.external import is_external, load
 
 
 @dataclass(kw_only=True)
@@ -189,7 +189,7 @@ class Speed:
         if not runs:
             return []
         software = versions(list(SOFTWARE))
-        if is_described(workload.trainer):
+        if is_external(workload.trainer):
             software = self.resources.start_programs().versions(load(workload.trainer)) or {}
         now = Now(
             workload=workload,
@@ -298,7 +298,7 @@ def _one_kind(case: Case, runs: Sequence[Run]) -> tuple[Workload, Device]:
 
 def _core_seconds(workload: Workload, baseline: baselines.Measured) -> dict[str, float]:
     """What the cores gave when the baseline was recorded, by the same Python; nothing where that is not known."""
-    if is_described(workload.trainer) or not baseline.yardstick_seconds:
+    if is_external(workload.trainer) or not baseline.yardstick_seconds:
         return {}
     same = baseline.software.get("python") == platform.python_version()
     return {workload.key: baseline.yardstick_seconds} if same else {}

@@ -8,7 +8,7 @@ from trainpace.plan.systems import DEFAULT_ROUNDS, ComparedSystem, SystemsPlan
 from trainpace.plan.task import Task, drive
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.trainers.external import is_described, load
+from trainpace.trainers.external import is_external, load
 
 
 def compare(test: str, case: Case, speed: Speed) -> Finding:
@@ -35,7 +35,7 @@ def compare(test: str, case: Case, speed: Speed) -> Finding:
 
 def _system(speed: Speed, case: Case, trainer: str) -> ComparedSystem:
     workload = speed.workloads.resolve(case, trainer).workload
-    if not is_described(trainer):
+    if not is_external(trainer):
         title = f"native ({workload.engine})" if trainer == "native" else trainer
         return ComparedSystem(trainer=trainer, title=title, workload=workload)
     description = load(trainer)

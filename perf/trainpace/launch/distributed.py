@@ -57,8 +57,8 @@ class Distributed:
     keep_logs: Path | None = None
     """Where the folder of every run is kept, by case and run id; None: nowhere."""
     pool: Pool = field(init=False)
-    _own_trainers: dict[str, bool] = field(init=False, default_factory=dict)
-    """By side, whether its trainer was imported from its checkout."""
+    _own_trainers: dict[str, dict[str, bool]] = field(init=False, default_factory=dict)
+    """By trainer and side, whether it was imported from the side's checkout."""
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.launcher, self.keep_logs)
@@ -94,7 +94,7 @@ class Distributed:
         """
         return self._run(workload, side, progress, profile=None, borders=borders)[0]
 
-    def _check_trainers(self, samples: dict[str, Any], side: str) -> None:
+    def _check_trainer(self, trainer: str, samples: dict[str, Any], side: str) -> None:
         """Refuse an installed trainer beside one of the other side's own checkout: it is no side's.
 
         Raises:
@@ -104,8 +104,9 @@ class Distributed:
             return
         file, checkout = Path(samples["imported"][0]).resolve(), self.sides[side].checkout
         installed = {"site-packages", "dist-packages"} & set(file.parts)
-        self._own_trainers[side] = checkout is not None and file.is_relative_to(checkout.resolve()) and not installed
-        if not self._own_trainers[side] and any(self._own_trainers.values()):
+        own = self._own_trainers.setdefault(trainer, {})
+        own[side] = checkout is not None and file.is_relative_to(checkout.resolve()) and not installed
+        if not own[side] and any(own.values()):
             raise RunFailed(
                 f"expected the trainer of {checkout}, as the other side's is of its checkout, got {file}, which is "
                 "installed and no side's own"
@@ -161,7 +162,7 @@ class Distributed:
             first_step = follow(begun.hosts, lines, workload, window, progress=progress, step_timeout=self.step_timeout)
             samples = [rank.samples for rank in lines if rank.samples is not None]
             _check_imports(samples, self.sides[side])
-            self._check_trainers(samples[0], side)
+            self._check_trainer(workload.trainer, samples[0], side)
             nodes = [Node(**begun.hosts.facts[number]) for number in sorted(begun.hosts.facts)]
             if many:
                 health = nodes_health(

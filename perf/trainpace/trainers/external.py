@@ -119,7 +119,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
 
 
-def is_described(trainer: str) -> bool:
+def is_external(trainer: str) -> bool:
     """Whether a trainer's name is that of an external system: one of ours, or a TOML file."""
     return trainer.endswith(".toml") or trainer in names()
 
