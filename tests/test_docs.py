@@ -131,25 +131,34 @@ def scratch(pytester, monkeypatch):
     return here
 
 
-@pytest.mark.parametrize("arguments", typed(("pytest",)))
-def test_session(scratch, pytester, monkeypatch, arguments):
-    """A session of pytest's takes the options, and selects something."""
-    monkeypatch.delitem(sys.modules, "test_cost", raising=False)  # the tests have one of that name too
-    config = pytester.parseconfigure(*(FILLED.get(word, word) for word in arguments))
-    session = pytest.Session.from_config(config)
-    config.hook.pytest_sessionstart(session=session)
-    items = session.perform_collect()
-    session.exitstatus = pytest.ExitCode.OK
-    config.hook.pytest_sessionfinish(session=session, exitstatus=session.exitstatus)
+@pytest.mark.parametrize("page", list(dict.fromkeys(SHOWN.values())))
+def test_sessions(scratch, pytester, monkeypatch, page):
+    """Each session of pytest's that a page shows takes its options, and selects something."""
+    wrong = []
+    for command in (command for command, first in SHOWN.items() if first == page and command[0] == "pytest"):
+        if shlex.join(command) in NOT_TYPED:
+            continue
+        monkeypatch.delitem(sys.modules, "test_cost", raising=False)  # the tests have one of that name too
+        try:
+            config = pytester.parseconfigure(*(FILLED.get(word, word) for word in command[1:]))
+        except pytest.UsageError as error:
+            wrong.append((shlex.join(command), str(error)))
+            continue
+        session = pytest.Session.from_config(config)
+        config.hook.pytest_sessionstart(session=session)
+        if not session.perform_collect():
+            wrong.append((shlex.join(command), "selects nothing"))
+        session.exitstatus = pytest.ExitCode.OK
+        config.hook.pytest_sessionfinish(session=session, exitstatus=session.exitstatus)
 
-    assert items
+    assert wrong == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if measured(page)])
 def test_measured(page, repository):
     """The commands of a page that measure end with 0, one after the other in one repository."""
     # Steps that mostly sleep: what a busy machine does to them is small beside the noise that a refresh allows.
-    codes = {arguments: repository.suite(*arguments, "-k", "8k", seconds=0.02).code for arguments in measured(page)}
+    codes = {arguments: repository.suite(*arguments, "-k", "8k", seconds=0.005).code for arguments in measured(page)}
 
     assert set(codes.values()) == {0}, codes
 

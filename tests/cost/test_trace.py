@@ -31,7 +31,7 @@ ENDS = ("llama2_7b-8k-sp1", "llama2_70b-1m-sp64")
 
 
 @pytest.mark.parametrize("layers", [12, pytest.param(None, marks=pytest.mark.slow, id="all")])
-@pytest.mark.parametrize("row", ENDS)
+@pytest.mark.parametrize("row", [ENDS[0], pytest.param(ENDS[1], marks=pytest.mark.slow)])
 def test_extended_equals_the_whole(row, layers):
     """Counters grow by the same amount with every layer: what is extended equals a trace of all layers.
 

@@ -218,9 +218,8 @@ def test_a_node_is_lost(wide, start, started, tmp_path):
     assert started.left() == []
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=SLOW), pytest.param(signal.SIGTERM, marks=SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_the_suite_is_ended(wide, nodes, start, started, tmp_path, how):
     """However the suite ends in mid-run, its step and its allocation end with it."""
     mark = tmp_path / "mark"

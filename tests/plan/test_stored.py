@@ -1,13 +1,16 @@
 """The stored gate over a session: looking again, beside the others, in rounds; and a replay says the same."""
 
+from contextlib import nullcontext
+
 import pytest
-import scipy.special  # noqa: F401 - pytester forgets what a test imports, and numpy cannot be imported twice
 
 from factories import make_run, make_runs
+from trainpace.app.driver import Messages
 from trainpace.app.hours import Selected
+from trainpace.app.options import Options
+from trainpace.app.suite import Suite
 from trainpace.cases import PUBLISHED
 from trainpace.errors import RunFailed
-from trainpace.plugin import _SUITE
 from trainpace.probe.device import present
 from trainpace.runs.run import Health
 from trainpace.runs.verdict import Verdict
@@ -46,12 +49,17 @@ class Measuring:
 
 
 @pytest.fixture
-def started_session(pytester, monkeypatch):
+def started_session(tmp_path, monkeypatch):
     """Makes sessions in one folder, whose baselines hold NOISY, or `stored`, for every case."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
-    def start(*arguments, speeds=(), stored=NOISY):
-        suite = pytester.parseconfigure("--perf-scale=mini", *arguments).stash[_SUITE]
+    def start(speeds=(), stored=NOISY, **options):
+        suite = Suite(
+            options=Options(scale="mini", trainers=("native",), **options),
+            root=tmp_path,
+            show=lambda *_: nullcontext(lambda *_: None),
+            messages=Messages(),
+        )
         for case in CASES if stored else ():
             workload = suite.workloads.resolve(case, "native").workload
             refresh(suite.workloads.baselines_folder, make_runs(*stored, workload=workload, device=present().cpu))
@@ -96,7 +104,7 @@ def test_regression_takes_five_runs(started_session):
 
 def test_asked_for_runs_are_doubled(started_session):
     """With three runs a case to begin with, a slow one gets three more."""
-    measuring = started_session("--perf-runs-per-case=3", speeds={SLOW: [950.0]})
+    measuring = started_session(runs_per_case=3, speeds={SLOW: [950.0]})
 
     assert verdicts(measuring.results())[SLOW] is Verdict.REGRESSION
     assert {case.id: measuring.made.count(case.id) for case in CASES} == dict.fromkeys([c.id for c in CASES], 3) | {
@@ -137,11 +145,11 @@ def test_regression_on_a_slow_machine(started_session):
     ],
     ids=["outlier", "regression", "two slow", "slow machine", "uneven"],
 )
-def test_replay_says_what_the_session_said(started_session, speeds):
+def test_replay_says_what_the_session_said(started_session, tmp_path, speeds):
     """The kept runs, judged again without measuring, have the same verdicts, figures and reasons."""
-    session = started_session("--perf-runs=runs", speeds=speeds)
+    session = started_session(runs=tmp_path / "runs", speeds=speeds)
     then = session.results()
-    replay = started_session("--perf-replay=runs", stored=None)
+    replay = started_session(replay=(tmp_path / "runs",), stored=None)
     now = replay.results()
 
     assert {case: each.judgement for case, each in then.items()} == {case: each.judgement for case, each in now.items()}
@@ -176,7 +184,7 @@ def test_failure_ahead_is_told_by_its_own_test(started_session):
 
 def test_no_case_begins_after_the_time(started_session):
     """A case that has begun is looked at again; those that did not fit are not measured for its sake."""
-    measuring = started_session("--perf-max-minutes=60", speeds={SLOW: [950.0]})
+    measuring = started_session(max_minutes=60.0, speeds={SLOW: [950.0]})
     train = measuring.train
 
     def late(task):
@@ -206,7 +214,7 @@ def test_accident_in_the_baseline(started_session):
 
 def test_refresh_goes_in_rounds(started_session):
     """The runs of a case lie a round apart; each test then records its own."""
-    measuring = started_session("--perf-refresh", "--perf-runs-per-case=2", stored=None)
+    measuring = started_session(refresh=True, runs_per_case=2, stored=None)
     first = measuring.suite.find_speed(SLOW)
 
     assert measuring.made == [case.id for case in CASES] * 2
@@ -216,7 +224,7 @@ def test_refresh_goes_in_rounds(started_session):
 
 def test_bounded_refresh_goes_case_by_case(started_session):
     """Where time may run out, the first cases are recorded rather than none."""
-    measuring = started_session("--perf-refresh", "--perf-runs-per-case=2", "--perf-max-minutes=60", stored=None)
+    measuring = started_session(refresh=True, runs_per_case=2, max_minutes=60.0, stored=None)
     measuring.suite.find_speed(SLOW)
 
     assert measuring.made == [SLOW] * 2
@@ -225,7 +233,7 @@ def test_bounded_refresh_goes_case_by_case(started_session):
 def test_long_steps_may_end_early(started_session):
     """Where a step takes ten seconds its only run is given the borders between verdicts; a user's are all made."""
     slow = [each / 1000 for each in NOISY]  # 128 tokens take two minutes
-    long, own = (started_session(*options, stored=slow) for options in ((), ("--perf-steps=40",)))
+    long, own = (started_session(stored=slow, **options) for options in ({}, {"steps": 40}))
     for each in (long, own):
         each.speeds = {case.id: [1.0] for case in CASES}
         each.results()
@@ -241,7 +249,7 @@ def test_long_steps_may_end_early(started_session):
 def test_a_users_tolerance_asks_for_no_more_runs(started_session):
     """However much the baseline's runs differ, one run is judged within the share that the user gave."""
     noisy = (960.0, 1000.0, 1040.0, 985.0, 1015.0)
-    by_noise, by_user = (started_session(*options, stored=noisy) for options in ((), ("--perf-tolerance=0.2",)))
+    by_noise, by_user = (started_session(stored=noisy, **options) for options in ({}, {"tolerance": 0.2}))
     for each in (by_noise, by_user):
         each.suite.find_speed(SLOW)
 

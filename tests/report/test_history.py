@@ -1,14 +1,15 @@
 """The command: what it says of recorded runs, when it is red, what its page shows."""
 
+import io
 import random
-import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from browser import CHROMIUM, Elements, requested, run
 from factories import make_run, make_workload
+from trainpace.__main__ import main
 from trainpace.report.history import PAGE
 from trainpace.runs.run import Health
 from trainpace.store.runs import write_run
@@ -35,10 +36,14 @@ def record(folder, levels, case="llama2_7b-8k-sp1", *, noise=0.005, first=0, rev
 
 
 def history(*arguments):
-    """The command in a process of its own: exit status, output lines, errors."""
-    command = [sys.executable, "-m", "trainpace", "history", *map(str, arguments)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return done.returncode, done.stdout.splitlines(), done.stderr
+    """The command: exit status, output lines, errors."""
+    said, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(said), redirect_stderr(errors):
+        try:
+            status = main(["history", *map(str, arguments)])
+        except SystemExit as end:
+            status = end.code
+    return status, said.getvalue().splitlines(), errors.getvalue()
 
 
 def test_unchanged_history_passes(tmp_path):
