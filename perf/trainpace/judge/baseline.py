@@ -211,6 +211,11 @@ def _split_outliers(
     return found
 
 
+def run_noise(baseline: Published | Measured | None) -> Spread | None:
+    """Spread of log TGS between runs of one session, of this workload alone; None where nothing was measured twice."""
+    return pooled_spread([baseline.tgs_of_runs]) if isinstance(baseline, Measured) else None
+
+
 def proxy_cuts(baselines: Iterable[Published | Measured], case: str) -> list[Workload]:
     """Proxy workloads of `case` that the device has baselines of, newest first: scale `proxy` uses the first."""
     cuts = [each for each in baselines if isinstance(each, Measured) and (each.case, each.scale) == (case, "proxy")]
