@@ -138,3 +138,16 @@ def test_equal_nodes_are_not_slow():
     assert metrics.slow_node(spread(1.0, 1.02, 1.0)) is None
     assert metrics.slow_node(one.model_copy(update={"ranks": (*one.ranks[:3], slow)})) is None
     assert metrics.slow_node(make_run()) is None
+
+
+def test_steps_that_take_far_longer_are_the_tail():
+    """Every third step taking three times as long makes the mean step two thirds longer than the median one."""
+    run = make_run(workload=make_workload(steps=6))
+    step = run.ranks[0].seconds[0]
+    uneven = run.ranks[1].model_copy(update={"seconds": [step, step, 3 * step] * 2})
+    run = run.model_copy(update={"ranks": (run.ranks[0], uneven)})
+
+    assert metrics.tail(run) == pytest.approx(2 / 3)
+    assert metrics.tail(make_run()) == pytest.approx(0)
+    assert "the mean step took 67% longer than the median one" in (metrics.tail_note(run) or "")
+    assert metrics.tail_note(make_run(noise=0.05)) is None

@@ -288,6 +288,7 @@ def _said(run: Run) -> tuple[str | None, ...]:
     return (
         *run.health.notes,
         metrics.warmup_note(run),
+        metrics.tail_note(run),
         metrics.slow_node(run) or metrics.slow_rank_note(run),
         ended if run.stopped_after else None,
     )

@@ -1,0 +1,45 @@
+"""Head against base: what makes a case other than the statistics of its pairs say."""
+
+import pytest
+
+from factories import make_run, make_workload
+from trainpace.judge.comparison import Comparison
+from trainpace.judge.head_vs_base import judge_pairs
+from trainpace.runs.verdict import Verdict
+
+WORKLOAD = make_workload(steps=6)
+
+
+def uneven(seed):
+    """A run whose every third step takes three times as long: its median step is that of the others."""
+    run = make_run(workload=WORKLOAD, seed=seed)
+    seconds = [value * (3 if step % 3 == 2 else 1) for step, value in enumerate(run.ranks[0].seconds)]
+    return run.model_copy(
+        update={"ranks": tuple(each.model_copy(update={"seconds": seconds}) for each in run.ranks)},
+    )
+
+
+def passed(pairs):
+    """A comparison whose medians agree."""
+    ratios = {"ratio": 1.0, "low": 0.98, "high": 1.02, "detect": 0.05}
+    return Comparison(base="b", head="h", base_tgs=1000.0, log_ratios=(0.0,) * pairs, **ratios)
+
+
+@pytest.mark.parametrize(("pairs", "verdict"), [(2, Verdict.INCONCLUSIVE), (4, Verdict.REGRESSION)])
+def test_steps_that_the_median_does_not_see_are_no_pass(pairs, verdict):
+    """Head's every third step takes three times as long: a regression, and with few pairs inconclusive."""
+    base = [make_run(workload=WORKLOAD, seed=seed) for seed in range(pairs)]
+    head = [uneven(seed) for seed in range(pairs)]
+    found = judge_pairs(base, head, passed(pairs), Verdict.PASS, peak_tflops=None)
+
+    assert found.verdict is verdict
+    assert "its mean step is 66.7 % longer than its median one, and at most 0 % in the base" in found.reasons[0]
+
+
+def test_steps_that_both_sides_have_are_no_difference():
+    """Where the base's steps are as uneven, and where one run of head's is even, the verdict stands."""
+    base, head = [uneven(seed) for seed in range(4)], [uneven(seed) for seed in range(4, 8)]
+    even = [make_run(workload=WORKLOAD, seed=seed) for seed in range(4)]
+
+    assert judge_pairs(base, head, passed(4), Verdict.PASS, peak_tflops=None).verdict is Verdict.PASS
+    assert judge_pairs(even, [*head[:3], even[0]], passed(4), Verdict.PASS, peak_tflops=None).verdict is Verdict.PASS
