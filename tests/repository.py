@@ -55,7 +55,7 @@ class Repository:
         `within` is a command that takes the suite's own command as its last arguments.
         """
         chosen = {
-            "TOY": json.dumps(toy),
+            "TRAINPACE_TOY": json.dumps(toy),
             "XDG_STATE_HOME": str(self.path / ".state"),
             "TRAINPACE_CACHE": str(self.path / ".cache"),
             "TMPDIR": str(self.path / ".tmp"),

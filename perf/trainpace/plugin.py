@@ -51,7 +51,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         except ValueError as error:
             raise pytest.UsageError(f"--perf-launcher torchrun: {error}") from None
         if rank:
-            return torchrun.serve()
+            return torchrun.serve(config.getoption("perf_env"))
     if config.getoption("perf_against", None) is None:
         return None
     from trainpace.app.against import run_from_base

@@ -118,3 +118,10 @@ def test_refusals(options, arguments, said):
         options(*arguments)
 
     assert said in str(raised.value)
+
+
+def test_variables_are_named_without_values(options):
+    """--perf-env takes names, several times; what is no name is refused."""
+    assert options("--perf-env=HF_TOKEN", "--perf-env", "OURS").environment == ("HF_TOKEN", "OURS")
+    with pytest.raises(pytest.UsageError, match="--perf-env: expected the name of an environment variable, got 'A=1'"):
+        options("--perf-env=A=1")

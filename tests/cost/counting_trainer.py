@@ -1,7 +1,7 @@
 """A native trainer that counts its own steps on real tensors, by other means than the trace's.
 
 FLOPs by torch's FlopCounterMode. Collectives by a mode that notes, of each that passes the dispatcher, its kind and the
-bytes that leave the rank. Rank 0 counts, and writes a line a step into the file COUNTS_OUT.
+bytes that leave the rank. Rank 0 counts, and writes a line a step into the file TRAINPACE_COUNTS_OUT.
 """
 
 import gc
@@ -80,6 +80,6 @@ class Counting(Native):
 
 
 def _write(part, collectives, flops):
-    with Path(os.environ["COUNTS_OUT"]).open("a") as file:
+    with Path(os.environ["TRAINPACE_COUNTS_OUT"]).open("a") as file:
         line = {"part": part, "calls": collectives.calls, "bytes": collectives.bytes, "flops": flops}
         file.write(json.dumps(line) + "\n")

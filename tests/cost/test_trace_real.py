@@ -23,7 +23,7 @@ def counted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("counts")
     with pytest.MonkeyPatch.context() as patch:
         out = folder / "counts.jsonl"
-        patch.setenv("COUNTS_OUT", str(out))
+        patch.setenv("TRAINPACE_COUNTS_OUT", str(out))
         with Distributed(
             machine=present(), cache=folder / "cache", step_timeout=120, sides={"here": Side(checkout=HERE)}
         ) as distributed:

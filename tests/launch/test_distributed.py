@@ -16,6 +16,7 @@ from repository import TOY, wait_for
 from trainpace.errors import RunFailed
 from trainpace.launch import follow
 from trainpace.launch.distributed import Distributed, trainer_object
+from trainpace.launch.environment import withheld
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import present
 from trainpace.rank import by_hand
@@ -207,12 +208,16 @@ def test_traceback_is_in_the_detail(fleet):
     assert 'toy_trainer.py", line ' in failed.detail
 
 
-def test_log_is_in_the_detail(impatient):
-    """Of a rank that could say nothing more the detail is what it had printed."""
+def test_log_is_in_the_detail(impatient, monkeypatch):
+    """Of a rank that could say nothing more the detail is what it had printed, and the variables that it had not."""
+    for name in withheld(os.environ):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OURS", "a value")
     failed = failure(impatient, toy(do="hang", step=3, say="the toy is here"))
 
     assert failed.detail == (
         "--- rank-0.log\nthe toy is here\n--- rank-1.log\nthe toy is here\n"
+        "variables that it was not given (--perf-env NAME, added to the command, gives one): OURS\n"
         "--perf-keep-logs DIR, added to the command, keeps every rank's log"
     )
 

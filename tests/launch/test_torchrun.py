@@ -84,7 +84,7 @@ def start(repository, nodes, tmp_path):
                         *[f"--perf-shared={tmp_path / 'shared'}", f"--perf-runs={tmp_path / 'runs'}"],
                     ],
                     cwd=repository.path,
-                    env=os.environ | {"TOY": json.dumps(toy), "XDG_STATE_HOME": str(tmp_path / "state")},
+                    env=os.environ | {"TRAINPACE_TOY": json.dumps(toy), "XDG_STATE_HOME": str(tmp_path / "state")},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,

@@ -1,6 +1,6 @@
 """A trainer without torch that sleeps instead of training, and misbehaves as a test wishes.
 
-The wishes are a JSON object in the variable TOY; those in a workload's `shape.config` stand above them:
+The wishes are a JSON object in the variable TRAINPACE_TOY; those in a workload's `shape.config` stand above them:
 
     seconds, optimizer    how long a step and the optimizer sleep
     say                   what every rank prints when it sets up
@@ -91,7 +91,7 @@ class Toy:
 
     def setup(self, context):
         config = vars(context.workload.shape.config)
-        self.wishes = DEFAULTS | json.loads(os.environ.get("TOY", "{}")) | config
+        self.wishes = DEFAULTS | json.loads(os.environ.get("TRAINPACE_TOY", "{}")) | config
         self.data_identity = self.wishes["identity"] and vars(self.wishes["identity"])
         here = {"case": context.workload.case, "rank": context.rank}
         self.here = all(self.wishes[key] in (value, None) for key, value in here.items())

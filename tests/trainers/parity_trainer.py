@@ -1,4 +1,4 @@
-"""A native trainer that keeps its first step's loss and whole gradients in a file of the folder PARITY_OUT."""
+"""A native trainer that keeps its first step's loss and whole gradients in the folder TRAINPACE_PARITY_OUT."""
 
 import gc
 import os
@@ -26,7 +26,7 @@ class Parity(Native):
         """Write what is to be compared; the suite needs one more step, which is not."""
         workload = self._workload
         out = Path(
-            os.environ["PARITY_OUT"],
+            os.environ["TRAINPACE_PARITY_OUT"],
             f"{workload.model}-{workload.attention}-{workload.engine}-{workload.ranks}-{workload.sp}",
         )
         loss = self._loss.clone()

@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
         return torch.load(out)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PARITY_OUT", str(folder))
+        patch.setenv("TRAINPACE_PARITY_OUT", str(folder))
         with Distributed(
             machine=present(), cache=folder / "cache", step_timeout=120, sides={"here": Side(checkout=HERE)}
         ) as distributed:

@@ -1,5 +1,6 @@
 """The cost tests of one session: counts every selected case at once, judges each against what is stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class Costs:
     dtype: Dtype
     refresh: bool
     show: Show
+    environment: Sequence[str] = ()
+    """Names of environment variables that counting is given besides those of launch/environment.py."""
     cases: list[Case] = field(default_factory=list)
     """Selected in this session."""
     _counted: dict[str, Cost | CountFailed] = field(default_factory=dict)
@@ -58,7 +61,7 @@ class Costs:
             title = f"counting {len(cases)} full-size step{'' if len(cases) == 1 else 's'}"
             try:
                 with self.show(title, len(cases)) as progress:
-                    for done, (name, cost) in enumerate(counted(workloads), start=1):
+                    for done, (name, cost) in enumerate(counted(workloads, added=self.environment), start=1):
                         self._counted[name] = cost
                         progress(done, name)
             except CountFailed as failure:

@@ -136,3 +136,11 @@ def reason(value: str | None, _: pytest.Config) -> str | None:
 def some(value: str | None, _: pytest.Config) -> str | None:
     """A workflow passes an empty text for what it was not given."""
     return value or None
+
+
+def variables(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of environment variables, without their values."""
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise ValueError(f"expected the name of an environment variable, got {name!r}")
+    return tuple(names)

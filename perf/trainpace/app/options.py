@@ -184,6 +184,16 @@ class Options:
         metavar="DIR",
         help="Where baselines are read and refreshed (default: baselines/ beside the tests' root).",
     )
+    environment: tuple[str, ...] = option(
+        "--perf-env",
+        default=(),
+        repeatable=True,
+        read=lambda names, _: values.variables(names),
+        metavar="NAME",
+        help="Give this environment variable to ranks, builds and programs too, which get a list of harmless ones "
+        "(docs/gate.md); repeatable.",
+    )
+    """Names of variables."""
     runs: Path | None = option("--perf-runs", read=values.output, metavar="DIR", help="Keep every run as a file here.")
     keep_logs: Path | None = option(
         "--perf-keep-logs",

@@ -42,7 +42,13 @@ def _counted(case: Case, dtype: Dtype, *, resources: Resources, show: Show) -> l
         with show(f"{case.id}, counting a full-size step", 1):
             try:
                 full = full_workload(case, dtype=dtype)
-                ((_, cost),) = counted([full], checkout=side.checkout, apart=side.apart, python=side.python)
+                ((_, cost),) = counted(
+                    [full],
+                    checkout=side.checkout,
+                    apart=side.apart,
+                    python=side.python,
+                    added=resources.options.environment,
+                )
             except CountFailed as failure:
                 cost = failure
         if isinstance(cost, CountFailed):

@@ -114,6 +114,7 @@ class Resources:
                     head=gate.head,
                     python=gate.python,
                     build=gate.build,
+                    environment=self.options.environment,
                     folder=gate.folder,
                     within=self.options.shared,
                 )
@@ -144,7 +145,12 @@ class Resources:
         options = self.options
         assert options.shared is not None
         return many_nodes(
-            options.launcher, shared=options.shared, slurm=options.slurm, scale=options.scale, cases=self.cases
+            options.launcher,
+            shared=options.shared,
+            slurm=options.slurm,
+            scale=options.scale,
+            cases=self.cases,
+            added=options.environment,
         )
 
     def _measured_sides(self) -> dict[str, Side]:
@@ -164,6 +170,7 @@ class Resources:
             "data": Data(sources=self.options.data, tokenizer=self.options.tokenizer),
             "cache": self.options.shared or cache_folder(),
             "keep_logs": self.options.keep_logs,
+            "added": self.options.environment,
             "step_timeout": self.options.step_timeout or (1800.0 if machine.gpus else 300.0),
         }
 

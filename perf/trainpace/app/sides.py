@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainpace.app.revisions import RevisionError, changed_files, checked_out
 from trainpace.errors import UsageError
+from trainpace.launch.environment import given, say_withheld, withheld
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import revision
 
@@ -43,6 +45,7 @@ def prepare(
     head: str | None,
     python: str | None,
     build: str | None,
+    environment: Sequence[str] = (),
     folder: Path,
     within: Path | None = None,
 ) -> Sides:
@@ -54,6 +57,7 @@ def prepare(
         head: a folder (relative to `folder`), or a revision of `root`'s repository; None: the same checkout.
         python: the head's interpreter; None: this one.
         build: a command that builds a side, run in a copy of each with an environment of its own; None: none.
+        environment: names of variables that a build is given besides those of launch/environment.py.
         folder: what relative paths are relative to.
         within: a folder that all nodes see, for what is made; None: this machine's temporary files.
 
@@ -77,7 +81,7 @@ def prepare(
             raise UsageError(f"--perf-against-python: no interpreter {interpreter}")
     base_side, head_side = Side(checkout=root), Side(checkout=head_checkout, python=interpreter)
     if build is not None:
-        base_side, head_side = (_built(stack, side, build, within) for side in (base_side, head_side))
+        base_side, head_side = (_built(stack, side, build, environment, within) for side in (base_side, head_side))
     folders = {root, head_checkout} | {side.checkout for side in (base_side, head_side) if side.checkout}
     same = head_checkout == root
     return Sides(
@@ -106,7 +110,7 @@ def _name(checkout: Path) -> str:
     return checkout.name if found is None else found[:7] + ("+dirty" if found.endswith("+dirty") else "")
 
 
-def _built(stack: ExitStack, side: Side, build: str, within: Path | None) -> Side:
+def _built(stack: ExitStack, side: Side, build: str, added: Sequence[str], within: Path | None) -> Side:
     """A copy of the side's checkout, built by `build` in an environment of its own on top of the side's.
 
     A second editable install into one environment would make both sides import the same code.
@@ -123,13 +127,22 @@ def _built(stack: ExitStack, side: Side, build: str, within: Path | None) -> Sid
     # for further .pth files.
     Path(own, "below.pth").write_text("".join(f"{path}\n" for path in below))
     searched = {
-        **os.environ,
+        **given(os.environ, added),
         "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
         "VIRTUAL_ENV": str(environment),
     }
-    done = subprocess.run(shlex.split(build), cwd=copy, env=searched, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        shlex.split(build),
+        cwd=copy,
+        env=searched,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        raise UsageError(f"--perf-build failed in a copy of {side.checkout}:\n{(done.stdout + done.stderr)[-2000:]}")
+        said = f"{(done.stdout + done.stderr)[-2000:].rstrip()}\n{say_withheld(withheld(os.environ, added))}"
+        raise UsageError(f"--perf-build failed in a copy of {side.checkout}:\n{said.rstrip()}")
     return Side(checkout=copy, python=str(python))
 
 

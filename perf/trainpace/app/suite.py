@@ -65,7 +65,11 @@ class Suite:
             show=show,
         )
         self.costs = Costs(
-            folder=self.workloads.baselines_folder, dtype=options.dtype, refresh=options.refresh, show=show
+            folder=self.workloads.baselines_folder,
+            dtype=options.dtype,
+            refresh=options.refresh,
+            show=show,
+            environment=options.environment,
         )
 
     def select(self, speed: list[Selected], costs: list[Case]) -> None:

@@ -12,13 +12,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import SuiteError, what_to_install
+from trainpace.launch.environment import given
 from trainpace.rank.imports import Own, search_path
 from trainpace.runs.cost import Cost
 
@@ -41,6 +43,7 @@ def counted(
     checkout: Path | None = None,
     apart: Sequence[Path] = (),
     python: str = sys.executable,
+    added: Sequence[str] = (),
 ) -> Iterator[tuple[str, Cost | CountFailed]]:
     """Count `workloads` in a process of their own; (case, its cost or why there is none) as each is done.
 
@@ -51,12 +54,15 @@ def counted(
         checkout: whose trainer is counted, and with its own counting; None: this one's.
         apart: the other side's folders, which PYTHONPATH does not name for it.
         python: the interpreter that counts.
+        added: names of environment variables that it is given besides those of launch/environment.py.
 
     Raises:
         CountFailed: where the process itself ends before its work is done; with what it said.
     """
     wanted = [workload.model_dump_json() for workload in workloads]
-    with tempfile.TemporaryFile("w+") as said, _started(said, checkout or PACKAGE.parent, apart, python) as process:
+    environment = given(os.environ, added)
+    counting = partial(_started, checkout=checkout or PACKAGE.parent, apart=apart, python=python)
+    with tempfile.TemporaryFile("w+") as said, counting(said, environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         with suppress(BrokenPipeError):  # a process that cannot start says why itself
@@ -84,9 +90,11 @@ def counted(
 class _started:  # noqa: N801 - a context manager, used as a function
     """The worker in a process group of its own, which is killed whole at the end."""
 
-    def __init__(self, said: Any, checkout: Path, apart: Sequence[Path], python: str) -> None:
+    def __init__(
+        self, said: Any, inherited: Mapping[str, str], *, checkout: Path, apart: Sequence[Path], python: str
+    ) -> None:
         # Whatever made `perf` importable here (a checkout's conftest, say) is not passed on by itself.
-        environment = Own(str(checkout), map(str, apart)).environment(os.environ)
+        environment = Own(str(checkout), map(str, apart)).environment(inherited)
         path = os.pathsep.join(filter(None, (*search_path(checkout), environment.get("PYTHONPATH"))))
         environment |= {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(

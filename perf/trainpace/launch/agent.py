@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,7 @@ def main() -> None:
 
 def start_line(host: HostCommand) -> bytes:
     """What tells an agent which host to start."""
-    fields = {"python": host.python, "settings": dict(host.settings), "environment": dict(host.environment)}
-    return json.dumps({"op": "start", "host": fields}).encode() + b"\n"
+    return json.dumps({"op": "start", "host": asdict(host)}).encode() + b"\n"
 
 
 def agent_command(

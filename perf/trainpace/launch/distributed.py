@@ -56,6 +56,8 @@ class Distributed:
     """Written into every run, once it is known."""
     keep_logs: Path | None = None
     """Where the folder of every run is kept, by case and run id; None: nowhere."""
+    added: Sequence[str] = ()
+    """Names of environment variables that ranks are given besides those of environment.py."""
     pool: Pool = field(init=False)
     _own_trainers: dict[str, dict[str, bool]] = field(init=False, default_factory=dict)
     """By trainer and side, whether it was imported from the side's checkout."""
@@ -139,7 +141,7 @@ class Distributed:
         if workload.trainer == "native" and workload.engine == "deepspeed":
             preload.append("deepspeed")
         many = bool(self.launcher.nodes)
-        command = host_command(self.sides[side], preload, device, many=many)
+        command = host_command(self.sides[side], preload, device, many=many, added=self.added)
         placed = counts(workload.ranks, workload.nodes)
         with self.pool.run(command, case=workload.case, nodes=workload.nodes, ranks=workload.ranks) as begun:
             begun.start(

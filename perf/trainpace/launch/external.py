@@ -18,6 +18,7 @@ from trainpace.cases.machine import Machine
 from trainpace.cases.workload import Workload
 from trainpace.data.base import Data
 from trainpace.errors import FileError, RunFailed, Skipped
+from trainpace.launch.environment import given
 from trainpace.launch.folders import rank_logs
 from trainpace.launch.follow import Progress, follow
 from trainpace.launch.health import health_of
@@ -61,6 +62,8 @@ class Programs:
     """Interpreters of systems that do not live in this one's environment, by name."""
     keep_logs: Path | None = None
     """Where the folder of every run is kept, by case and run id; None: nowhere."""
+    added: Sequence[str] = ()
+    """Names of environment variables that programs are given besides those of environment.py."""
     pool: Pool = field(init=False)
     _software: dict[str, dict[str, str] | None] = field(default_factory=dict)
 
@@ -108,7 +111,7 @@ class Programs:
         kept = self.cache / "systems" / description.name
         kept.mkdir(parents=True, exist_ok=True)
         where, micro = f"the description of {description.name}", description.reading.record == "micro_step"
-        command = host_command(Side(python=sys.executable), [], device, loop="program")
+        command = host_command(Side(python=sys.executable), [], device, loop="program", added=self.added)
         with self.pool.run(command, case=workload.case, ranks=1) as begun:
             values = placeholders(
                 workload,
@@ -202,7 +205,14 @@ class Programs:
             names = json.dumps(sorted({*SOFTWARE, *description.software}))
             command = [self._python(description), "-c", _ASK, description.module, names]
             try:
-                done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+                done = subprocess.run(
+                    command,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    stdin=subprocess.DEVNULL,
+                    env=given(os.environ, self.added),
+                )
                 self._software[description.name] = json.loads(done.stdout)
             except (OSError, subprocess.CalledProcessError, ValueError):
                 self._software[description.name] = None

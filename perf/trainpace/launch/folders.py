@@ -49,8 +49,8 @@ def run_folder(parent: Path, run_id: str, ranks: int) -> Path:
     return folder
 
 
-def explained(error: RunFailed, folder: Path, kept: Path | None) -> RunFailed:
-    """`error` with what the ranks printed, what they could not even write, and where their logs are `kept`."""
+def explained(error: RunFailed, folder: Path, kept: Path | None, said: str) -> RunFailed:
+    """`error` with what ranks printed, what they could not even write, what is `said` of all, where logs are `kept`."""
     cause, disk = error.cause, folder.parent.parent
     if shutil.disk_usage(disk).free < _FULL_BYTES:
         cause += f"; no space is left under {disk}"
@@ -58,7 +58,7 @@ def explained(error: RunFailed, folder: Path, kept: Path | None) -> RunFailed:
         f"every rank's log: {kept}" if kept else "--perf-keep-logs DIR, added to the command, keeps every rank's log"
     )
     detail = error.detail or rank_logs(folder)
-    return RunFailed(cause, rank=error.rank, detail="\n".join(filter(None, (detail.rstrip("\n"), where))))
+    return RunFailed(cause, rank=error.rank, detail="\n".join(filter(None, (detail.rstrip("\n"), said, where))))
 
 
 def keep_logs(folder: Path | None, host_log: Path, kept: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from trainpace.errors import RunFailed, what_to_install
 from trainpace.launch import orphans
+from trainpace.launch.environment import given
 from trainpace.launch.folders import tail
 from trainpace.rank.imports import Own
 from trainpace.rank.protocol import PROTOCOL
@@ -55,6 +56,9 @@ class HostCommand:
     python: str
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
+    """Variables that are chosen for it, whatever those are of the process that starts it."""
+    added: Sequence[str] = ()
+    """Names of variables that it is given besides those of environment.py."""
 
     @property
     def words(self) -> list[str]:
@@ -64,7 +68,7 @@ class HostCommand:
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """The host's environment, made of that of the process that starts it."""
         own = Own(self.settings["checkout"], self.settings["apart"])
-        return {**own.environment(inherited), **self.environment}
+        return {**own.environment(given(inherited, self.added)), **self.environment}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,13 @@ class Transport(Protocol):
 
 
 def host_command(
-    side: Side, preload: Sequence[str], device: str, loop: str = "loop", *, many: bool = False
+    side: Side,
+    preload: Sequence[str],
+    device: str,
+    loop: str = "loop",
+    *,
+    many: bool = False,
+    added: Sequence[str] = (),
 ) -> HostCommand:
     """What runs a side's trainer on a device. `loop` is the module of rank/ that a rank runs."""
     return HostCommand(
@@ -128,6 +138,7 @@ def host_command(
             "software": list(SOFTWARE),
         },
         environment=_environment(device, many=many),
+        added=tuple(added),
     )
 
 

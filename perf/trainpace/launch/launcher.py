@@ -72,7 +72,7 @@ class Local:
 
 
 def many_nodes(
-    launcher: str, *, shared: Path, slurm: Sequence[str], scale: str, cases: Sequence[Case]
+    launcher: str, *, shared: Path, slurm: Sequence[str], scale: str, cases: Sequence[Case], added: Sequence[str] = ()
 ) -> Torchrun | Slurm:
     """The launcher of several nodes.
 
@@ -82,12 +82,13 @@ def many_nodes(
         slurm: options of `salloc`; none: the allocation at hand.
         scale: that was asked for; with `cases` it says how many nodes an allocation must have.
         cases: selected.
+        added: names of environment variables that agents are given besides those of environment.py.
 
     Raises:
         RunFailed: where they cannot be had.
     """
     if launcher == "torchrun":
-        return Torchrun(shared=shared)
+        return Torchrun(shared=shared, added=added)
     if scale == "mini":  # one rank a node
         wanted = max(map(mini_ranks, cases), default=1)
     else:

@@ -1,6 +1,7 @@
 """Run hosts of one session by what they run: started when first asked for, ended with it; one run at a time."""
 
 import json
+import os
 import shutil
 import time
 import uuid
@@ -15,6 +16,7 @@ from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError, RunFailed
 from trainpace.launch import orphans
+from trainpace.launch.environment import say_withheld, withheld
 from trainpace.launch.folders import explained, keep_logs, run_folder, work_folder
 from trainpace.launch.host_client import HostCommand, Hosts, NodeLost
 from trainpace.launch.launcher import Launcher
@@ -129,7 +131,7 @@ class Pool:
         except RunFailed as error:
             if isinstance(error, NodeLost):
                 self.launcher.exclude_node(error.node)
-            raise explained(error, folder, kept) from None
+            raise explained(error, folder, kept, _missed(command)) from None
         finally:
             if not (hosts.end_run() and self.launcher.lasting):
                 self._hosts.pop(key).kill()
@@ -148,7 +150,13 @@ class Pool:
                 self.launcher.exclude_node(error.node)
             if kept:
                 keep_logs(None, log, kept)
-                if isinstance(error, RunFailed):
-                    error.detail = f"{error.detail.rstrip()}\nthe host's log: {kept}".lstrip()
+            if isinstance(error, RunFailed):
+                where = f"the host's log: {kept}" if kept else ""
+                error.detail = "\n".join(filter(None, (error.detail.rstrip(), _missed(command), where)))
             raise
         self._hosts[key] = hosts
+
+
+def _missed(command: HostCommand) -> str:
+    """Which variables were withheld: one may be what the trainer missed."""
+    return say_withheld(withheld(os.environ, command.added))

@@ -20,6 +20,7 @@ from trainpace.cases.machine import Machine
 from trainpace.errors import RunFailed
 from trainpace.launch.agent import agent_command, start_line
 from trainpace.launch.cluster import Node, ask_nodes, machine_of
+from trainpace.launch.environment import given
 from trainpace.launch.host_client import HostCommand, Pipe, Transport
 from trainpace.store.files import writing
 
@@ -162,7 +163,9 @@ class Step(Pipe):
             "--unbuffered",
             *agent_command(shared=shared),
         ]
-        kept = {name: value for name, value in os.environ.items() if not _OF_TASKS.fullmatch(name)}
+        # srun gives it to the agents. What srun itself may need to be let in is not for the host that they start.
+        inherited = given(os.environ, ("SLURM_JWT", *(host.added if host else ())))
+        kept = {name: value for name, value in inherited.items() if not _OF_TASKS.fullmatch(name)}
         super().__init__(command, kept, log, nodes=names)
         if host is not None:
             self.send(start_line(host))

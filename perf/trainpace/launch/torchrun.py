@@ -25,6 +25,7 @@ from trainpace.cases.machine import Machine
 from trainpace.errors import RunFailed
 from trainpace.launch.agent import agent_command, start_line
 from trainpace.launch.cluster import Node, ask_nodes, machine_of
+from trainpace.launch.environment import given
 from trainpace.launch.host_client import HostCommand, NodeLost, Transport
 from trainpace.store.files import writing
 
@@ -52,8 +53,8 @@ class Torchrun:
 
     lasting = True
 
-    def __init__(self, *, shared: Path) -> None:
-        """Wait for the processes of all other nodes.
+    def __init__(self, *, shared: Path, added: Sequence[str] = ()) -> None:
+        """Wait for the processes of all other nodes. `added` as HostCommand has it.
 
         Raises:
             RunFailed: where some do not come.
@@ -62,7 +63,7 @@ class Torchrun:
         with writing(shared):
             shared.mkdir(parents=True, exist_ok=True)
         self.parent: Path | None = shared
-        self._shared = shared
+        self._shared, self._added = shared, added
         _, world = place()
         self._names = {0: socket.gethostname()}
         self._excluded: set[str] = set()
@@ -126,7 +127,7 @@ class Torchrun:
             arguments = agent_command(shared=self._shared, node=number, name=self._names[rank], suite=suite)[1:]
             if rank == 0:
                 ours, theirs = socket.socketpair()
-                own = _agent(arguments, theirs)
+                own = _agent(arguments, theirs, self._added)
                 connections[number] = ours
             else:
                 request = {"arguments": arguments, "purpose": purpose}
@@ -223,8 +224,11 @@ class Sockets:
         """See Transport: agents end their hosts, with all below them."""
 
 
-def serve() -> int:
-    """In the process of every other rank: start agents as the suite asks, until it is done. Returns the exit status."""
+def serve(added: Sequence[str] = ()) -> int:
+    """In the process of every other rank: start agents as the suite asks, until it is done. Returns the exit status.
+
+    `added` as HostCommand has it.
+    """
     rank, _ = place()
     port, word = _store(rank=rank).get(_KEY).decode().split()  # waits for it
     suite = os.environ["MASTER_ADDR"], int(port)
@@ -240,18 +244,20 @@ def serve() -> int:
         while line := _line(control):
             request: dict[str, Any] = json.loads(line)
             agents = [agent for agent in agents if agent.poll() is None]
-            agents.append(_agent(request["arguments"], join(request["purpose"])))
+            agents.append(_agent(request["arguments"], join(request["purpose"]), added))
     for agent in agents:  # the suite closed their connections before this one, or is gone
         agent.wait()
     return 0
 
 
-def _agent(arguments: Sequence[str], connection: socket.socket) -> "subprocess.Popen[bytes]":
+def _agent(arguments: Sequence[str], connection: socket.socket, added: Sequence[str]) -> "subprocess.Popen[bytes]":
     """An agent that speaks through `connection`, by this process's interpreter."""
     with connection:
         command = [sys.executable, *arguments]
         descriptor = connection.fileno()
-        return subprocess.Popen(command, stdin=descriptor, stdout=descriptor, start_new_session=True)
+        return subprocess.Popen(
+            command, stdin=descriptor, stdout=descriptor, start_new_session=True, env=given(os.environ, added)
+        )
 
 
 def _line(connection: socket.socket) -> str:
