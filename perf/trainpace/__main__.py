@@ -20,6 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="LOGIN",
         help="whom GITHUB_TOKEN belongs to (default: github-actions[bot])",
     )
+    comment.add_argument(
+        "--job",
+        default="",
+        choices=["success", "failure", "cancelled"],
+        help="the result of the job that measured: results that say otherwise are called a contradiction",
+    )
     comment.set_defaults(run=_comment)
     history = commands.add_parser("history", help="the trend of recorded runs (--perf-runs), and what moved it")
     history.add_argument("folder", type=Path, help="the runs'")
@@ -49,7 +55,8 @@ def _comment(options: argparse.Namespace) -> int:
     from trainpace.app.github_client import GitHubError, comment_on
 
     try:
-        print(comment_on(options.pull_request, options.folder, name=options.name, author=options.author))
+        name, author, job = options.name, options.author, options.job
+        print(comment_on(options.pull_request, options.folder, name=name, author=author, job=job))
     except GitHubError as error:
         print(error, file=sys.stderr)
         return 1

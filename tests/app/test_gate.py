@@ -1,4 +1,4 @@
-"""Head against base in a repository of its own: the slowed head is red, whatever it does to hide that."""
+"""Head against base in a repository of its own: the slowed head is red, also where its branch edits what judges it."""
 
 import os
 import shutil

@@ -149,6 +149,14 @@ def test_first_comment(comment, github, tmp_path):
     assert github.comments[1]["body"].endswith("\n[The whole run](https://github.example/our/repo/actions/runs/42)\n")
 
 
+def test_forged_results_are_contradicted(comment, github, tmp_path):
+    """The workflow tells how the job ended, and the comment begins with that where results.json says otherwise."""
+    write_results(make_results(make_case_result()), tmp_path / "report")
+    comment("--job=failure")
+
+    assert github.comments[0]["body"].startswith(f"{MARKER}## ❌ The job's result is failure, but results.json says")
+
+
 def test_comment_is_updated(comment, github, tmp_path):
     """From then on that comment is updated, also where it is on a later page."""
     for number in range(150):

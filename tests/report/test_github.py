@@ -1,11 +1,11 @@
-"""Annotations in a workflow's log."""
+"""Annotations in a workflow's log, and what the comment says."""
 
 import re
 
 import pytest
 
 from factories import make_case_result, make_cost_result, make_results, make_slower
-from trainpace.report.github import annotations
+from trainpace.report.github import COMMENT_LENGTH, annotations, comment
 
 
 def understood(value):
@@ -38,3 +38,28 @@ def test_annotations_hold_no_other_command(hostile):
     title, data = re.fullmatch(r"::error title=([^:,]*)::(.*)", line).groups()
 
     assert (understood(title), understood(data)) == (f"{hostile}: regression", hostile)
+
+
+PASSED, SLOWER = make_results(make_case_result()), make_results(make_slower(), exit_status=1)
+
+
+@pytest.mark.parametrize(("results", "job"), [(PASSED, "failure"), (PASSED, "cancelled"), (SLOWER, "success")])
+def test_results_that_contradict_the_job(results, job):
+    """Results come from the machine that ran the pull request's code; the job's own result outranks them."""
+    text = comment(results, run="x", job=job)
+
+    assert text.startswith(f"## ❌ The job's result is {job}, but results.json says that the session ended ")
+    assert "The job's is what counts." in text
+
+
+@pytest.mark.parametrize(("results", "job"), [(PASSED, "success"), (SLOWER, "failure"), (SLOWER, ""), (PASSED, "")])
+def test_results_that_agree_with_the_job(results, job):
+    """Nothing is said of a contradiction where there is none, or nobody told how the job ended."""
+    assert "The job" not in comment(results, run="x", job=job)
+
+
+def test_contradiction_fits_into_a_comment():
+    """Also above results that alone fill one."""
+    results = make_results(*[make_case_result(f"case-{number}" * 20) for number in range(90)], said=("n " * 20_000,))
+
+    assert len(comment(results, run="x", job="failure")) < COMMENT_LENGTH + 20

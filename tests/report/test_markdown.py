@@ -253,6 +253,18 @@ def test_output_of_a_failed_run_is_folded():
     assert "<summary>What the run printed</summary>\n\n```text\nTraceback\n  boom\n```" in text
 
 
+@pytest.mark.parametrize("field", ["warnings", "summary", "said"])
+def test_long_text_does_not_take_the_verdict_along(field):
+    """Whatever is too long, the verdict and the table are shown."""
+    text = "x " * 35_000
+    shown = render(make_results(make_slower(), **{field: text if field == "summary" else (text, "short")}), 65_000)
+
+    assert len(shown) < 65_000
+    assert "## ❌ Slower: 1 of 1 case\n" in shown
+    assert "| llama2\\_7b-32k-sp1 |" in shown
+    assert field != "warnings" or "short" in shown
+
+
 def test_limit():
     """What is too long is left out as a whole, least important first, and that is said."""
     case = make_slower(detail="x" * 5000, notes=("n" * 400,))

@@ -121,12 +121,12 @@ class Repository:
             raise GitHubError(f"{method} {url}: expected JSON") from None
 
 
-def comment_on(pull_request: int, folder: Path, *, name: str, author: str) -> str:
+def comment_on(pull_request: int, folder: Path, *, name: str, author: str, job: str = "") -> str:
     """Show the results in `folder` in the pull request's comment of that `name`; returns the comment's address.
 
     The folder comes from the machine that ran the pull request's code. So its summary.md is not looked at: the text is
     written here, from results.json, which is checked and escaped. Without results the comment says so; it must not go
-    on showing those of an earlier commit.
+    on showing those of an earlier commit. Where they contradict the result of the `job` that measured, it says that.
 
     Raises:
         GitHubError: where the comment cannot be written.
@@ -139,7 +139,8 @@ def comment_on(pull_request: int, folder: Path, *, name: str, author: str) -> st
         results = read_results(folder)
     run = f"{_variable('GITHUB_SERVER_URL')}/{repository.name}/actions/runs/{_variable('GITHUB_RUN_ID')}"
     marker = f"<!-- trainpace: {name} -->\n"
-    return repository.put_comment(pull_request, comment_text(results, run=run), marker=marker, author=author)
+    text = comment_text(results, run=run, job=job)
+    return repository.put_comment(pull_request, text, marker=marker, author=author)
 
 
 def _variable(name: str) -> str:

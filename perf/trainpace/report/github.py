@@ -30,15 +30,24 @@ def _property(value: str) -> str:
     return _data(value).replace(":", "%3A").replace(",", "%2C")
 
 
-def comment(results: Results | None, *, run: str) -> str:
+def comment(results: Results | None, *, run: str, job: str = "") -> str:
     """The text of the comment.
 
     Args:
         results: of the session; None where it left none that can be read.
         run: address of the workflow's run.
+        job: how the job that measured ended, as the workflow knows it: `success` or `failure`; empty where nobody says.
+            The results come from the machine that ran the pull request's code, this does not.
     """
     if results is None:
         body = f"## ❌ The session ended without results\n\nExpected a valid {FILE}; the log says what happened.\n"
     else:
-        body = markdown.render(results, COMMENT_LENGTH)
+        told = "ended well" if results.exit_status == 0 else f"ended with status {results.exit_status}"
+        contradiction = (
+            f"## ❌ The job's result is {job}, but {FILE} says that the session {told}\n\n"
+            "The job's is what counts. The log says what happened; below is what the file says.\n\n"
+            if job and (job == "success") != (results.exit_status == 0)
+            else ""
+        )
+        body = contradiction + markdown.render(results, COMMENT_LENGTH - len(contradiction))
     return f"{body}\n[The whole run]({run})\n"

@@ -23,13 +23,21 @@ STEP_FLOPS = tuple(f"step.flops.{group}" for group in PRODUCTS)
 
 
 def render(results: Results, limit: int = SUMMARY_LENGTH) -> str:
-    """The whole summary. Sections that would take it over `limit` characters are left out, and that is said."""
-    text, left_out = "", 0
-    for block in _blocks(results):
-        if len(text) + len(block) > limit - 100:
-            left_out += 1
-        else:
-            text += block + "\n"
+    """The whole summary. Sections that would take it over `limit` characters are left out, and that is said; the
+    headline never is, and each warning is a section of its own."""
+    head = f"## {headline(results)}\n"
+    warnings = [f"> **{sentence(warning)}**\n" for warning in results.warnings]
+    above: list[str] = []
+    below: list[str] = []
+    left_out, room = 0, limit - 100 - len(head)
+    for part, blocks in ((above, warnings), (below, _blocks(results))):
+        for block in blocks:
+            if len(block) < room:
+                part.append(block)
+                room -= len(block) + 1
+            else:
+                left_out += 1
+    text = "".join(f"{block}\n" for block in (*above, head, *below))
     if left_out:
         text += f"Too long to be shown here: {left_out} of the sections. results.json has everything.\n"
     return text
@@ -62,9 +70,8 @@ def headline(results: Results) -> str:
 
 
 def _blocks(results: Results) -> Iterable[str]:
-    """The sections of the summary, most important first."""
+    """The sections below the headline, most important first."""
     entries = results.entries
-    yield "".join(f"> **{sentence(warning)}**\n\n" for warning in results.warnings) + f"## {headline(results)}\n"
     yield f"{plain(results.summary)}\n"
     if results.cases:
         yield to_markdown(Table(COLUMNS, results.cases))
