@@ -3,16 +3,30 @@
  * Three GPUs: two A100s and a T4 behind them. GPU 0 runs hot all the time and GPU 1 sits at its power limit (their
  * counters run twice as fast as time does, so that no jitter shows); process 1 has memory on GPU 1. What is not defined
  * here is what an old driver does not know.
+ *
+ * Switches, in the environment:
+ *   FAKE_GPUS=1         number of GPUs
+ *   FAKE_PIDS=645400,0  the processes on every GPU and instance, as the driver numbers them
+ *   FAKE_MIG=2          GPU 0 is in MIG mode and has so many instances of profile 1g.10gb
+ *   FAKE_MIG_NAMES=old  their names are the whole GPU's
+ *   FAKE_COOL=1         no GPU is slowed
+ *   FAKE_UNIFIED=1      the GPUs have no memory of their own
  */
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-enum { SUCCESS = 0, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7 };
 #define GPU(handle) ((int)(intptr_t)(handle) - 1)
+#define INSTANCE(handle) ((int)(intptr_t)(handle) - 100) /* of GPU 0; negative for a whole GPU */
+
+static int number(const char *name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
 
 struct memory { unsigned long long total, free, used; };
 struct process { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; };
+struct attributes { unsigned multiprocessors, copy, decoders, encoders, jpeg, ofa, slices, compute_slices; unsigned long long megabytes; };
 struct field { uint32_t id, scope; int64_t timestamp, latency; int type, result; union { double d; unsigned long long u; } value; };
 
 static unsigned long long now(void) {
@@ -23,14 +37,52 @@ static unsigned long long now(void) {
 
 int nvmlInitWithFlags(unsigned flags) { return SUCCESS; }
 int nvmlShutdown(void) { return SUCCESS; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = 3; return SUCCESS; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = number("FAKE_GPUS", 3); return SUCCESS; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = (void *)(intptr_t)(index + 1); return SUCCESS; }
-int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) { snprintf(text, size, "GPU-%da2b", GPU(handle)); return SUCCESS; }
+int nvmlDeviceGetHandleByUUID(const char *text, void **handle) {
+    if (strncmp(text, "MIG-", 4) || atoi(text + 4) >= number("FAKE_MIG", 0)) return NOT_FOUND;
+    *handle = (void *)(intptr_t)(100 + atoi(text + 4));
+    return SUCCESS;
+}
+int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
+    if (INSTANCE(handle) >= 0) snprintf(text, size, "MIG-%d", INSTANCE(handle));
+    else snprintf(text, size, "GPU-%da2b", GPU(handle));
+    return SUCCESS;
+}
+int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
+    if (!getenv("FAKE_MIG")) return NOT_SUPPORTED;
+    *current = *pending = GPU(handle) == 0;
+    return SUCCESS;
+}
+int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) { *count = 7; return SUCCESS; }
+int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **instance) {
+    if (number("FAKE_MIG", 0) <= (int)index) return NOT_FOUND;
+    *instance = (void *)(intptr_t)(100 + index);
+    return SUCCESS;
+}
+int nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *answer) { *answer = INSTANCE(handle) >= 0; return SUCCESS; }
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *instance, void **handle) {
+    if (INSTANCE(instance) < 0) return INVALID_ARGUMENT;
+    *handle = (void *)(intptr_t)1;
+    return SUCCESS;
+}
+int nvmlDeviceGetAttributes_v2(void *handle, struct attributes *attributes) {
+    if (INSTANCE(handle) < 0) return INVALID_ARGUMENT;
+    *attributes = (struct attributes){.multiprocessors = 14, .slices = 1, .compute_slices = 1, .megabytes = 9728};
+    return SUCCESS;
+}
 int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
-    snprintf(text, size, "%s", GPU(handle) < 2 ? "NVIDIA A100-SXM4-80GB" : "Tesla T4");
+    const char *name = GPU(handle) < 2 || INSTANCE(handle) >= 0 ? "NVIDIA A100-SXM4-80GB" : "Tesla T4";
+    if (getenv("FAKE_UNIFIED")) name = "NVIDIA GB10";
+    snprintf(text, size, "%s%s", name, INSTANCE(handle) >= 0 && !getenv("FAKE_MIG_NAMES") ? " MIG 1g.10gb" : "");
     return SUCCESS;
 }
 int nvmlDeviceGetMemoryInfo(void *handle, struct memory *memory) {
+    if (getenv("FAKE_UNIFIED")) return NOT_SUPPORTED;
+    if (INSTANCE(handle) >= 0) {
+        *memory = (struct memory){.total = 9728ull << 20, .used = 1ull << 30, .free = 8704ull << 20};
+        return SUCCESS;
+    }
     memory->total = (GPU(handle) < 2 ? 80ull : 16ull) << 30;
     memory->used = (unsigned long long)(GPU(handle) + 1) << 30;
     memory->free = memory->total - memory->used;
@@ -42,16 +94,20 @@ int nvmlDeviceGetClockInfo(void *handle, int type, unsigned *mhz) { *mhz = 1155;
 int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *celsius) { *celsius = 71; return SUCCESS; }
 int nvmlDeviceGetTotalEccErrors(void *handle, int type, int counter, unsigned long long *count) { return NOT_SUPPORTED; }
 int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, struct process *processes) {
-    unsigned running = GPU(handle) == 1, size = *count;
+    const char *pids = getenv("FAKE_PIDS") ? getenv("FAKE_PIDS") : GPU(handle) == 1 ? "1" : "";
+    unsigned running = 0, size = *count;
+    for (const char *pid = pids; pid && *pid; pid = strchr(pid, ',') ? strchr(pid, ',') + 1 : NULL) {
+        if (running < size) processes[running] = (struct process){.pid = strtoul(pid, NULL, 10), .used = 1 << 20};
+        running++;
+    }
     *count = running;
-    if (size < running) return INSUFFICIENT_SIZE;
-    if (running) processes[0] = (struct process){.pid = 1, .used = 1 << 20};
-    return SUCCESS;
+    return size < running ? INSUFFICIENT_SIZE : SUCCESS;
 }
 int nvmlDeviceGetFieldValues(void *handle, int count, struct field *fields) {
     for (int i = 0; i < count; i++) {
         fields[i].result = fields[i].id <= 77 ? SUCCESS : NOT_SUPPORTED;
         fields[i].value.u = 0;
+        if (getenv("FAKE_COOL")) continue;
         if (fields[i].id == 75 && GPU(handle) == 0) fields[i].value.u = 2 * now(); /* thermal policy */
         if (fields[i].id == 74 && GPU(handle) == 1) fields[i].value.u = 2 * now(); /* power policy */
     }

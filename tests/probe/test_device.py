@@ -58,6 +58,7 @@ def files(root: Path, texts: dict[str, str]) -> Path:
         ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"),
         ("NVIDIA GeForce RTX 4090", "geforce-rtx-4090"),
         ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", "a100-sxm4-80gb-mig-3g-40gb"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "h100-sxm5-80gb-mig-1g-10gb"),
     ],
 )
 def test_gpu_slug(name, expected):
@@ -168,6 +169,18 @@ def with_fake_driver(tmp_path_factory):
     return run
 
 
+def in_turn(settings: list[dict[str, str]], code: str) -> str:
+    """Code that looks at the machine, as `m`, under each of some environments, in one process."""
+    return f"""
+for setting in {settings}:
+    os.environ.update(setting)
+    m = present()
+    {code}
+    for name in setting:
+        del os.environ[name]
+"""
+
+
 def test_present_with_gpus(with_fake_driver):
     """Equal GPUs are counted up to the first of another kind, which is said."""
     actual = with_fake_driver(
@@ -181,25 +194,23 @@ def test_present_with_gpus(with_fake_driver):
     )
 
 
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [
-        ("1", "a100-sxm4-80gb 1"),
-        ("1,0", "a100-sxm4-80gb 2"),
-        ("GPU-0a", "a100-sxm4-80gb 1"),
-        ("0,9,1", "a100-sxm4-80gb 1"),
-        ("2", "t4 1"),
-        ("", "None"),
-        ("-1", "None"),
-    ],
-)
-def test_cuda_visible_devices(with_fake_driver, visible, expected):
-    """CUDA_VISIBLE_DEVICES is read as CUDA reads it: indices, UUIDs, and nothing behind an entry that is none."""
-    actual = with_fake_driver(
-        "m = present(); print(m.gpus and f'{m.gpus.slug} {m.gpus.count}')", CUDA_VISIBLE_DEVICES=visible
-    )
+VISIBLE = {
+    "1": "a100-sxm4-80gb 1",
+    "1,0": "a100-sxm4-80gb 2",
+    "GPU-0a": "a100-sxm4-80gb 1",
+    "0,9,1": "a100-sxm4-80gb 1",
+    "2": "t4 1",
+    "": "None",
+    "-1": "None",
+}
 
-    assert expected == actual
+
+def test_cuda_visible_devices(with_fake_driver):
+    """CUDA_VISIBLE_DEVICES is read as CUDA reads it: indices, UUIDs, and nothing behind an entry that is none."""
+    settings = [{"CUDA_VISIBLE_DEVICES": setting} for setting in VISIBLE]
+    said = with_fake_driver(in_turn(settings, "print(m.gpus and f'{m.gpus.slug} {m.gpus.count}')"))
+
+    assert list(VISIBLE.values()) == said.splitlines()
 
 
 def test_unknown_gpu_is_noted(with_fake_driver):
@@ -207,6 +218,75 @@ def test_unknown_gpu_is_noted(with_fake_driver):
     actual = with_fake_driver("print(*present().notes)", CUDA_VISIBLE_DEVICES="2")
 
     assert actual == "no datasheet for Tesla T4 (t4): % of peak and impossible TFLOPs cannot be told"
+
+
+SAID = "print(m.gpus and f'{m.gpus.slug} {m.gpus.count} {m.gpus.memory_bytes >> 20}', *gpu_uuids(), m.notes[:1])"
+MIG = (
+    "a100-sxm4-80gb-mig-1g-10gb 1 9728 {} ('NVIDIA A100-SXM4-80GB MIG 1g.10gb is a MIG instance, and a device of its "
+    "own: what is known of the whole GPU is not applied',)"
+)
+
+
+def test_a_mig_instance_is_a_device_of_its_own(with_fake_driver):
+    """Of the instances that are visible CUDA shows the first, and beside it no whole GPU: with its own memory."""
+    expected = {None: "MIG-0", "0": "MIG-0", "MIG-1": "MIG-1", "MIG-1,MIG-0": "MIG-1", "1,MIG-1": "MIG-1"}
+    settings = [{"CUDA_VISIBLE_DEVICES": setting} if setting else {} for setting in expected]
+    said = with_fake_driver(in_turn([*settings, {"FAKE_MIG_NAMES": "old"}], SAID), FAKE_MIG="2")
+
+    assert said.splitlines() == [MIG.format(uuid) for uuid in [*expected.values(), "MIG-0"]]
+
+
+def test_mig_mode_without_an_instance(with_fake_driver):
+    """A GPU in MIG mode without an instance is none that can be used, and the others are."""
+    settings = [{"FAKE_GPUS": "1"}, {"CUDA_VISIBLE_DEVICES": "MIG-7,1"}, {}]
+    alone, unknown, others = with_fake_driver(in_turn(settings, SAID), FAKE_MIG="0").splitlines()
+
+    assert alone.startswith("None ('GPU 0 is in MIG mode and has no instance: none is used")
+    assert alone == unknown
+    assert others.startswith("a100-sxm4-80gb 1 81920 GPU-1a2b GPU-2a2b")
+
+
+def test_gpu_without_memory_of_its_own(with_fake_driver):
+    """A GPU whose driver tells no memory shares the machine's, which is said."""
+    said = with_fake_driver(f"m = present(); {SAID}", FAKE_UNIFIED="1", FAKE_GPUS="1")
+    machine = present().cpu.memory_bytes >> 20
+
+    assert said.startswith(f"gb10 1 {machine} GPU-0a2b (")
+    assert "the driver tells no memory of NVIDIA GB10: it is taken to share the machine's" in said
+
+
+PROCESSES = """
+import subprocess
+stranger = subprocess.check_output("sleep 60 >/dev/null 2>&1 & echo $!", shell=True, text=True).strip()
+for pids in GIVEN:
+    rank = subprocess.Popen(["sleep", "60"])
+    os.environ["FAKE_PIDS"] = pids.replace("RANK", str(rank.pid)).replace("STRANGER", stranger)
+    w = GpuWindow(1); w.open(); rank.kill(); rank.wait(); h = w.close()
+    print(h.faults, h.notes)
+os.kill(int(stranger), 9)
+"""
+UNTOLD = (
+    "() ('GPU 0: whether another process used it cannot be told: the driver calls its one process {}, which is none in "
+    "this container (docker run --pid=host, on Kubernetes hostPID)',)"
+)
+CROWDED = "('GPU 0: used by other processes too (2 run on it, this session started one)',) ()"
+
+
+def test_processes_of_another_namespace(with_fake_driver):
+    """A process that has no number here may be the session's own; one more than was started is a stranger."""
+    expected = {
+        "RANK": "() ()",
+        "4194300": UNTOLD.format(4194300),
+        "0": UNTOLD.format(0),
+        "4294967295": UNTOLD.format(4294967295),
+        "0,0": CROWDED,
+        "RANK,4194300": CROWDED,
+    }
+    code = PROCESSES.replace("GIVEN", repr([*expected, "RANK,STRANGER"]))
+    *said, named = with_fake_driver(code, FAKE_GPUS="1", FAKE_COOL="1").splitlines()
+
+    assert said == list(expected.values())
+    assert named.startswith("('GPU 0: used by other processes too (pid ")
 
 
 def test_window_with_gpus(with_fake_driver):

@@ -3,6 +3,7 @@
 The reader of NVML hands plain numbers to small pure functions, which alone decide what makes a run invalid.
 """
 
+import math
 import os
 import platform
 import re
@@ -22,6 +23,7 @@ import pynvml  # type: ignore[import-untyped]
 from trainpace.cases.machine import Device, Machine
 from trainpace.runs.datasheets import DATASHEETS
 from trainpace.runs.run import Health
+from trainpace.text import gib
 
 Findings = tuple[tuple[str, ...], tuple[str, ...]]
 """(faults, notes): sentences that make a run invalid, and sentences that only deserve to be read."""
@@ -48,7 +50,8 @@ def present() -> Machine:
     model, cores = cpu_model(), usable_cores()
     cpu = Device(slug=cpu_slug(model, cores), name=model, kind="cpu", count=cores, memory_bytes=total)
     with _nvml() as available:
-        gpus, free, notes = _gpus(_visible_handles()) if available else (None, None, ())
+        unified = total, min(memory.available, total)
+        gpus, free, notes = _gpus(_visible_handles(), unified) if available else (None, None, ())
     return Machine(gpus=gpus, cpu=cpu, gpu_free_bytes=free, free_bytes=min(memory.available, total), notes=notes)
 
 
@@ -70,9 +73,13 @@ def gpu_links() -> str:
 
 
 def gpu_slug(name: str) -> str:
-    """`NVIDIA A100-SXM4-80GB` -> `a100-sxm4-80gb`; a name that no alias knows keeps its own words."""
+    """`NVIDIA A100-SXM4-80GB` -> `a100-sxm4-80gb`; a name that no alias knows keeps its own words.
+
+    A MIG instance is a device of its own: `NVIDIA A100 80GB PCIe MIG 1g.10gb` -> `a100-pcie-80gb-mig-1g-10gb`.
+    """
     slug = _slug(re.sub(r"\b(nvidia|tesla)\b", " ", name, flags=re.IGNORECASE))
-    return GPU_ALIASES.get(slug, slug)
+    card, mig, profile = slug.partition("-mig-")
+    return GPU_ALIASES.get(card, card) + mig + profile
 
 
 def cpu_slug(model: str, cores: int) -> str:
@@ -168,50 +175,111 @@ def _nvml() -> Iterator[bool]:
 
 
 def _visible_handles() -> list[Any]:
-    """NVML's handles of the GPUs that CUDA would show this process, in its order."""
-    every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    """NVML's handles of the devices that CUDA would show this process, in its order.
+
+    Where a MIG instance is among them it is the only one: CUDA shows a process one instance, the first, and beside it
+    no whole GPU (NVIDIA's MIG user guide, "CUDA device enumeration").
+    """
+    cards = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
-        return every
-    uuids = {str(pynvml.nvmlDeviceGetUUID(handle)): handle for handle in every}
-    handles = []
-    for entry in (part.strip() for part in setting.split(",")):
-        if entry.isdecimal() and int(entry) < len(every):
-            handles.append(every[int(entry)])
-        elif entry.startswith("MIG-"):
-            handles.append(pynvml.nvmlDeviceGetHandleByUUID(entry))
-        elif entry.startswith("GPU-") and (found := [uuids[uuid] for uuid in uuids if uuid.startswith(entry)]):
-            handles.append(found[0])
-        else:  # as CUDA does: an entry that is none hides itself and all that follow
-            break
-    return handles
+        named = cards
+    else:
+        uuids = {str(pynvml.nvmlDeviceGetUUID(handle)): handle for handle in cards}
+        named = []
+        for entry in (part.strip() for part in setting.split(",")):
+            if entry.isdecimal() and int(entry) < len(cards):
+                named.append(cards[int(entry)])
+            elif entry.startswith("MIG-") and (found := _asked(lambda: pynvml.nvmlDeviceGetHandleByUUID(entry))):  # noqa: B023
+                named.append(found)
+            elif entry.startswith("GPU-") and (known := [uuids[uuid] for uuid in uuids if uuid.startswith(entry)]):
+                named.append(known[0])
+            else:  # as CUDA does: an entry that is none hides itself and all that follow
+                break
+    shown = [device for handle in named for device in _instances(handle)]
+    return next(([handle] for handle in shown if _card_of(handle) is not None), shown)
 
 
-def _gpus(handles: Sequence[Any]) -> tuple[Device | None, int | None, tuple[str, ...]]:
+def _instances(handle: Any) -> list[Any]:
+    """The MIG instances of a GPU that is in MIG mode, which may be none; of any other GPU or instance, itself."""
+    mode = _asked(lambda: pynvml.nvmlDeviceGetMigMode(handle))
+    if _card_of(handle) is not None or mode is None or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+        return [handle]
+    places = range(_asked(lambda: pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0)
+    found = [_asked(lambda place=place: pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)) for place in places]
+    return [instance for instance in found if instance is not None]
+
+
+def _card_of(handle: Any) -> Any:
+    """The GPU that a MIG instance is part of; None for a whole GPU."""
+    if not _asked(lambda: pynvml.nvmlDeviceIsMigDeviceHandle(handle)):
+        return None
+    return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+
+
+def _name(handle: Any) -> str:
+    """As the driver gives it; of a MIG instance always with its profile: `NVIDIA A100-SXM4-80GB MIG 1g.10gb`."""
+    name = str(pynvml.nvmlDeviceGetName(handle))
+    if _card_of(handle) is None or " MIG " in name:
+        return name
+    parts = _asked(lambda: pynvml.nvmlDeviceGetAttributes(handle))
+    profile = f"{parts.gpuInstanceSliceCount}g.{math.ceil(parts.memorySizeMB / 1024)}gb" if parts else "instance"
+    return f"{name} MIG {profile}"
+
+
+def _gpus(handles: Sequence[Any], unified: tuple[int, int]) -> tuple[Device | None, int | None, tuple[str, ...]]:
     """The GPUs up to the first of another kind, the least free memory among them, and what to say about the choice.
 
     Ranks take devices 0, 1, .. in order, so a GPU behind one of another kind could not be used by itself.
+
+    Args:
+        handles: of the GPUs that CUDA shows.
+        unified: total and free memory of the machine, bytes: that of a GPU which has none of its own.
     """
     if not handles:
-        return None, None, ()
-    names = [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        return None, None, tuple(filter(None, map(_mig_without_instance, range(pynvml.nvmlDeviceGetCount()))))
+    names = [_name(handle) for handle in handles]
     equal = len(list(takewhile(lambda name: name == names[0], names)))
-    memory = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles[:equal]]
+    memory = [_memory(handle) for handle in handles[:equal]]
     device = Device(
         slug=gpu_slug(names[0]),
         name=names[0],
         kind="cuda",
-        count=len(memory),
-        memory_bytes=min(int(info.total) for info in memory),
+        count=equal,
+        memory_bytes=min((each or unified)[0] for each in memory),
         power_limit_watts=_asked(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handles[0]) / 1000),
     )
     notes = []
     if equal < len(names):
         left = ", ".join(names[equal:])
         notes.append(f"the GPUs are not equal: using {equal} x {names[0]}, leaving {left}; see CUDA_VISIBLE_DEVICES")
-    if device.slug not in DATASHEETS:
+    if None in memory:
+        notes.append(
+            f"the driver tells no memory of {device.name}: it is taken to share the machine's {gib(unified[0], 0)}"
+        )
+    if _card_of(handles[0]) is not None:
+        notes.append(
+            f"{device.name} is a MIG instance, and a device of its own: what is known of the whole GPU is not applied"
+        )
+    elif device.slug not in DATASHEETS:
         notes.append(f"no datasheet for {device.name} ({device.slug}): % of peak and impossible TFLOPs cannot be told")
-    return device, min(int(info.free) for info in memory), tuple(notes)
+    return device, min((each or unified)[1] for each in memory), tuple(notes)
+
+
+def _memory(handle: Any) -> tuple[int, int] | None:
+    """Total and free memory, bytes; None where the GPU has none of its own and shares the machine's."""
+    try:
+        info = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError_NotSupported:
+        return None
+    return int(info.total), int(info.free)
+
+
+def _mig_without_instance(index: int) -> str | None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    if _instances(handle):
+        return None
+    return f"GPU {index} is in MIG mode and has no instance: none is used (nvidia-smi mig -lgi lists them)"
 
 
 def _asked(question: Any) -> Any:
@@ -250,6 +318,7 @@ _REASON_BITS = {
     "power brake": pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
     "hardware slowdown": pynvml.nvmlClocksThrottleReasonHwSlowdown,
 }
+_NO_PID = 2**32 - 1
 NORMAL = "software power cap"
 """The one reason for lower clocks that training under load shows on a healthy card."""
 
@@ -266,8 +335,12 @@ class GpuState:
     """Clock event reasons at this moment, NVML's bits."""
     ecc_errors: int | None = None
     """Uncorrected, since the driver was loaded."""
+    own: int = 0
+    """Number of this session's processes on the GPU."""
     foreign: tuple[int, ...] = ()
     """Processes on the GPU that are not this session's."""
+    unnamed: tuple[int, ...] = ()
+    """Numbers that the driver gives to processes on the GPU, and that are none here: those of another namespace."""
     clock_mhz: int | None = None
     celsius: int | None = None
     watts: float | None = None
@@ -297,6 +370,17 @@ def gpu_faults(before: Sequence[GpuState], after: Sequence[GpuState], seconds: f
             faults.append(f"{last.name}: {last.ecc_errors - first.ecc_errors} new uncorrected ECC errors")
         if strangers := sorted({*first.foreign, *last.foreign}):
             faults.append(f"{last.name}: used by other processes too (pid {', '.join(map(str, strangers))})")
+        elif crowded := next((state for state in (first, last) if len(state.unnamed) > (not state.own)), None):
+            # One that has no number here may be this session's rank; more than that are more than were started.
+            faults.append(
+                f"{last.name}: used by other processes too ({crowded.own + len(crowded.unnamed)} run on it, this "
+                "session started one)"
+            )
+        elif unnamed := first.unnamed or last.unnamed:
+            notes.append(
+                f"{last.name}: whether another process used it cannot be told: the driver calls its one process "
+                f"{unnamed[0]}, which is none in this container (docker run --pid=host, on Kubernetes hostPID)"
+            )
     return tuple(faults), tuple(notes)
 
 
@@ -320,42 +404,50 @@ class GpuWindow:
         self.count = count
         self._started = 0.0
         self._before: tuple[GpuState, ...] = ()
+        self._own: set[int] = set()  # of all looks: a rank that has ended may still stand in the driver's list
 
     def open(self) -> None:
         """Start the window now; once more, and it starts anew."""
         self._started = time.monotonic()
-        self._before = _gpu_states(self.count)
+        self._before = _gpu_states(self.count, self._own)
 
     def close(self) -> Health:
         """End the window and judge it."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        faults, notes = gpu_faults(self._before, _gpu_states(len(self._before)), seconds)
+        faults, notes = gpu_faults(self._before, _gpu_states(len(self._before), self._own), seconds)
         return Health(faults=faults, notes=notes)
 
 
-def _gpu_states(count: int) -> tuple[GpuState, ...]:
+def _gpu_states(count: int, own: set[int]) -> tuple[GpuState, ...]:
+    """Of the first `count` visible GPUs; adds this session's processes to `own`."""
     with _nvml() as available:
         if not available or not count:
             return ()
-        own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        own |= {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
         return tuple(_gpu_state(f"GPU {index}", handle, own) for index, handle in enumerate(_visible_handles()[:count]))
 
 
 def _gpu_state(name: str, handle: Any, own: set[int]) -> GpuState:
     processes = _asked(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
-    watts = _asked(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
+    others = sorted(process.pid for process in processes if process.pid not in own)
+    # 0 and 2**32 - 1: what drivers say of a process that the asking namespace does not hold.
+    here = [pid for pid in others if 0 < pid < _NO_PID and psutil.pid_exists(pid)]
+    card = _card_of(handle) or handle  # clocks and sensors are the whole GPU's
+    watts = _asked(lambda: pynvml.nvmlDeviceGetPowerUsage(card))
     return GpuState(
         name=name,
-        slowed_ns=_slowed_ns(handle),
-        reasons=_asked(lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)) or 0,
+        slowed_ns=_slowed_ns(card),
+        reasons=_asked(lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(card)) or 0,
         ecc_errors=_asked(
             lambda: pynvml.nvmlDeviceGetTotalEccErrors(
-                handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
+                card, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
             )
         ),
-        foreign=tuple(process.pid for process in processes if process.pid not in own),
-        clock_mhz=_asked(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
-        celsius=_asked(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+        own=len(processes) - len(others),
+        foreign=tuple(here),
+        unnamed=tuple(pid for pid in others if pid not in here),
+        clock_mhz=_asked(lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM)),
+        celsius=_asked(lambda: pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU)),
         watts=None if watts is None else watts / 1000,
     )
 
