@@ -243,6 +243,15 @@ def test_what_is_cheap_runs_whatever_changed(name):
     assert load(OURS / name)["on"]["pull_request"] is None
 
 
+def test_what_takes_long_runs_every_week():
+    """The environments are tox's, and CONTRIBUTING.md names them."""
+    weekly = load(OURS / "weekly.yml")["jobs"]["long"]["strategy"]["matrix"]["environment"]
+    *others, last = [f"`{name}`" for name in weekly]
+
+    assert {f"[testenv:{name}]" for name in weekly} <= set((ROOT / "tox.ini").read_text().splitlines())
+    assert f"{', '.join(others)} and {last} run every week" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
 @pytest.mark.parametrize("path", GATES, ids=named)
 def test_comment_installs_no_torch(path):
     """The job that comments installs the suite as it judges, without what trains."""
