@@ -49,8 +49,8 @@ class Repository:
         shutil.copytree(self.path, path)
         return Repository(path)
 
-    def start(self, *arguments, environment=(), cores=None, within=(), **toy):
-        """Start the suite on it, on one core if no `cores` are given; `toy` are the trainer's wishes.
+    def start(self, *arguments, paths=("perf",), environment=(), cores=None, within=(), **toy):
+        """Start the suite on its `paths`, on one core if no `cores` are given; `toy` are the trainer's wishes.
 
         `within` is a command that takes the suite's own command as its last arguments.
         """
@@ -69,7 +69,7 @@ class Repository:
         try:
             return subprocess.Popen(
                 # The script, not `python -m pytest`, which would put this folder on the path.
-                [*within, str(Path(sys.executable).with_name("pytest")), "perf", *map(str, arguments)],
+                [*within, str(Path(sys.executable).with_name("pytest")), *paths, *map(str, arguments)],
                 cwd=self.path,
                 env=inherited | chosen | dict(environment),
                 stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ from trainpace.app.exclusions import COMPARISON, SPEED_CASE, refuse_other_plugin
 from trainpace.app.hours import Selected
 from trainpace.app.options import Options, declare_options
 from trainpace.app.suite import Suite
+from trainpace.app.typed import of_test, typed
 from trainpace.cases import Case
 from trainpace.errors import FileError, UsageError
 from trainpace.judge.finding import Finding
@@ -101,11 +102,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse, with cases selected, what would leave them without a measurement that counts."""
     config, suite = session.config, session.config.stash[_SUITE]
     speed, costs = ([item for item in session.items if of(item)] for of in (_is_speed, _is_cost))
+    compared = [item for item in session.items if _is_compare(item)]
+    whole = typed(config)
+    commands = {item.nodeid: of_test(whole, item) for item in (*speed, *costs, *compared)}
     suite.select(
-        [Selected(test=item.nodeid, case=_case(item), trainer=_trainer(item)) for item in speed],
+        [
+            Selected(test=item.nodeid, case=_case(item), trainer=_trainer(item), command=commands[item.nodeid])
+            for item in speed
+        ],
         [_case(item) for item in costs],
+        commands,
     )
-    compared = any(map(_is_compare, session.items))
     if speed or compared or costs:
         sys.stdout.write(suite.log.begin())
     refuse_other_plugins(config, {SPEED_CASE} if speed else {COMPARISON} if compared else set())

@@ -59,7 +59,7 @@ def test_more_of_one_counter_is_a_regression():
     assert judged.reasons == (
         "step.calls 2,400 -> 2,401 (+0.0417 %)",
         "operators: step aten.mm 60 -> 61 calls",
-        'where that is meant, record it with `pytest perf -k "test_cost and llama2_7b-8k-sp1" --perf-refresh`',
+        "where that is meant, record it with `pytest perf -k 'test_cost and llama2_7b-8k-sp1' --perf-refresh`",
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from factories import CPU, DATA, LOSSES, make_full_workload, make_run, make_runs, make_workload
 from trainpace.errors import RunFailed
 from trainpace.judge import baseline as stored
-from trainpace.judge.verdict import command, judge, judge_failure, runs_to_measure
+from trainpace.judge.verdict import judge, judge_failure, runs_to_measure
 from trainpace.runs import flops
 from trainpace.runs.run import Health, RunNode
 from trainpace.runs.verdict import Verdict
@@ -131,9 +131,9 @@ def test_noise_above_the_cap_is_inconclusive():
     judgement = judge(make_runs(950.0), make_baseline(), noise=NOISY)
 
     assert judgement.verdict is Verdict.INCONCLUSIVE
-    assert judgement.runs_needed == 4
+    assert judgement.what_decides == "4 runs would decide"
     assert "TGS 950.0 is 95 % of the measured baseline's 1000.0, too close to tell" in judgement.reasons[0]
-    assert f"4 runs decide, `{COMMAND} --perf-runs-per-case 4`" in judgement.reasons[0]
+    assert f"4 runs would decide, `{COMMAND} --perf-runs-per-case 4`" in judgement.reasons[0]
 
 
 def test_hopeless_noise_asks_for_more_stored_runs():
@@ -141,7 +141,7 @@ def test_hopeless_noise_asks_for_more_stored_runs():
     judgement = judge(make_runs(1000.0), make_baseline(), noise=NoiseModel(Spread(0.2, 40)))
 
     assert judgement.verdict is Verdict.INCONCLUSIVE
-    assert judgement.runs_needed is None
+    assert judgement.what_decides == "no number of runs would decide"
     assert f"`{COMMAND} --perf-refresh --perf-runs-per-case 10`" in judgement.reasons[0]
 
 
@@ -327,21 +327,6 @@ def test_runs_to_measure_follow_the_noise(baseline, pool, runs):
 def test_verdicts_that_judge():
     """Pass, regression and improvement say something of the speed; the others do not."""
     assert [each for each in Verdict if each.judged] == [Verdict.PASS, Verdict.REGRESSION, Verdict.IMPROVEMENT]
-
-
-def test_command_names_what_differs_from_the_defaults():
-    """The next command measures the same workload again."""
-    workload = make_workload(engine="fsdp2", dtype="fp32", attention="varlen", warmup=1, steps=5)
-    options = "--perf-engine fsdp2 --perf-dtype fp32 --perf-warmup 1 --perf-steps 5 --perf-varlen"
-
-    assert f"{COMMAND} {options} --perf-refresh" == command(workload, "--perf-refresh")
-
-
-def test_command_of_a_user_trainer():
-    """A user's trainer has no engine that could be chosen."""
-    workload = make_workload(trainer="ours.train:fast", engine="own")
-
-    assert f"{COMMAND} --perf-trainer ours.train:fast" == command(workload)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from trainpace.app.systems import compare
 from trainpace.cases import PUBLISHED
 from trainpace.cases.machine import Device
 from trainpace.errors import RunFailed, Skipped
+from trainpace.judge.command import Command
 from trainpace.runs.verdict import Verdict
 
 CASE = PUBLISHED[0]
@@ -39,7 +40,7 @@ def compared(workload=make_workload, device=CPU, absent=(), **systems):
         resources=SimpleNamespace(start_programs=lambda: SimpleNamespace(check=check)),
         driver=SimpleNamespace(measure=measure, commands={}),
     )
-    return compare("test", CASE, speed)
+    return compare("test", CASE, speed, Command())
 
 
 def footnotes(found, trainer):

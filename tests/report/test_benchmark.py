@@ -38,8 +38,8 @@ def test_killed(request, benchmark):
 
 JUDGEMENT = """
     baseline case comparison compile_seconds convention convention_version data_share excused explanation notes
-    peak_memory_bytes peak_tflops ratio reasons runs_needed set_aside startup_seconds tflops tflops_ratio tgs
-    tgs_of_runs tolerance tolerance_source verdict version_differences workload
+    peak_memory_bytes peak_tflops ratio reasons set_aside startup_seconds tflops tflops_ratio tgs
+    tgs_of_runs tolerance tolerance_source verdict version_differences what_decides workload
 """
 """Keys of a judgement in the file."""
 

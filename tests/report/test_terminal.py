@@ -6,7 +6,7 @@ import factories
 from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Published
 from trainpace.judge.refresh import Change
-from trainpace.judge.verdict import Judgement, judge, judge_failure, unjudged
+from trainpace.judge.verdict import Judgement, judge, judge_failure, unjudged, would_decide
 from trainpace.report.terminal import last_line, refresh_lines, render
 from trainpace.runs import flops
 from trainpace.store.baselines import refresh
@@ -240,7 +240,7 @@ def test_memory_regression_is_not_named_by_its_speed(stored):
 
 def test_inconclusive_without_end(judged):
     """Where no number of runs decides, the last line says so."""
-    judgement = judged[4].model_copy(update={"runs_needed": None})
+    judgement = judged[4].model_copy(update={"what_decides": would_decide(None, "run")})
 
     assert last_line([judgement]) == "1 case: 1 inconclusive (yi_34b_200k-8k-sp1, no number of runs would decide)"
 

@@ -13,6 +13,7 @@ import pytest
 
 from trainpace.app.option_values import INVOCATION, shared_folder
 from trainpace.app.revisions import RevisionError, checked_out, merge_base
+from trainpace.app.typed import AGAINST
 from trainpace.rank.imports import Own, search_path
 
 
@@ -59,7 +60,11 @@ def _run(config: pytest.Config, root: Path, here: Path, checkout: Path) -> int:
     # The cases are the base's, and so is what they import.
     environment = Own(str(checkout), [str(root)]).environment(os.environ)
     paths = [*search_path(checkout), environment.get("PYTHONPATH", "")]
-    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), INVOCATION: str(here)}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        INVOCATION: str(here),
+        AGAINST: config.getoption("perf_against"),
+    }
     command = [sys.executable, "-P", "-m", "pytest", *arguments, f"--perf-head={root}"]
     return subprocess.run(command, cwd=inside, env=environment, check=False).returncode
 

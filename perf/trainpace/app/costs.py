@@ -9,6 +9,7 @@ from trainpace.cases.published import Case
 from trainpace.cases.scaling import full_workload
 from trainpace.cases.workload import Dtype
 from trainpace.cost.worker import CountFailed, counted
+from trainpace.judge.command import Command
 from trainpace.judge.cost import CostJudgement, judge_cost
 from trainpace.judge.finding import Finding, cost_finding
 from trainpace.runs.cost import Cost
@@ -35,8 +36,8 @@ class Costs:
     """Selected in this session."""
     _counted: dict[str, Cost | CountFailed] = field(default_factory=dict)
 
-    def find(self, case: Case) -> Finding:
-        """Count `case` and judge it; in a refresh, store it.
+    def find(self, case: Case, command: Command) -> Finding:
+        """Count `case` and judge it; in a refresh, store it. `command` is that of its test.
 
         Raises:
             FileError: for stored costs that cannot be used.
@@ -48,7 +49,7 @@ class Costs:
             return cost_finding(
                 CostJudgement(case=case.id, verdict=Verdict.INVALID, reasons=(reason,)), detail=found.detail
             )
-        judgement = judge_cost(found, stored.get(found.key))
+        judgement = judge_cost(found, stored.get(found.key), command)
         if not self.refresh:
             return cost_finding(judgement)
         (change,) = refresh_costs(self.folder, [found])

@@ -5,7 +5,7 @@ steps: int | None = option("--perf-steps", type=positive, metavar="N", help="Mea
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ def option(
     group: str = "perf",
     repeatable: bool = False,
     ini: tuple[str, str] | None = None,
+    again: bool = True,
     **how: Any,
 ) -> Any:
     """A field of a dataclass of options.
@@ -33,6 +34,7 @@ def option(
         group: The heading in `--help`, a key of the groups that `add_options` is given.
         repeatable: Whether the values of several are a list; else the last one counts.
         ini: Help and default of an ini option of the same name; None where there is none.
+        again: Whether the commands that a report prints carry it; False: it is of one session, as where that writes.
         how: `type`, `choices` and `metavar`, as argparse takes them.
     """
     if default is False:
@@ -43,6 +45,7 @@ def option(
     else:
         how["default"] = default
     metadata = {"flag": flag, "help": help, "default": default, "read": read, "group": group, "ini": ini, "how": how}
+    metadata["again"] = again
     if isinstance(default, Mapping):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -86,6 +89,32 @@ def asked(declared: type, values: Mapping[str, Any]) -> set[str]:
             if "choices" in each["how"]:
                 found.add(f"{each['flag']} {value}")
     return found
+
+
+@dataclass(frozen=True)
+class TypedOption:
+    """How an option is typed."""
+
+    flag: str
+    takes_none: bool
+    """Whether it is a flag without a value."""
+    repeatable: bool
+    again: bool
+    """Whether the commands that a report prints carry it."""
+
+
+def typed_options(*declared: type) -> list[TypedOption]:
+    """The options of dataclasses, in the order of their fields."""
+    return [
+        TypedOption(
+            flag=each["flag"],
+            takes_none=each["how"].get("action") == "store_true",
+            repeatable=each["how"].get("action") == "append",
+            again=each["again"],
+        )
+        for cls in declared
+        for each in _declared(cls)
+    ]
 
 
 def number(convert: Callable[[str], Any], fits: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:

@@ -8,7 +8,6 @@ from typing import Protocol
 from trainpace.app.options import Options
 from trainpace.app.resources import Resources, Show
 from trainpace.errors import FileError, RunFailed, Skipped
-from trainpace.judge.verdict import command
 from trainpace.plan.budget import ResourceUsage
 from trainpace.plan.task import Task
 from trainpace.runs import metrics
@@ -51,7 +50,7 @@ class Driver:
     show: Show
     usage: ResourceUsage = field(default_factory=ResourceUsage)
     commands: dict[str, str] = field(default_factory=dict)
-    """The command that trained last, by trainer."""
+    """The command of the program that trained last, by external system."""
     _began: float = field(default_factory=time.monotonic)
 
     def out_of_time(self) -> bool:
@@ -83,15 +82,15 @@ class Driver:
             with self.show(task.label, workload.warmup + workload.steps) as progress:
                 if is_external(workload.trainer):
                     programs = self.resources.start_programs()
-                    run, typed = programs.run(workload, load(workload.trainer), progress=progress)
+                    run, self.commands[workload.trainer] = programs.run(
+                        workload, load(workload.trainer), progress=progress
+                    )
                 else:
                     side = task.side if task.side in SIDES else "here"
                     hosts = self.resources.start_hosts()
                     run = hosts.run(workload, side=side, progress=progress, borders=task.stop_at)
-                    typed = command(workload)
         finally:
             self.usage.spend(time.monotonic() - begin, workload.ranks)
-        self.commands[workload.trainer] = typed
         if run.stopped_after:
             left = (workload.steps - run.stopped_after) * workload.rank_tokens / metrics.tgs(run)
             self.usage.save(left, workload.ranks, "runs ended as soon as their verdict was certain")

@@ -1,7 +1,7 @@
 """How long a selection takes, said before anything runs where hours are counted; and what was spent, said after it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainpace.app.driver import Messages
 from trainpace.app.options import Options
@@ -12,6 +12,7 @@ from trainpace.cases.workload import Workload
 from trainpace.cost.predict import devices, predicted_on
 from trainpace.errors import BudgetExceeded, FileError, RunFailed
 from trainpace.judge import baseline as baselines
+from trainpace.judge.command import Command
 from trainpace.plan.budget import Duration, ResourceUsage, duration_of, estimate_of, format_duration
 from trainpace.plan.stored import DEFAULT_REFRESH_RUNS
 
@@ -24,6 +25,8 @@ class Selected:
     """Id of the test."""
     case: Case
     trainer: str
+    command: Command = field(default_factory=Command)
+    """What runs the test again."""
 
 
 @dataclass(kw_only=True)

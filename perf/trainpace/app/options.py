@@ -194,16 +194,20 @@ class Options:
         "(docs/gate.md); repeatable.",
     )
     """Names of variables."""
-    runs: Path | None = option("--perf-runs", read=values.output, metavar="DIR", help="Keep every run as a file here.")
+    runs: Path | None = option(
+        "--perf-runs", read=values.output, metavar="DIR", again=False, help="Keep every run as a file here."
+    )
     keep_logs: Path | None = option(
         "--perf-keep-logs",
         read=values.output,
         metavar="DIR",
+        again=False,
         help="Keep what every rank and its host printed and wrote here, by case and run id, of failed runs too.",
     )
     resume: bool = option(
         "--perf-resume",
         default=False,
+        again=False,
         help="Go on where a session was cut off: runs in --perf-runs that are the same in all that decides speed count "
         "as measured.",
     )
@@ -211,6 +215,7 @@ class Options:
         "--perf-report",
         read=values.output,
         metavar="DIR",
+        again=False,
         help="Write the report here: summary.md and results.json.",
     )
     replay: tuple[Path, ...] = option(
@@ -219,6 +224,7 @@ class Options:
         repeatable=True,
         read=values.recorded,
         metavar="FILE|DIR",
+        again=False,
         help="Judge recorded runs instead of measuring; repeatable.",
     )
     refresh: bool = option("--perf-refresh", default=False, help="Record this device's baselines.")
@@ -236,10 +242,11 @@ class Options:
         "--perf-accepted",
         read=values.reason,
         metavar="REASON",
+        again=False,
         help="Name the regressions of this session, without failing, and why.",
     )
     require_verdict: bool = option(
-        "--perf-require-verdict", default=False, help="A case that could not be judged fails."
+        "--perf-require-verdict", default=False, again=False, help="A case that could not be judged fails."
     )
     step_timeout: float | None = option(
         "--perf-step-timeout",
@@ -251,6 +258,7 @@ class Options:
         "--perf-max-minutes",
         type=positive_number,
         metavar="M",
+        again=False,
         help="Start nothing more after this long; cases go by perf-priorities.toml, and what did not fit is named.",
     )
     launcher: str = option(
@@ -285,6 +293,7 @@ class Options:
         group="perf-nodes",
         type=positive_number,
         metavar="H",
+        again=False,
         help="Refuse a selection that is estimated to take longer, from baselines or predictions.",
     )
     against: str | None = option(

@@ -163,6 +163,7 @@ class Speed:
                 noise=self._noise,
                 wanted=options.runs_per_case,
                 refresh=options.refresh,
+                command=selected.command,
             )
             case.runs = runs
             if not options.replay:
@@ -261,9 +262,8 @@ class Speed:
         cases: list[PairedCase] = []
         for each in sorted(self.selection, key=lambda each: rank(each.case.id, sides.changed, order)):
             try:
-                cases.append(
-                    PairedCase(test=each.test, workload=self.workloads.resolve(each.case, each.trainer).workload)
-                )
+                workload = self.workloads.resolve(each.case, each.trainer).workload
+                cases.append(PairedCase(test=each.test, workload=workload, command=each.command))
             except RunFailed as failure:
                 found[each.test] = speed_finding(judge_failure(each.case.id, None, failure), detail=failure.detail)
         design = SequentialDesign(min_effect=gate.detect, max_pairs=gate.max_pairs)

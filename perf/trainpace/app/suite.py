@@ -1,6 +1,7 @@
 """One session of the suite: what its tests find, and the reports that say so."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from trainpace.app.speed import Speed
 from trainpace.app.systems import compare
 from trainpace.app.workloads import Workloads
 from trainpace.cases.published import Case
+from trainpace.judge.command import Command
 from trainpace.judge.finding import Finding, Outcome, exit_status, outcome
 from trainpace.judge.refresh import Change
 from trainpace.judge.systems import SideBySide
@@ -39,6 +41,8 @@ class Suite:
     """The tests' root: baselines/ lies in it, and a user's trainer is imported from it."""
     show: Show
     messages: Messages
+    commands: dict[str, Command] = field(default_factory=dict)
+    """What runs a test of cost, or a comparison, again."""
     findings: dict[str, Finding] = field(default_factory=dict)
     """By test id, in the order in which they were made."""
     results: "Results | None" = None
@@ -72,9 +76,9 @@ class Suite:
             environment=options.environment,
         )
 
-    def select(self, speed: list[Selected], costs: list[Case]) -> None:
-        """Take the tests that this session runs."""
-        self.speed.selection, self.costs.cases = speed, costs
+    def select(self, speed: list[Selected], costs: list[Case], commands: Mapping[str, Command] | None = None) -> None:
+        """Take the tests that this session runs, and what runs each of the others again."""
+        self.speed.selection, self.costs.cases, self.commands = speed, costs, dict(commands or {})
         self.resources.cases = [each.case for each in speed]
 
     def find_speed(self, test: str) -> Finding:
@@ -84,12 +88,12 @@ class Suite:
 
     def find_cost(self, test: str, case: Case) -> Finding:
         """Count and judge the case of a cost test; `Costs.find` says what it raises."""
-        self.findings[test] = found = self.costs.find(case)
+        self.findings[test] = found = self.costs.find(case, self.commands.get(test, Command()))
         return found
 
     def find_systems(self, test: str, case: Case) -> Finding:
         """Measure every trainer of the session on a case; `compare` says what it raises."""
-        self.findings[test] = found = compare(test, case, self.speed)
+        self.findings[test] = found = compare(test, case, self.speed, self.commands.get(test, Command()))
         return found
 
     def outcome(self, finding: Finding) -> Outcome:

@@ -3,6 +3,7 @@
 from trainpace.app.speed import Speed
 from trainpace.cases.published import Case
 from trainpace.errors import RunFailed, Skipped
+from trainpace.judge.command import Command
 from trainpace.judge.finding import Finding, systems_finding
 from trainpace.plan.systems import DEFAULT_ROUNDS, ComparedSystem, SystemsPlan
 from trainpace.plan.task import Task, drive
@@ -11,8 +12,8 @@ from trainpace.runs.verdict import Verdict
 from trainpace.trainers.external import is_external, load
 
 
-def compare(test: str, case: Case, speed: Speed) -> Finding:
-    """Measure every trainer of the session on `case`.
+def compare(test: str, case: Case, speed: Speed, command: Command) -> Finding:
+    """Measure every trainer of the session on `case`; `command` is that of the test.
 
     Raises:
         FileError: for a description that cannot be used.
@@ -29,7 +30,7 @@ def compare(test: str, case: Case, speed: Speed) -> Finding:
 
     drive(plan, measure)
     for system in systems:
-        system.command = speed.driver.commands.get(system.trainer, "")
+        system.command = speed.driver.commands.get(system.trainer, command.typed())
     return systems_finding(plan.compared(speed.workloads.device_of(systems[0].workload)), plan.detail)
 
 

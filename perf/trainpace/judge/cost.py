@@ -6,7 +6,7 @@ Counts have no noise, so there is no tolerance: more of a counter is a regressio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from trainpace.cases.workload import Workload
+from trainpace.judge.command import Command
 from trainpace.records import Record
 from trainpace.runs.cost import CATEGORIES, Cost
 from trainpace.runs.verdict import Verdict
@@ -50,13 +50,17 @@ class CostChange:
         return f"{self.new.key}: the same counts"
 
 
-def judge_cost(cost: Cost, stored: Cost | None) -> CostJudgement:
-    """Judge a cost against the stored one of its key."""
+def judge_cost(
+    cost: Cost,
+    stored: Cost | None,
+    command: Command = Command(),  # noqa: B008 - it is immutable
+) -> CostJudgement:
+    """Judge a cost against the stored one of its key; `command` is that of its test."""
     notes = tuple(
         f"FLOPs unknown of {name} ({calls} calls): counted as none" for name, calls in sorted(cost.unknown.items())
     )
     facts = CostJudgement(case=cost.workload.case, verdict=Verdict.PASS, notes=notes, cost=cost, baseline=stored)
-    refresh = f"`{command(cost.workload, '--perf-refresh')}`"
+    refresh = f"`{command.cost(cost.workload, refresh=True)}`"
     if stored is None:
         reason = f"no baseline for the cost of {cost.key}: record it with {refresh}"
         return _ends(facts, Verdict.NO_BASELINE, reason)
@@ -83,12 +87,6 @@ def judge_cost(cost: Cost, stored: Cost | None) -> CostJudgement:
         return _ends(facts, Verdict.REGRESSION, *said, f"where that is meant, record it with {refresh}")
     stale = f"a stale baseline hides the next regression, record it with {refresh}"
     return _ends(facts, Verdict.IMPROVEMENT, *said, stale)
-
-
-def command(workload: Workload, *options: str) -> str:
-    """The command that counts this workload again."""
-    dtype = [] if workload.dtype == "bf16" else [f"--perf-dtype {workload.dtype}"]
-    return " ".join(["pytest perf", f'-k "test_cost and {workload.case}"', *dtype, *options])
 
 
 def _ends(facts: CostJudgement, verdict: Verdict, *reasons: str) -> CostJudgement:

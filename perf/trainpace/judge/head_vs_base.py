@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import LOSS_TOLERANCE, faults, first_losses
-from trainpace.judge.verdict import Judgement, command, gather, judgement
+from trainpace.judge.verdict import Judgement, gather, judgement, would_decide
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
@@ -50,11 +51,18 @@ def longer_tail(base: Sequence[Run], head: Sequence[Run], detect: float) -> str 
 
 
 def judge_pairs(
-    base: Sequence[Run], head: Sequence[Run], comparison: Comparison, verdict: Verdict, *, peak_tflops: float | None
+    base: Sequence[Run],
+    head: Sequence[Run],
+    comparison: Comparison,
+    verdict: Verdict,
+    *,
+    peak_tflops: float | None,
+    command: Command = Command(),  # noqa: B008 - it is immutable
 ) -> Judgement:
     """Say what was found of one case.
 
     `verdict` is the statistics'. Memory can still make it a regression, and an impossible speed makes it invalid.
+    `command` is that of its test.
     """
     workload = head[0].workload
     ratio = comparison.ratio
@@ -63,7 +71,7 @@ def judge_pairs(
     assert figures.tgs is not None
     assert figures.peak_memory_bytes is not None
     found = f"TGS {figures.tgs:.1f} is {ratio - 1:+.1%} against the base's {comparison.base_tgs:.1f} ({interval})"
-    reasons = []
+    reasons, needed = [], comparison.pairs_needed
     if verdict is Verdict.REGRESSION:
         reasons.append(f"{found}; to be found was a loss of {percent(comparison.detect)}")
     memory, base_memory = figures.peak_memory_bytes, max(metrics.peak_memory(run) for run in base)
@@ -72,17 +80,18 @@ def judge_pairs(
         reasons.append(f"peak memory {gib(memory)} is {percent(memory / base_memory - 1)} above the base's")
     if verdict in {Verdict.PASS, Verdict.IMPROVEMENT} and (tail := longer_tail(base, head, comparison.detect)):
         verdict = Verdict.REGRESSION if len(head) >= MIN_TAIL_PAIRS else Verdict.INCONCLUSIVE
-        more = "" if verdict is Verdict.REGRESSION else f"; {MIN_TAIL_PAIRS} pairs would tell"
-        reasons.append(f"{found}, by the median step; {tail}{more}")
+        needed = MIN_TAIL_PAIRS
+        reasons.append(f"{found}, by the median step; {tail}")
     elif verdict is Verdict.INCONCLUSIVE:
-        more = "no number of pairs"
-        if comparison.pairs_needed:
-            more = f"{comparison.pairs_needed} pairs"
-        reasons.append(f"{found}, too close to tell: {more} would decide, --perf-max-pairs")
+        reasons.append(f"{found}, too close to tell")
     if impossible := [fault for run in head for fault in faults(run, peak_tflops=peak_tflops)]:
         verdict, reasons = Verdict.INVALID, impossible
+    decides, more = "", {}
+    if verdict is Verdict.INCONCLUSIVE:
+        decides, more = would_decide(needed, "pair"), {"max_pairs": needed} if needed else {}
+        reasons[-1] += f": {decides}"
     if verdict is not Verdict.PASS:
-        reasons.append(f"look again with `{command(workload, f'--perf-head {comparison.head}')}`")
+        reasons.append(f"look again with `{command.speed(workload, **more)}`")
     notes = list(figures.notes)
     if comparison.repeated:
         notes.append(f"{comparison.repeated} disturbed pairs were measured again")
@@ -100,4 +109,5 @@ def judge_pairs(
         ),
         verdict,
         *reasons,
+        what_decides=decides,
     )

@@ -1,16 +1,15 @@
 """The judgement: the runs of one case and its baseline in, a verdict and its reasons out."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from statistics import median
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from trainpace.cases.scaling import default_steps
 from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Baseline, Measured, Published
+from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import core_fault, faults
 from trainpace.records import Record
@@ -19,10 +18,12 @@ from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import Assessment, assess
 from trainpace.stats.tolerance import CAP, MOST_RUNS, NoiseModel, Tolerance, first_runs, geometric_mean, runs_needed
-from trainpace.text import gib, percent, version_changes
+from trainpace.text import count, gib, percent, version_changes
 
 RATIO_AGREEMENT = 1e-3
 """Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
+ANOTHER_REVISION = "a comparison with another revision would decide"
+"""Of a loss that all cases share."""
 
 
 class Figures(Record):
@@ -76,17 +77,25 @@ class Judgement(Figures):
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     """Why it is not `pass`, each a sentence: what was expected, what came, and the next command."""
-    runs_needed: PositiveInt | None = None
-    """Of an inconclusive case: runs that would decide it; None where no number does."""
+    what_decides: str = ""
+    """Of a case that was measured and is inconclusive, `10 runs would decide`: in these words its reason, the last line
+    and the summary say it; empty of any other."""
     explanation: tuple[str, ...] = ()
     """Where the time went, on both sides of a comparison."""
     waiver: str | None = None
     """Why the verdict does not fail its test, though it would (judge/waivers.py); None where nothing is waived."""
 
 
-def judgement(figures: Figures, verdict: Verdict, *reasons: str, runs_needed: int | None = None) -> Judgement:
+def judgement(figures: Figures, verdict: Verdict, *reasons: str, what_decides: str = "") -> Judgement:
     """The judgement of what was measured."""
-    return Judgement(**dict(figures), verdict=verdict, reasons=reasons, runs_needed=runs_needed)
+    return Judgement(**dict(figures), verdict=verdict, reasons=reasons, what_decides=what_decides)
+
+
+def would_decide(number: int | None, unit: str) -> str:
+    """`10 runs would decide`; None: no number of them does. `unit` is `run` or `pair`."""
+    if number is None:
+        return f"no number of {unit}s would decide"
+    return f"{count(number, unit)} would decide"
 
 
 def judge(
@@ -97,6 +106,7 @@ def judge(
     peak_tflops: float | None = None,
     others: Sequence[float] = (),
     stored_outliers: Sequence[float] = (),
+    command: Command = Command(),  # noqa: B008 - it is immutable
 ) -> Judgement:
     """Judge the runs of one workload, at least one, against its baseline.
 
@@ -108,6 +118,7 @@ def judge(
         peak_tflops: what one device can do in the workload's dtype; None where it is unknown.
         others: log ratio to its baseline of the first run of each other case of the session.
         stored_outliers: TGS of the runs that `without_outliers` left out of the baseline.
+        command: of its test.
 
     Raises:
         ValueError: for no run, runs of several workloads, or a baseline of another workload.
@@ -130,13 +141,13 @@ def judge(
     if baseline is not None:
         wrong += _formula_faults(figures, baseline, runs)
     if wrong:
-        return judgement(figures, Verdict.INVALID, *wrong, f"measure again with `{command(workload)}`")
+        return judgement(figures, Verdict.INVALID, *wrong, f"measure again with `{command.speed(workload)}`")
     if baseline is None or seen is None:
         where = f"{workload.key} on {runs[0].device.slug}"
-        record = command(workload, "--perf-refresh")
+        record = command.speed(workload, refresh=True)
         return judgement(figures, Verdict.NO_BASELINE, f"no baseline for {where}: record it with `{record}`")
     needed = runs_needed(noise, stored=baseline.num_runs)
-    judged = _against(figures, workload, baseline, seen, needed)
+    judged = _against(figures, workload, baseline, seen, needed=needed, command=command)
     if seen.regression and (slow := dict.fromkeys(filter(None, map(metrics.slow_node, runs)))):
         # A finding of its own: nothing was changed there.
         out = "take it out (Slurm's --exclude) and measure again"
@@ -144,11 +155,16 @@ def judge(
     return judged
 
 
-def judge_failure(case: str, workload: Workload | None, failure: RunFailed) -> Judgement:
+def judge_failure(
+    case: str,
+    workload: Workload | None,
+    failure: RunFailed,
+    command: Command = Command(),  # noqa: B008 - it is immutable
+) -> Judgement:
     """A run that ended without its steps: invalid, with its cause. `failure.detail` is the caller's to show."""
     reasons = [f"expected a run of all its steps, got none: {failure}"]
     if workload is not None:
-        reasons.append(f"measure again with `{command(workload)}`")
+        reasons.append(f"measure again with `{command.speed(workload)}`")
     return Judgement(case=case, workload=workload, verdict=Verdict.INVALID, reasons=tuple(reasons))
 
 
@@ -163,27 +179,6 @@ def runs_to_measure(baseline: Published | Measured | None, noise: NoiseModel, *,
         return at_least
     noise = noise.with_spread(baseline.spread(noise.spread))
     return first_runs(noise, stored=baseline.num_runs, at_least=at_least)
-
-
-def command(workload: Workload, *options: str) -> str:
-    """The command that measures this workload again: whatever differs from the defaults is named."""
-    parts = ["pytest perf", f"-k {shlex.quote(workload.case)}", f"--perf-scale {workload.scale}"]
-    warmup, steps = default_steps(workload.scale, workload.sequence, workload.sp)
-    for option, value, default in (
-        ("--perf-trainer", workload.trainer, "native"),
-        # What shards a user's own trainer is its own affair, and no choice of ours.
-        ("--perf-engine", workload.engine, "deepspeed" if workload.trainer == "native" else workload.engine),
-        ("--perf-dtype", workload.dtype, "bf16"),
-        ("--perf-warmup", workload.warmup, warmup),
-        ("--perf-steps", workload.steps, steps),
-    ):
-        if value != default:
-            parts.append(f"{option} {shlex.quote(str(value))}")
-    if workload.attention == "varlen":
-        parts.append("--perf-varlen")
-    if workload.nodes > 1:  # a workload does not say what started it
-        parts.append("--perf-launcher LAUNCHER")
-    return " ".join([*parts, *options])
 
 
 def gather(
@@ -223,7 +218,13 @@ def gather(
 
 
 def _against(
-    figures: Figures, workload: Workload, baseline: Published | Measured, seen: Assessment, needed: int | None
+    figures: Figures,
+    workload: Workload,
+    baseline: Published | Measured,
+    seen: Assessment,
+    *,
+    needed: int | None,
+    command: Command,
 ) -> Judgement:
     assert figures.tgs is not None
     assert figures.ratio is not None
@@ -233,48 +234,48 @@ def _against(
     # The two ratios agree, or the case would be invalid: TGS speaks for both.
     slower = [below] if seen.regression else []
     if regressions := slower + _more_memory(figures, baseline, limit):
-        more = command(workload, f"--perf-runs-per-case {max(3, 2 * len(figures.tgs_of_runs))}")
+        more = command.speed(workload, runs_per_case=max(3, 2 * len(figures.tgs_of_runs)))
         return judgement(figures, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
     if seen.unclear:
         if seen.common_shift < 0:
-            return judgement(figures, Verdict.INCONCLUSIVE, f"{below}: {_what_all_lost(seen, baseline)}")
+            why = _what_all_lost(seen, baseline, command)
+            return judgement(figures, Verdict.INCONCLUSIVE, f"{below}: {why}", what_decides=ANOTHER_REVISION)
         more_runs = 2 * max(MOST_RUNS, len(figures.tgs_of_runs))
-        why = _uneven(figures, workload, baseline, more_runs)
-        return judgement(figures, Verdict.INCONCLUSIVE, f"{below}: {why}", runs_needed=more_runs)
+        why = _uneven(figures, baseline)
+        decides = would_decide(more_runs, "run")
+        look = f"{decides}, `{command.speed(workload, runs_per_case=more_runs)}`"
+        return judgement(figures, Verdict.INCONCLUSIVE, f"{below}: {why}: {look}", what_decides=decides)
     if not limit.decides:
+        decides = would_decide(needed, "run")
         return judgement(
             figures,
             Verdict.INCONCLUSIVE,
-            f"{tgs} is {percent(ratio)} of {stored}, too close to tell ({limit.source}): "
-            + _what_decides(workload, baseline, needed),
-            runs_needed=needed,
+            f"{tgs} is {percent(ratio)} of {stored}, too close to tell ({limit.source}): {decides}"
+            + _how(workload, baseline, needed, command),
+            what_decides=decides,
         )
     if ratio > 1 / (1 - limit.value):
         return judgement(
             figures,
             Verdict.IMPROVEMENT,
             f"{tgs} is {percent(ratio - 1)} above {stored} (tolerance {limit.source}): a stale baseline hides the next "
-            f"regression, record it with `{command(workload, '--perf-refresh')}`",
+            f"regression, record it with `{command.speed(workload, refresh=True)}`",
         )
     return judgement(figures, Verdict.PASS)
 
 
-def _what_all_lost(seen: Assessment, baseline: Published | Measured) -> str:
+def _what_all_lost(seen: Assessment, baseline: Published | Measured, command: Command) -> str:
     recorded = baseline.revision if isinstance(baseline, Measured) else None
-    named = recorded is not None and not recorded.endswith("+dirty")
-    against = recorded[:10] if recorded and named else "REV"
     lost = percent(-math.expm1(seen.common_shift))
-    return (
-        f"most of the {seen.num_others + 1} cases lost about {lost}: the machine did, or a change that meets every "
-        f"case, which `pytest perf --perf-against {against}` tells"
-        + ("" if named else ", REV being the revision that the baseline was recorded of")
-    )
+    shared = f"most of the {seen.num_others + 1} cases lost about {lost}: the machine did, or a change that meets every"
+    if recorded is None or recorded.endswith("+dirty"):
+        return f"{shared} case: {ANOTHER_REVISION}, --perf-against with the one that the baseline was recorded of"
+    return f"{shared} case: {ANOTHER_REVISION}, `{command.session(against=recorded[:10])}`"
 
 
-def _uneven(figures: Figures, workload: Workload, baseline: Published | Measured, more_runs: int) -> str:
+def _uneven(figures: Figures, baseline: Published | Measured) -> str:
     runs = len(figures.tgs_of_runs) + baseline.num_runs
-    more = command(workload, f"--perf-runs-per-case {more_runs}")
-    return f"its own {runs} runs, then and now, spread too far to call it slower, look closer with `{more}`"
+    return f"its own {runs} runs, then and now, spread too far to call it slower"
 
 
 def _outlier_note(run: Run, tgs: float) -> str:
@@ -369,14 +370,12 @@ def _more_memory(figures: Figures, baseline: Published | Measured, limit: Tolera
     ]
 
 
-def _what_decides(workload: Workload, baseline: Published | Measured, needed: int | None) -> str:
+def _how(workload: Workload, baseline: Published | Measured, needed: int | None, command: Command) -> str:
     if needed is not None:
-        return f"{needed} runs decide, `{command(workload, f'--perf-runs-per-case {needed}')}`"
+        return f", `{command.speed(workload, runs_per_case=needed)}`"
     stored = baseline.num_runs
-    return (
-        f"no number of runs decides against {stored} stored: record more with "
-        f"`{command(workload, '--perf-refresh', f'--perf-runs-per-case {2 * stored}')}`"
-    )
+    record = command.speed(workload, refresh=True, runs_per_case=2 * stored)
+    return f" against {stored} stored, record more with `{record}`"
 
 
 def _version_differences(baseline: Published | Measured, run: Run) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed, Skipped
+from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.head_vs_base import judge_pairs, log_ratio, numerics_fault
 from trainpace.judge.validity import core_fault
@@ -115,6 +116,8 @@ class PairedCase:
     test: str
     """Id of the test that will report it."""
     workload: Workload
+    command: Command = field(default_factory=Command)
+    """What runs the test again."""
     base: list[Run] = field(default_factory=list)
     """The base's runs of the pairs that count, oldest first."""
     head: list[Run] = field(default_factory=list)
@@ -234,7 +237,7 @@ class PairedPlan:
             pairs_needed=decision.pairs_needed,
         )
         verdict = decision.verdict or Verdict.INCONCLUSIVE
-        return judge_pairs(case.base, case.head, comparison, verdict, peak_tflops=peak_tflops)
+        return judge_pairs(case.base, case.head, comparison, verdict, peak_tflops=peak_tflops, command=case.command)
 
     @property
     def _number(self) -> int:
@@ -253,7 +256,8 @@ class PairedPlan:
 
     def _fail(self, case: PairedCase, failure: RunFailed, detail: str = "") -> None:
         """End a case; its pairs say nothing of the noise of the others."""
-        case.failure, case.detail = judge_failure(case.workload.case, case.workload, failure), detail
+        case.failure = judge_failure(case.workload.case, case.workload, failure, case.command)
+        case.detail = detail
         self._rounds.failed[self._place] = True
         self._pair, self._attempt, self._place = {}, 1, self._place + 1
 

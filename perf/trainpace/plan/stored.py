@@ -16,6 +16,7 @@ from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed, Skipped
 from trainpace.judge import baseline as baselines
 from trainpace.judge.baseline import Measured, Published
+from trainpace.judge.command import Command
 from trainpace.judge.validity import core_fault
 from trainpace.judge.verdict import Judgement, judge, judge_failure, runs_to_measure, unjudged
 from trainpace.plan.retest import RetestPlan
@@ -47,6 +48,8 @@ class StoredCase:
     first_runs: int
     baseline: Published | Measured | None
     """Without the outliers among its runs; None where there is none."""
+    command: Command = field(default_factory=Command)
+    """What runs the test again."""
     outliers: Sequence[float] = ()
     """TGS of the baseline's runs that were set aside."""
     pool: Spread | None = None
@@ -107,6 +110,7 @@ def stored_case(
     noise: NoiseModel,
     wanted: int | None = None,
     refresh: bool = False,
+    command: Command = Command(),  # noqa: B008 - it is immutable
 ) -> StoredCase:
     """A case as the stored gate takes it up.
 
@@ -118,6 +122,7 @@ def stored_case(
         noise: of the session; each case has its own spread.
         wanted: runs that the user asked for; None: what the noise between the baseline's runs needs.
         refresh: whether its runs are to become the baseline.
+        command: of its test.
     """
     found, pool = baselines.find(stored, workload), baselines.pool(stored, workload.scale)
     baseline, outliers = baselines.without_outliers(found, stored) if found else (None, [])
@@ -134,6 +139,7 @@ def stored_case(
         device=device,
         first_runs=number,
         baseline=baseline,
+        command=command,
         outliers=outliers,
         pool=pool,
     )
@@ -234,7 +240,7 @@ class StoredPlan:
         if case.skipped:
             return unjudged(name, str(case.skipped))
         if case.failure:
-            return judge_failure(name, case.workload, case.failure)
+            return judge_failure(name, case.workload, case.failure, case.command)
         alone = self._judged(case, alone=True)
         # The others are asked only where they can make a difference, in a replay as in the session.
         if alone.verdict in UNMOVED or self._refresh or not self._retests.assess(case, alone=True).slow:
@@ -340,6 +346,7 @@ class StoredPlan:
             peak_tflops=peak_tflops(case.device, case.workload.dtype),
             others=[ratio for ratio in ratios if ratio is not None],
             stored_outliers=case.outliers,
+            command=case.command,
         )
 
     def _with_core_fault(self, run: Run) -> Run:

@@ -226,9 +226,9 @@ def _named(judgement: Judgement, outcome: str, refusals: Mapping[str, str]) -> s
         slower = outcome == Verdict.REGRESSION and judgement.ratio < 1 - judgement.tolerance
         if slower or outcome == Verdict.IMPROVEMENT:
             return f"{case} {judgement.ratio:.2f} of baseline, tolerance {fixed_percent(judgement.tolerance)}"
-    # More runs do not help a case that was not measured at all: its reason says what does.
-    if outcome == Verdict.INCONCLUSIVE and judgement.tgs:
-        return f"{case}, {judgement.runs_needed or 'no number of'} runs would decide"
+    # A case that was not measured has none: its reason says why.
+    if judgement.what_decides and outcome == Verdict.INCONCLUSIVE:
+        return f"{case}, {judgement.what_decides}"
     if outcome == Verdict.NO_BASELINE:
         return case
     return f"{case}: {textwrap.shorten(next(iter(judgement.reasons), ''), 100, placeholder=' ..')}"
