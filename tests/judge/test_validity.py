@@ -3,7 +3,7 @@
 import pytest
 
 from factories import DATA, LOSSES, make_full_workload, make_run
-from trainpace.judge.validity import core_fault, faults, first_losses
+from trainpace.judge.validity import core_fault, core_note, faults, first_losses
 from trainpace.runs.run import Health
 
 OTHER_DATA = DATA.model_copy(update={"seed": 1})
@@ -73,20 +73,25 @@ def test_losses_that_a_program_does_not_log_are_no_fault():
 
 
 @pytest.mark.parametrize(
-    ("yardstick", "reference", "fault"),
+    ("yardstick", "reference", "fault", "of_a_pair"),
     [
-        (0.00055, 0.00055, False),
-        (0.00060, 0.00055, False),
-        (0.00062, 0.00055, True),
-        (0.00045, 0.00055, True),
-        (None, 0.00055, False),
-        (0.00062, None, False),
+        (0.00055, 0.00055, False, False),
+        (0.00060, 0.00055, False, False),
+        (0.00062, 0.00055, True, True),
+        (0.00045, 0.00055, False, True),
+        (None, 0.00055, False, False),
+        (0.00062, None, False, False),
     ],
 )
-def test_core_fault(yardstick, reference, fault):
-    """A tenth more or less than before is another machine; what is not known is no fault."""
-    said = core_fault(yardstick, reference)
+def test_core_fault(yardstick, reference, fault, of_a_pair):
+    """A tenth less than before is a fault, a tenth more in a pair alone; what is not known is none."""
+    said, paired = core_fault(yardstick, reference), core_fault(yardstick, reference, faster_too=True)
 
-    assert bool(said) == fault
-    if fault:
-        assert f"took {1e3 * yardstick:.2f} ms, 0.55 ms before (limit 10%)" in said
+    assert (bool(said), bool(paired)) == (fault, of_a_pair)
+    assert all(f"took {1e3 * yardstick:.2f} ms, 0.55 ms before (limit 10%)" in each for each in (said, paired) if each)
+
+
+def test_core_note():
+    """A tenth more than when the baseline was recorded is worth knowing; less is not, nor what is not known."""
+    assert "took 0.45 ms, 0.55 ms then" in (core_note(0.00045, 0.00055) or "")
+    assert not any(core_note(*each) for each in ((6e-4, 5e-4), (5e-4, 5.2e-4), (None, 5e-4), (5e-4, None)))

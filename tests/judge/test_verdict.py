@@ -334,7 +334,7 @@ def test_verdicts_that_judge():
     [
         (5e-4, 5.2e-4, "3.11.7", True, Verdict.PASS),
         (5e-4, 7e-4, "3.11.7", True, Verdict.INVALID),
-        (7e-4, 5e-4, "3.11.7", True, Verdict.INVALID),
+        (7e-4, 5e-4, "3.11.7", True, Verdict.PASS),
         (5e-4, 7e-4, "3.12.1", True, Verdict.PASS),
         (5e-4, 7e-4, "3.11.7", False, Verdict.PASS),
         (None, 7e-4, "3.11.7", True, Verdict.PASS),
@@ -342,7 +342,7 @@ def test_verdicts_that_judge():
     ids=["same", "slower", "faster", "another Python", "cannot be told", "never measured"],
 )
 def test_another_machine_is_invalid(then, now, python, told, verdict):
-    """Cores that give more or less than when the baseline was recorded make a run invalid, not slow or fast."""
+    """Cores that give less than when the baseline was recorded make a run invalid, and not slow; more are noted."""
     run = make_run(health=Health(foreign_cores=0.0 if told else None), software={"python": python})
     ranks = tuple(rank.model_copy(update={"yardstick_seconds": now}) for rank in run.ranks)
 
@@ -351,6 +351,9 @@ def test_another_machine_is_invalid(then, now, python, told, verdict):
     assert judged.verdict is verdict
     if verdict is Verdict.INVALID:
         assert "somebody else's work shares or shared them" in judged.reasons[0]
+    assert any("faster than when the baseline was recorded" in note for note in judged.notes) == bool(
+        then and now < then
+    )
 
 
 def test_a_slow_node_is_no_regression():

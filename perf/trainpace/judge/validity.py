@@ -60,8 +60,8 @@ def _loss_faults(expected: Sequence[float], got: Sequence[float]) -> list[str]:
     return []
 
 
-def core_fault(yardstick: float | None, reference: float | None) -> str | None:
-    """The fault of a CPU whose speed changed: a fixed piece of work took another time than `reference`; None without.
+def core_fault(yardstick: float | None, reference: float | None, *, faster_too: bool = False) -> str | None:
+    """The fault of a CPU that gives less than it did: a fixed piece of work took longer than `reference`; None without.
 
     No counter of a guest shows that another guest shares its cores. Measured on a shared host: 1 to 4 % between runs
     that nothing disturbed, 10 to 80 % where steps took 5 to 55 % longer.
@@ -69,10 +69,30 @@ def core_fault(yardstick: float | None, reference: float | None) -> str | None:
     Args:
         yardstick: seconds of the fixed piece of work in this run; None where it was not measured, and on a GPU.
         reference: the same in the run or the baseline to compare with.
+        faster_too: whether taking less time is a fault as well: of the two runs of a pair either may be the disturbed
+            one. Of a machine that is faster than when a baseline was recorded it is no fault (`core_note`).
     """
-    if yardstick is None or reference is None or abs(math.log(yardstick / reference)) <= math.log1p(YARDSTICK_LIMIT):
+    if yardstick is None or reference is None:
+        return None
+    change = math.log(yardstick / reference)
+    if (abs(change) if faster_too else change) <= math.log1p(YARDSTICK_LIMIT):
         return None
     return (
         f"the machine's cores are not what they were: a fixed piece of work took {1e3 * yardstick:.2f} ms, "
         f"{1e3 * reference:.2f} ms before (limit {YARDSTICK_LIMIT:.0%}): somebody else's work shares or shared them"
+    )
+
+
+def core_note(yardstick: float | None, reference: float | None) -> str | None:
+    """What to know of a CPU that gives more than when the baseline was recorded; None where it does not.
+
+    Args:
+        yardstick: as for `core_fault`.
+        reference: the same of the baseline.
+    """
+    if yardstick is None or reference is None or math.log(reference / yardstick) <= math.log1p(YARDSTICK_LIMIT):
+        return None
+    return (
+        f"the machine's cores are faster than when the baseline was recorded: a fixed piece of work took "
+        f"{1e3 * yardstick:.2f} ms, {1e3 * reference:.2f} ms then: what the machine gained may hide what the code lost"
     )

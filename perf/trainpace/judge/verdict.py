@@ -11,7 +11,7 @@ from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Baseline, Measured, Published
 from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
-from trainpace.judge.validity import core_fault, faults
+from trainpace.judge.validity import core_fault, core_note, faults
 from trainpace.records import Record
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
@@ -301,6 +301,8 @@ def _notes(runs: Sequence[Run], baseline: Published | Measured | None) -> tuple[
         notes.append("losses not logged: not compared")
     elif isinstance(baseline, Measured) and not baseline.first_losses:
         notes.append("losses not compared: the baseline was recorded from a program that logged none")
+    if isinstance(baseline, Measured):
+        notes += [note for run in runs if (note := core_note(*_yardsticks(run, baseline)))][:1]
     if isinstance(baseline, Published):
         notes.append("judged against a published row: measured by others, on another machine of this kind")
     elif baseline is not None and baseline.accepted_slower:
@@ -322,12 +324,17 @@ def _faults(
 
 
 def _machine_fault(run: Run, baseline: Measured) -> str | None:
-    """Why the machine is not what it was when the baseline was recorded; None where it is, or where that is unknown."""
+    """Why the machine gives less than when the baseline was recorded; None where it does not, or that is unknown."""
+    return core_fault(*_yardsticks(run, baseline))
+
+
+def _yardsticks(run: Run, baseline: Measured) -> tuple[float | None, float | None]:
+    """Of a run and of the baseline; None where they say nothing of each other."""
     # The piece of work is Python's: another Python takes another time. Where the load of others cannot be told, the
     # suite may share its cores, and this would tell that and no more.
     if run.health.foreign_cores is None or run.software.get("python") != baseline.software.get("python"):
-        return None
-    return core_fault(metrics.yardstick(run), baseline.yardstick_seconds)
+        return None, None
+    return metrics.yardstick(run), baseline.yardstick_seconds
 
 
 def _formula_faults(figures: Figures, baseline: Published | Measured, runs: Sequence[Run]) -> list[str]:

@@ -284,7 +284,7 @@ def _unequal(base: Run, head: Run) -> str | None:
     """Why the machine was not the same to both runs of a pair; None where it was, or where that cannot be told."""
     if base.health.foreign_cores is None or base.software.get("python") != head.software.get("python"):
         return None
-    fault = core_fault(metrics.yardstick(head), metrics.yardstick(base))
+    fault = core_fault(metrics.yardstick(head), metrics.yardstick(base), faster_too=True)
     return f"head beside base: {fault}" if fault else None
 
 
