@@ -109,7 +109,10 @@ def test_refresh_records(refreshed):
     assert done.code == 0
     assert done.last_line == "2 cases: 2 recorded"
     assert f"none -> {stored['ours-8k-sp1']['tgs']:.1f} TGS" in done.text
-    assert {case: len(each["tgs_of_runs"]) for case, each in stored.items()} == {"ours-8k-sp1": 2, "ours-32k-sp2": 2}
+    assert {case: len(each["sessions"][0]["tgs"]) for case, each in stored.items()} == {
+        "ours-8k-sp1": 2,
+        "ours-32k-sp2": 2,
+    }
     assert {kind for kind, *_ in repository.cases().values()} == {"passed"}
 
 

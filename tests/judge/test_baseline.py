@@ -15,6 +15,14 @@ from trainpace.stats.tolerance import Spread
 from trainpace.store.baselines import load_baselines, load_file, published_folder, refresh
 
 KEY = make_workload().key
+SESSION = {
+    "recorded": "2026-11-25T00:00:00+00:00",
+    "revision": None,
+    "level": 1,
+    "tgs": [990.0, 1000.0, 1010.0],
+    "ids": [],
+    "peak_memory_bytes": [],
+}
 ROW = "llama2_7b-8k-sp1/full/published"
 A100 = published_folder() / "a100-sxm4-80gb.json"
 
@@ -46,7 +54,10 @@ def test_measured_baseline_survives_its_file(path):
     baseline = load_file(path).baselines[KEY]
 
     assert baseline.workload == make_workload()
-    assert baseline.tgs_of_runs == [990.0, 1000.0, 1010.0]
+    (session,) = baseline.sessions
+    assert session.tgs == [990.0, 1000.0, 1010.0]
+    assert session.peak_memory_bytes == [1 << 30] * 3
+    assert (session.level, session.revision, baseline.num_runs) == (1, None, 3)
     assert pytest.approx(999.967, abs=1e-3) == baseline.tgs
     assert baseline.tgs == baseline.reference_tgs
     assert path.read_text() == load_file(path).text()
@@ -61,9 +72,14 @@ def test_measured_baseline_survives_its_file(path):
         ("tgs", -3.5, f"{KEY}: tgs: Input should be greater than 0, got -3.5"),
         ("tgs", "1000", f"{KEY}: tgs: Input should be a valid number, got '1000'"),
         ("tgs", True, f"{KEY}: tgs: Input should be a valid number, got True"),
-        ("tgs", 1100.0, f"{KEY}: .*tgs must be the geometric mean of tgs_of_runs, 999.967, got 1100"),
-        ("tgs_of_runs", [], f"{KEY}: tgs_of_runs: List should have at least 1 item"),
-        ("tgs_of_runs", [990.0, 0.0], f"{KEY}: tgs_of_runs.1: Input should be greater than 0, got 0.0"),
+        ("tgs", 1100.0, f"{KEY}: .*tgs must be the geometric mean of the newest level's sessions, 999.967, got 1100"),
+        ("sessions", [], f"{KEY}: sessions: List should have at least 1 item"),
+        ("sessions", [SESSION | {"tgs": [9.0, 0.0]}], "sessions.0.tgs.1: Input should be greater than 0, got 0.0"),
+        ("sessions", [SESSION | {"tgs": []}], "sessions.0.tgs: List should have at least 1 item"),
+        ("sessions", [SESSION | {"level": 0}], "sessions.0.level: Input should be greater than 0, got 0"),
+        ("sessions", [SESSION | {"level": 2}, SESSION], r"levels of the sessions must not fall, got \[2, 1\]"),
+        ("sessions", [SESSION | {"ids": ["a"]}], "ids must have 3 entries, got 1"),
+        ("sessions", [SESSION | {"peak_memory_bytes": [1]}], "peak_memory_bytes must have 3 entries, got 1"),
         ("tflops", None, f"{KEY}: tflops: Input should be a valid number, got None"),
         ("peak_memory_bytes", 1.5, f"{KEY}: peak_memory_bytes: .*valid integer"),
         ("convention", "mfu", f"{KEY}: convention: expected one of xtuner, megatron, exact, got 'mfu'"),
@@ -79,6 +95,42 @@ def test_wrong_value_is_refused(path, field, value, said):
     path.write_text(json.dumps(content))
 
     with pytest.raises(FileError, match=f"cpu-test-2c.json.*{said}"):
+        load_file(path)
+
+
+def of_version_1(content):
+    """The same file as version 1 had it: the runs of a baseline's only session among its own fields."""
+    for baseline in content["baselines"].values():
+        (session,) = baseline.pop("sessions")
+        baseline |= {"tgs_of_runs": session["tgs"], "recorded": session["recorded"], "revision": session["revision"]}
+    return content | {"schema_version": 1}
+
+
+def test_version_1_is_read_as_one_session(path):
+    """Nothing is lost but ids and peaks of its runs, which it did not hold; the next refresh writes version 2."""
+    new = load_file(path)
+    path.write_text(json.dumps(of_version_1(json.loads(path.read_text()))))
+    old = load_file(path)
+    (session,) = old.baselines[KEY].sessions
+    refresh(path.parent, make_runs(1000.0, 1005.0))
+    told = {"ids": ["run0", "run1", "run2"], "peak_memory_bytes": [1 << 30] * 3}
+
+    assert new.baselines[KEY].sessions == [session.model_copy(update=told)]
+    assert old.baselines[KEY].model_copy(update={"sessions": []}) == new.baselines[KEY].model_copy(
+        update={"sessions": []}
+    )
+    assert json.loads(path.read_text())["schema_version"] == 2
+    assert load_file(path).baselines[KEY].sessions[0] == session
+
+
+@pytest.mark.parametrize("field", ["tgs_of_runs", "recorded", "revision"])
+def test_missing_field_of_version_1_is_refused(path, field):
+    """A field that became a session's is named as the file has it."""
+    content = of_version_1(json.loads(path.read_text()))
+    del content["baselines"][KEY][field]
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(FileError, match=f"{KEY}: {field}: Field required in a file of version 1"):
         load_file(path)
 
 
@@ -105,12 +157,12 @@ def test_number_too_large_for_a_float_is_refused(path):
     ("old", "new", "said"),
     [
         (
-            '"schema_version": 1',
             '"schema_version": 2',
-            "expected schema_version 1, got 2: use the trainpace that wrote it",
+            '"schema_version": 3',
+            "expected schema_version 1 or 2, got 3: use the trainpace that wrote it",
         ),
-        ('"schema_version": 1', '"schema_version": true', "expected schema_version 1, got True"),
-        ('"schema_version": 1', '"version": 1', "expected schema_version 1, got None"),
+        ('"schema_version": 2', '"schema_version": true', "expected schema_version 1 or 2, got True"),
+        ('"schema_version": 2', '"version": 2', "expected schema_version 1 or 2, got None"),
         ('"device": "cpu-test-2c",', "", r"missing=\['device'\]"),
         ('"device": "cpu-test-2c",', '"device": "cpu-test-2c", "x": 1,', r"unknown=\['x'\]"),
         (
@@ -151,7 +203,7 @@ def test_other_json_is_refused(path, content, said):
 
 def test_baselines_that_are_no_object_are_refused(path):
     """A list of baselines has no keys."""
-    path.write_text('{"schema_version": 1, "device": "cpu-test-2c", "baselines": []}')
+    path.write_text('{"schema_version": 2, "device": "cpu-test-2c", "baselines": []}')
 
     with pytest.raises(FileError, match="baselines: expected an object, got list"):
         load_file(path)

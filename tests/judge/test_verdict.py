@@ -34,7 +34,16 @@ def make_baseline(*tgs, workload=None, **overrides):
         "origin": "measured",
         "workload": workload,
         "tgs": mean,
-        "tgs_of_runs": tgs,
+        "sessions": [
+            {
+                "recorded": datetime(2026, 11, 25, tzinfo=UTC).isoformat(),
+                "revision": overrides.pop("revision", None),
+                "level": 1,
+                "tgs": tgs,
+                "ids": [],
+                "peak_memory_bytes": [],
+            }
+        ],
         "reference_tgs": mean,
         "tflops": flops.tflops(mean, workload, mean_attended=attended),
         "convention": "xtuner",
@@ -47,8 +56,6 @@ def make_baseline(*tgs, workload=None, **overrides):
         "startup_seconds": 2.0,
         "device": CPU,
         "software": {"python": "3.11.7", "torch": "2.13.0"},
-        "revision": None,
-        "recorded": datetime(2026, 11, 25, tzinfo=UTC).isoformat(),
         "accepted_slower": None,
     }
     return stored.Measured(**{**fields, **overrides})

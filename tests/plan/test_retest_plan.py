@@ -8,7 +8,7 @@ from trainpace.plan.retest import RetestPlan
 from trainpace.plan.task import drive
 from trainpace.stats.tolerance import NoiseModel, Spread
 
-STORED = (990.0, 1005.0, 995.0, 1012.0, 998.0)
+STORED = ((990.0, 1005.0, 995.0, 1012.0, 998.0),)
 QUIET = Spread(0.01, 40)
 
 
@@ -18,7 +18,7 @@ class Numbers:
 
     speeds: list[float]
     peers: str = "this device"
-    stored: tuple[float, ...] = STORED
+    stored: tuple[tuple[float, ...], ...] = STORED
     spread: Spread = QUIET
     first_runs: int = 1
     open: bool = True

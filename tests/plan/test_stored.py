@@ -219,7 +219,9 @@ def test_refresh_goes_in_rounds(started_session):
 
     assert measuring.made == [case.id for case in CASES] * 2
     assert first.change.new.num_runs == 2
-    assert {each.change.new.num_runs for each in measuring.results().values()} == {2}
+    recorded = [each.change.new for each in measuring.results().values()]
+    assert {each.num_runs for each in recorded} == {2}
+    assert len({each.recorded for each in recorded}) == 1
 
 
 def test_bounded_refresh_goes_case_by_case(started_session):

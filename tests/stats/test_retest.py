@@ -8,8 +8,8 @@ from trainpace.stats.retest import RETEST_ALPHA, assess, decision_thresholds, es
 from trainpace.stats.tolerance import NoiseModel, Spread
 
 QUIET = Spread(0.01, 56)
-STORED = [990.0, 1005.0, 995.0, 1012.0, 998.0]
-"""Five runs at 1 % noise."""
+STORED = [[990.0, 1005.0, 995.0, 1012.0, 998.0]]
+"""One session, five runs at 1 % noise."""
 
 
 def seen(*now, others=(), **changes):
@@ -156,7 +156,7 @@ def test_every_case_looks_slow_now_and_then():
 
     chance = np.random.default_rng(3)
     slow = [
-        assess([float(now)], stored.tolist(), NoiseModel(QUIET, 14)).slow
+        assess([float(now)], [stored.tolist()], NoiseModel(QUIET, 14)).slow
         for now, stored in zip(
             np.exp(chance.normal(0, 0.01, 4000)), np.exp(chance.normal(0, 0.01, (4000, 5))), strict=True
         )
@@ -171,7 +171,7 @@ def test_borders_are_where_a_single_run_is_said_something_else_of():
     slow, beyond, faster = decision_thresholds(5, NoiseModel(spread, 5))
 
     def said(ratio):
-        seen = assess([1000.0 * ratio], [1000.0] * 5, NoiseModel(spread, 5))
+        seen = assess([1000.0 * ratio], [[1000.0] * 5], NoiseModel(spread, 5))
         return seen.slow, seen.beyond
 
     assert beyond < slow < 1 < faster

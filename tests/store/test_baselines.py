@@ -136,7 +136,7 @@ def test_small_losses_do_not_add_up(folder):
     (change,) = refresh(folder, make_runs(930.0))
 
     assert "expected at least 95 % of the stored 1000.0 TGS (no spread: 5 %)" in change.refused
-    assert read(folder)[KEY].tgs == 960.0
+    assert read(folder)[KEY].counted_tgs == [[1000.0], [960.0]]
 
 
 def test_faster_raises_the_reference(folder):
@@ -145,6 +145,61 @@ def test_faster_raises_the_reference(folder):
     refresh(folder, make_runs(1200.0))
 
     assert read(folder)[KEY].reference_tgs == 1200.0
+
+
+def test_refresh_of_unchanged_code_adds_a_session(folder):
+    """The reference is the mean of the sessions, whose runs stay apart, each dated by its session."""
+    refresh(folder, make_runs(990.0, 1000.0, 1010.0, revision="a" * 40), recorded="2026-11-25T00:00:00+00:00")
+    (change,) = refresh(folder, make_runs(995.0, 1005.0, revision="b" * 40), recorded="2026-11-26T00:00:00+00:00")
+    found = read(folder)[KEY]
+
+    assert f"{KEY}: 1000.0 -> 1000.0 TGS (+0.0 %), the mean of 2 sessions" == str(change)
+    assert [(each.level, each.tgs, (each.revision or "")[:1]) for each in found.sessions] == [
+        (1, [990.0, 1000.0, 1010.0], "a"),
+        (1, [995.0, 1005.0], "b"),
+    ]
+    assert (found.recorded, found.revision) == ("2026-11-26T00:00:00+00:00", "b" * 40)
+    assert found.num_runs == 5
+
+
+def test_change_of_level_keeps_the_sessions_for_their_noise(folder):
+    """Faster, or slower with a reason, is a new level: the reference is its sessions alone."""
+    refresh(folder, make_runs(990.0, 1000.0, 1010.0))
+    refresh(folder, make_runs(1190.0, 1210.0))
+    refresh(folder, make_runs(1100.0, 1100.0), accept_slower="safer")
+    found = read(folder)[KEY]
+
+    assert [each.level for each in found.sessions] == [1, 2, 3]
+    assert found.counted_tgs == [[1100.0, 1100.0]]
+    assert found.tgs == found.reference_tgs == 1100.0
+
+
+def test_the_newest_ten_sessions_are_kept(folder):
+    """A baseline that is refreshed every week does not grow for ever."""
+    for number in range(12):
+        runs = make_runs(990.0 + number, 1000.0, 1010.0 + number)
+        refresh(folder, runs[::2], recorded=f"2026-11-{number + 1:02d}T00:00:00+00:00")
+    found = read(folder)[KEY].sessions
+
+    assert [each.recorded[8:10] for each in found] == [f"{day:02d}" for day in range(3, 13)]
+
+
+def test_the_same_runs_are_one_session(folder):
+    """A refresh that was resumed, or typed twice, records the runs that are there once."""
+    for _ in range(2):
+        refresh(folder, make_runs(990.0, 1000.0, 1010.0))
+    refresh(folder, make_runs(990.0, 1000.0, 1010.0, 1005.0))
+
+    assert read(folder)[KEY].counted_tgs == [[990.0, 1000.0, 1010.0, 1005.0]]
+
+
+def test_other_documents_are_a_new_level(folder):
+    """Documents in which a token attends to more keys are other work at the same speed."""
+    workload = make_workload(attention="varlen")
+    refresh(folder, make_runs(990.0, 1000.0, 1010.0, workload=workload, mean_attended=20.0))
+    (change,) = refresh(folder, make_runs(991.0, 1001.0, 1009.0, workload=workload, mean_attended=21.0))
+
+    assert [each.level for each in change.new.sessions] == [1, 2]
 
 
 def test_runs_of_two_devices_are_refused(folder):

@@ -35,7 +35,7 @@ from trainpace.runs.run import SOFTWARE, Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.sequential import SequentialDesign
 from trainpace.stats.tolerance import MOST_RUNS, NoiseModel
-from trainpace.store.baselines import refresh
+from trainpace.store.baselines import now, refresh
 from trainpace.store.priorities import load_priorities
 from trainpace.store.runs import read_runs
 from trainpace.text import percent
@@ -192,7 +192,7 @@ class Speed:
         software = versions(list(SOFTWARE))
         if is_external(workload.trainer):
             software = self.resources.start_programs().versions(load(workload.trainer)) or {}
-        now = Now(
+        here = Now(
             workload=workload,
             device=case.device.slug,
             revision=revision(self.root),
@@ -201,7 +201,7 @@ class Speed:
         )
         # A case that looked slow has more than it began with.
         most = case.first_runs if self.options.refresh else max(MOST_RUNS, 2 * case.first_runs)
-        usable, said = resumed(runs, now, case.first_runs, most)
+        usable, said = resumed(runs, here, case.first_runs, most)
         for text in said:
             self.messages.say(text)
         return usable
@@ -210,6 +210,11 @@ class Speed:
     def _kept_runs(self) -> dict[str, list[Run]]:
         assert self.options.runs
         return kept_runs(self.options.runs, {each.case.id for each in self.selection})
+
+    @cached_property
+    def _recorded_at(self) -> str:
+        """One time for all cases that this session records: it tells which of a baseline's sessions are the same."""
+        return now()
 
     def _recorded(self, case: StoredCase) -> Change:
         """Record its runs. A share that was lost meanwhile refuses this case, and not those that come after it."""
@@ -222,6 +227,7 @@ class Speed:
             (change,) = refresh(
                 file.parent,
                 case.runs,
+                recorded=self._recorded_at,
                 max_spread=self.options.max_spread,
                 accept_slower=self.options.accept_slower,
                 peak_tflops=peak_tflops(case.device, case.workload.dtype),

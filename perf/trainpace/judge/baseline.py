@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -18,8 +18,19 @@ from trainpace.runs.run import DataIdentity
 from trainpace.stats.retest import outliers
 from trainpace.stats.tolerance import Spread, geometric_mean, pooled_spread
 
-# 1: first format (2026-11).
-SCHEMA = 1
+# 1: first format (2026-11), one session a baseline.
+# 2: runs by session, with their peak memory (2026-11). Version 1 is read as one session.
+SCHEMA = 2
+MAX_SESSIONS = 10
+"""Sessions that a baseline keeps, the newest."""
+
+
+T = TypeVar("T")
+
+
+def mean_of_sessions(sessions: Sequence[Sequence[float]]) -> float:
+    """Geometric mean over sessions of the geometric mean of their runs: each session counts once, however many runs."""
+    return geometric_mean([geometric_mean(runs) for runs in sessions])
 
 
 class Published(Record):
@@ -56,12 +67,41 @@ class Published(Record):
         return 1
 
     @property
-    def counted_tgs(self) -> list[float]:
-        """TGS of each of its runs: the row's own."""
-        return [self.tgs]
+    def counted_tgs(self) -> list[list[float]]:
+        """TGS of each of its runs, by session: the row's own."""
+        return [[self.tgs]]
 
     def spread(self, pool: Spread | None) -> None:
         """None: the spread of our own runs says nothing about somebody else's machine."""
+
+
+class StoredSession(Record):
+    """The runs of one workload that one refresh made."""
+
+    recorded: str
+    """When its session began to record: UTC, ISO 8601. Equal for all cases of that session: it tells which they are."""
+    revision: str | None
+    level: PositiveInt
+    """Sessions of one level are of equal speed but for the machine; the next level began where the speed changed."""
+    tgs: Annotated[list[PositiveFloat], Field(min_length=1)]
+    """TGS of each run."""
+    ids: list[str]
+    """Of each run, which tells runs that are recorded twice; empty where the file was of version 1, without them."""
+    peak_memory_bytes: list[PositiveInt]
+    """Largest peak of each run over its ranks; empty where the file was of version 1."""
+
+    @model_validator(mode="after")
+    def _one_of_each_run(self) -> Self:
+        for field in ("ids", "peak_memory_bytes"):
+            number = len(getattr(self, field))
+            if number not in {0, len(self.tgs)}:
+                raise ValueError(f"{field} must have {len(self.tgs)} entries, got {number}")
+        return self
+
+    def shares_runs(self, other: "StoredSession") -> bool:
+        """Whether a run is in both: one session was recorded twice."""
+        mine, its = (set(zip(each.ids, each.tgs, strict=False)) for each in (self, other))
+        return not mine.isdisjoint(its)
 
 
 class Measured(Record):
@@ -71,40 +111,44 @@ class Measured(Record):
     workload: Workload
     """The whole workload: a proxy's cut is chosen once and read back from here."""
     tgs: PositiveFloat
-    """Geometric mean over the runs."""
-    tgs_of_runs: Annotated[list[PositiveFloat], Field(min_length=1)]
-    """TGS of each run. Their spread is the noise that tolerances come from."""
+    """Geometric mean over the sessions of the newest level, each of which is the geometric mean of its runs."""
+    sessions: Annotated[list[StoredSession], Field(min_length=1)]
+    """Oldest first. Those of the newest level are what a run is compared with; the tolerance comes from all of them:
+    from the spread within a session and the spread between the sessions of a level."""
     reference_tgs: PositiveFloat
-    """TGS that the next refresh is compared with: `tgs` when it last rose, or fell with a reason. A refresh within the
-    tolerance keeps it, so that many small losses do not add up unseen."""
+    """TGS that the next refresh is compared with: `tgs` when its level began. A refresh within the tolerance keeps it,
+    so that many small losses do not add up unseen."""
     tflops: PositiveFloat
     convention: str
     convention_version: PositiveInt
     mean_attended: PositiveFloat | None
     """Mean number of keys that a token attends to, where documents are masked; None where attention is causal."""
     peak_memory_bytes: PositiveInt
-    """Largest peak over the runs and their ranks."""
+    """Largest peak over the runs of the newest session and their ranks."""
     yardstick_seconds: PositiveFloat | None
     """Seconds of the fixed piece of work that tells the speed of a CPU, median over the runs; None on a GPU."""
     first_losses: list[float]
-    """Losses of the first steps of the first run; empty where a system logs none."""
+    """Losses of the first steps of the newest session's first run; empty where a system logs none."""
     data: DataIdentity | None
     """Data that the losses belong to; None where the trainer brings data that the suite does not know."""
     startup_seconds: NonNegativeFloat
     """Seconds from the start of a run to its first step, median over the runs."""
     device: Device
     software: dict[str, str]
-    revision: str | None
-    recorded: str
-    """UTC, ISO 8601."""
+    """Versions of the newest session."""
     accepted_slower: str | None
     """The reason given for recording a slower value; None where none had to be given."""
 
     @model_validator(mode="after")
-    def _mean_of_its_runs(self) -> Self:
-        mean = geometric_mean(self.tgs_of_runs)
+    def _mean_of_its_sessions(self) -> Self:
+        levels = [session.level for session in self.sessions]
+        if levels != sorted(levels):
+            raise ValueError(f"levels of the sessions must not fall, got {levels}")
+        mean = mean_of_sessions(self.counted_tgs)
         if not math.isclose(mean, self.tgs, rel_tol=1e-4):
-            raise ValueError(f"tgs must be the geometric mean of tgs_of_runs, {mean:.6g}, got {self.tgs:.6g}")
+            raise ValueError(
+                f"tgs must be the geometric mean of the newest level's sessions, {mean:.6g}, got {self.tgs:.6g}"
+            )
         return self
 
     @property
@@ -123,18 +167,33 @@ class Measured(Record):
         return self.workload.key
 
     @property
-    def num_runs(self) -> int:
-        """Number of runs that `tgs` is the mean of."""
-        return len(self.tgs_of_runs)
+    def level(self) -> int:
+        """Of its newest session."""
+        return self.sessions[-1].level
 
     @property
-    def counted_tgs(self) -> list[float]:
-        """TGS of each of its runs."""
-        return self.tgs_of_runs
+    def counted_tgs(self) -> list[list[float]]:
+        """TGS of each run that `tgs` is the mean of, by session."""
+        return [session.tgs for session in self.sessions if session.level == self.level]
+
+    @property
+    def num_runs(self) -> int:
+        """Number of runs that `tgs` is the mean of."""
+        return sum(map(len, self.counted_tgs))
+
+    @property
+    def recorded(self) -> str:
+        """When its newest session was recorded: UTC, ISO 8601."""
+        return self.sessions[-1].recorded
+
+    @property
+    def revision(self) -> str | None:
+        """What its newest session measured."""
+        return self.sessions[-1].revision
 
     def spread(self, pool: Spread | None) -> Spread | None:
         """Spread of log TGS between runs: `pool`, the device's, else of its own runs; None where it has one run."""
-        return pool or pooled_spread([self.tgs_of_runs])
+        return pool or pooled_spread(session.tgs for session in self.sessions)
 
 
 Baseline = Annotated[Published | Measured, Field(discriminator="origin")]
@@ -176,39 +235,65 @@ def find(baselines: Sequence[Published | Measured], workload: Workload) -> Publi
 
 
 def pool(baselines: Iterable[Published | Measured], scale: Scale) -> Spread | None:
-    """Spread of log TGS between runs, pooled over a device's measured baselines of one scale; None where none has two
-    runs. Outliers are left out: one of them would be the noise of every case.
+    """Spread of log TGS between runs of a session, pooled over a device's measured baselines of one scale; None where
+    none has two runs. Outliers are left out: one of them would be the noise of every case.
     """
-    return pooled_spread(counted for counted, _ in _split_outliers(baselines, scale).values())
+    measured = _of_scale(baselines, scale)
+    return pooled_spread(
+        _split(session.tgs, aside)[0]
+        for each, marks in zip(measured, _outliers(measured), strict=True)
+        for session, aside in zip(each.sessions, marks, strict=True)
+    )
+
+
+def run_noise(baseline: Measured) -> Spread | None:
+    """Spread of log TGS between a baseline's own runs of a session, over all its sessions; None where none has two."""
+    return pooled_spread(session.tgs for session in baseline.sessions)
 
 
 def without_outliers(
     baseline: Published | Measured, baselines: Iterable[Published | Measured]
 ) -> tuple[Published | Measured, list[float]]:
-    """`baseline` without its outliers, and the TGS of these. `baselines` are all of the device: their spread tells."""
+    """`baseline` without its outliers, and the TGS of those that its newest level had. `baselines` are all of the
+    device: their spread tells.
+    """
     if isinstance(baseline, Published):
         return baseline, []
-    counted, aside = _split_outliers(baselines, baseline.scale).get(baseline.key, (baseline.tgs_of_runs, []))
-    if not aside:
+    measured = _of_scale(baselines, baseline.scale)
+    marks = dict(zip([each.key for each in measured], _outliers(measured), strict=True)).get(baseline.key, [])
+    sessions, aside = [], []
+    for session, outlier in zip(baseline.sessions, marks, strict=bool(marks)):
+        counted, gone = _split(session.tgs, outlier)
+        ids, peaks = (_split(each, outlier)[0] for each in (session.ids, session.peak_memory_bytes))
+        sessions.append(session.model_copy(update={"tgs": counted, "ids": ids, "peak_memory_bytes": peaks}))
+        if session.level == baseline.level:
+            aside += gone
+    if not marks or sessions == baseline.sessions:
         return baseline, []
-    tgs = geometric_mean(counted)
-    figures = {"tgs": tgs, "tgs_of_runs": counted, "tflops": baseline.tflops * tgs / baseline.tgs}
+    tgs = mean_of_sessions([session.tgs for session in sessions if session.level == baseline.level])
+    figures = {"tgs": tgs, "sessions": sessions, "tflops": baseline.tflops * tgs / baseline.tgs}
     return baseline.model_copy(update=figures), aside
 
 
-def _split_outliers(
-    baselines: Iterable[Published | Measured], scale: Scale
-) -> dict[str, tuple[list[float], list[float]]]:
-    """By key of a measured baseline: TGS of its runs that count, and of its outliers."""
-    groups: dict[str, list[float]] = {}
+def _of_scale(baselines: Iterable[Published | Measured], scale: Scale) -> list[Measured]:
+    """The measured baselines of a scale, the first of each key."""
+    found: dict[str, Measured] = {}
     for each in baselines:
         if isinstance(each, Measured) and each.scale == scale:
-            groups.setdefault(each.key, each.tgs_of_runs)
-    found = {}
-    for (key, runs), marks in zip(groups.items(), outliers(list(groups.values())), strict=True):
-        pairs = list(zip(runs, marks, strict=True))
-        found[key] = [tgs for tgs, aside in pairs if not aside], [tgs for tgs, aside in pairs if aside]
-    return found
+            found.setdefault(each.key, each)
+    return list(found.values())
+
+
+def _outliers(measured: Sequence[Measured]) -> list[list[Sequence[bool]]]:
+    """One flag a run, by baseline and session: True for an outlier among the runs of its session."""
+    marks = iter(outliers([session.tgs for each in measured for session in each.sessions]))
+    return [[next(marks) for _ in each.sessions] for each in measured]
+
+
+def _split(values: Sequence[T], outlier: Sequence[bool]) -> tuple[list[T], list[T]]:
+    """Those that are no outliers, and those that are."""
+    pairs = list(zip(values, outlier, strict=bool(values)))
+    return [value for value, aside in pairs if not aside], [value for value, aside in pairs if aside]
 
 
 def run_noise(baseline: Published | Measured | None) -> Spread | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from trainpace.judge.baseline import BaselineFile, Measured, pool
+from trainpace.judge.baseline import MAX_SESSIONS, BaselineFile, Measured, StoredSession, mean_of_sessions, pool
 from trainpace.judge.validity import faults, first_losses
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
@@ -33,7 +33,8 @@ class Change:
         if self.old is None:
             return f"{self.key}: none -> {self.new.tgs:.1f} TGS"
         change = signed_percent(self.new.tgs / self.old.tgs - 1)
-        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({change})"
+        mean = f", the mean of {len(self.new.counted_tgs)} sessions" if len(self.new.counted_tgs) > 1 else ""
+        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({change}){mean}"
 
 
 def changes(
@@ -54,7 +55,7 @@ def changes(
     Args:
         stored: the device's file as it is.
         runs: of that device.
-        recorded: the time of the refresh: UTC, ISO 8601.
+        recorded: when the session began to record, the same for all its cases: UTC, ISO 8601.
         max_spread: largest coefficient of variation of TGS between the runs of a workload.
         accept_slower: the reason to record a slower value all the same, which is stored; None: it is refused.
         peak_tflops: what the device can do; None where that is unknown.
@@ -96,16 +97,42 @@ def _change(
     ratio = new.tgs / old.reference_tgs
     if ratio < 1 - allowed:
         if accept_slower:
-            return Change(key, old, new.model_copy(update={"accepted_slower": accept_slower}))
+            return Change(key, old, _new_level(old, new).model_copy(update={"accepted_slower": accept_slower}))
         why = (
             f"expected at least {percent(1 - allowed)} of the stored {old.reference_tgs:.1f} TGS ({tolerance.source}), "
             f'got {new.tgs:.1f}, {percent(ratio)}: find the slowdown, or say why with --perf-accept-slower "reason"'
         )
         return Change(key, old, None, why)
-    if ratio <= 1 / (1 - allowed):
-        kept = {"reference_tgs": old.reference_tgs, "accepted_slower": old.accepted_slower}
-        new = new.model_copy(update=kept)
-    return Change(key, old, new)
+    # Other documents are other work, whatever its speed.
+    same = ratio <= 1 / (1 - allowed) and new.mean_attended == old.mean_attended
+    return Change(key, old, _one_session_more(old, new) if same else _new_level(old, new))
+
+
+def _one_session_more(old: Measured, new: Measured) -> Measured:
+    """`new`, as fast as `old`, as one session more of it. The reference stays, or small losses would add up unseen."""
+    sessions = _joined(old, new, level=old.level)
+    tgs = _rounded(mean_of_sessions([each.tgs for each in sessions if each.level == old.level]))
+    return new.model_copy(
+        update={
+            "sessions": sessions,
+            "tgs": tgs,
+            "tflops": _rounded(new.tflops * tgs / new.tgs),
+            "reference_tgs": old.reference_tgs,
+            "accepted_slower": old.accepted_slower,
+        }
+    )
+
+
+def _new_level(old: Measured, new: Measured) -> Measured:
+    """`new`, which is faster or slower than `old`: the sessions before tell of the noise, and no more of the speed."""
+    return new.model_copy(update={"sessions": _joined(old, new, level=old.level + 1)})
+
+
+def _joined(old: Measured, new: Measured, *, level: int) -> list[StoredSession]:
+    """The sessions of `old` and the one of `new`, the newest ones. Runs that are recorded again are one session."""
+    (session,) = new.sessions
+    before = [each for each in old.sessions if not each.shares_runs(session)]
+    return [*before, session.model_copy(update={"level": level})][-MAX_SESSIONS:]
 
 
 def _unfit(runs: list[Run], values: list[float], max_spread: float, peak_tflops: float | None) -> str | None:
@@ -136,27 +163,35 @@ def baselines_of(runs: Iterable[Run], device: str) -> list[Measured]:
 
 def _measured(runs: list[Run], values: list[float], recorded: str) -> Measured:
     first, tgs = runs[0], geometric_mean(values)
+    peaks = [metrics.peak_memory(run) for run in runs]
     convention = flops.convention(flops.DEFAULT)
     tflops = flops.tflops(tgs, first.workload, convention.name, mean_attended=first.mean_attended)
     return Measured(
         origin="measured",
         workload=first.workload,
         tgs=_rounded(tgs),
-        tgs_of_runs=[_rounded(value) for value in values],
+        sessions=[
+            StoredSession(
+                recorded=recorded,
+                revision=first.revision,
+                level=1,
+                tgs=[_rounded(value) for value in values],
+                ids=[run.id for run in runs],
+                peak_memory_bytes=peaks,
+            )
+        ],
         reference_tgs=_rounded(tgs),
         tflops=_rounded(tflops),
         convention=convention.name,
         convention_version=convention.version,
         mean_attended=first.mean_attended,
-        peak_memory_bytes=max(metrics.peak_memory(run) for run in runs),
+        peak_memory_bytes=max(peaks),
         yardstick_seconds=_median_yardstick(runs),
         first_losses=[_rounded(loss) for loss in first_losses(first)],
         data=first.data,
         startup_seconds=_rounded(median(run.startup_seconds for run in runs)),
         device=first.device,
         software=first.software,
-        revision=first.revision,
-        recorded=recorded,
         accepted_slower=None,
     )
 

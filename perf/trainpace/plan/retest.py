@@ -19,8 +19,8 @@ class RetestCase(Protocol):
         """Runs to begin with."""
 
     @property
-    def stored(self) -> Sequence[float]:
-        """TGS of each of the baseline's runs that count; empty: there is no baseline."""
+    def stored(self) -> Sequence[Sequence[float]]:
+        """TGS of each of the baseline's runs that count, by session; empty: there is no baseline."""
 
     @property
     def spread(self) -> Spread | None:

@@ -66,8 +66,8 @@ class StoredCase:
     """So many of `runs` were compared with what the cores gave to others of their workload since."""
 
     @property
-    def stored(self) -> Sequence[float]:
-        """TGS of each of the baseline's runs that count."""
+    def stored(self) -> Sequence[Sequence[float]]:
+        """TGS of each of the baseline's runs that count, by session."""
         if self.baseline is None:
             return ()
         return self.baseline.counted_tgs

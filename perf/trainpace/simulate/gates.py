@@ -67,7 +67,7 @@ class DrawnCase:
 
     drawn: list[float]
     """Of every run that there could be; those that are not asked for are not seen."""
-    stored: list[float]
+    stored: list[list[float]]
     spread: Spread | None
     first_runs: int
     peers: object = None
@@ -77,7 +77,7 @@ class DrawnCase:
     @cached_property
     def first_log_ratio(self) -> float:
         """log(TGS of the first run / TGS of the baseline). A session runs every case once, asked for or not."""
-        return float(np.log(self.drawn[0] / geometric_mean(self.stored)))
+        return float(np.log(self.drawn[0] / geometric_mean(self.stored[0])))
 
 
 def stored_gate(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
@@ -96,7 +96,7 @@ def _one_session(now: Floats, then: Floats) -> tuple[list[int], list[int]]:
     cases = [
         DrawnCase(
             drawn=drawn,
-            stored=against,
+            stored=[against],
             spread=spread,
             first_runs=first_runs(noise.with_spread(spread), stored=len(against)),
         )

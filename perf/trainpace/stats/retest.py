@@ -83,7 +83,7 @@ class Assessment:
 
 def assess(
     now: Sequence[float],
-    stored: Sequence[float],
+    stored: Sequence[Sequence[float]],
     noise: NoiseModel,
     *,
     others: Sequence[float] = (),
@@ -92,17 +92,20 @@ def assess(
 
     Args:
         now: TGS of each run, positive.
-        stored: TGS of each of the baseline's runs that are no outliers.
+        stored: TGS of each of the baseline's runs that are no outliers, by session.
         noise: of the case.
         others: log ratio to its baseline of the first run of each other case of the session.
     """
     spread, own_tolerance = noise.spread, noise.tolerance is not None
-    logs, past = [math.log(value) for value in now], [math.log(value) for value in stored]
+    logs, past = [math.log(value) for value in now], [[math.log(value) for value in runs] for runs in stored]
+    num_stored = sum(map(len, past))
     kept = _kept(logs, spread)
     counted = [value for value, counts in zip(logs, kept, strict=True) if counts]
-    ratio = fmean(counted) - fmean(past)
-    limit, bound, slow = _limits(noise, len(past), len(counted))
-    common_shift = estimate_common_shift(others, spread, len(past)) if spread is not None and not own_tolerance else 0.0
+    ratio = fmean(counted) - fmean(map(fmean, past))
+    limit, bound, slow = _limits(noise, num_stored, len(counted))
+    common_shift = (
+        estimate_common_shift(others, spread, num_stored) if spread is not None and not own_tolerance else 0.0
+    )
     beyond = ratio < -bound
     alone = own_tolerance or _shows_alone(ratio, counted, past)
     return Assessment(
@@ -186,12 +189,13 @@ def _kept(logs: Sequence[float], spread: Spread | None) -> tuple[bool, ...]:
     return kept if len(logs) - sum(kept) <= most else (True,) * len(logs)
 
 
-def _shows_alone(ratio: float, now: Sequence[float], stored: Sequence[float]) -> bool:
+def _shows_alone(ratio: float, now: Sequence[float], stored: Sequence[Sequence[float]]) -> bool:
     """True where the case's own spread also shows the loss, or is known too badly: a noisy case must not be red by the
     smaller noise of the others."""
-    dof = len(now) + len(stored) - 2
+    groups = [now, *stored]
+    dof = sum(len(group) - 1 for group in groups)
     if dof < MIN_WITHIN_CASE_DOF:
         return True
-    squares = sum((len(group) - 1) * variance(group) for group in (now, stored) if len(group) > 1)
-    own = Spread(math.sqrt(squares / dof), dof)
-    return ratio < -prediction_bound(own, stored=len(stored), now=len(now), error=WITHIN_CASE_ALPHA)
+    squares = sum((len(group) - 1) * variance(group) for group in groups if len(group) > 1)
+    own, num_stored = Spread(math.sqrt(squares / dof), dof), sum(map(len, stored))
+    return ratio < -prediction_bound(own, stored=num_stored, now=len(now), error=WITHIN_CASE_ALPHA)

@@ -19,6 +19,10 @@ from trainpace.store.locks import file_lock
 
 MAX_BYTES = 64 << 20
 """Of a device's file: some 45,000 cases, which take seven seconds and 600 MB to read. More is refused at once."""
+READABLE = (1, SCHEMA)
+"""Versions of the file that can be read; it is written in the last one."""
+IN_SESSIONS = {"tgs_of_runs": "tgs", "recorded": "recorded", "revision": "revision"}
+"""Fields of a baseline of version 1 that are a session's in version 2."""
 ORIGINS: dict[Any, type[Published] | type[Measured]] = {"published": Published, "measured": Measured}
 
 
@@ -39,10 +43,10 @@ def load_file(path: Path) -> BaselineFile:
         raise FileError(f"{path}: expected an object with {', '.join(sorted(fields))}, got {type(content).__name__}")
     # The version first: a file of another version has other fields, and saying so of each of them helps nobody.
     version = content.get("schema_version")
-    if version != SCHEMA or isinstance(version, bool):
+    if version not in READABLE or isinstance(version, bool):
         raise FileError(
-            f"{path}: expected schema_version {SCHEMA}, got {version!r}: use the trainpace that wrote it, or move the "
-            "file away and record it again with `pytest perf --perf-refresh`"
+            f"{path}: expected schema_version {' or '.join(map(str, READABLE))}, got {version!r}: use the trainpace "
+            "that wrote it, or move the file away and record it again with `pytest perf --perf-refresh`"
         )
     if content.keys() != fields:
         missing, unknown = sorted(fields - content.keys()), sorted(content.keys() - fields)
@@ -53,8 +57,27 @@ def load_file(path: Path) -> BaselineFile:
         raise FileError(f"{path}: baselines: expected an object, got {type(content['baselines']).__name__}")
     return BaselineFile(
         device=path.stem,
-        baselines={key: _baseline(value, key, where=f"{path}: {key}") for key, value in content["baselines"].items()},
+        baselines={
+            key: _baseline(
+                _by_session(value, where=f"{path}: {key}") if version == 1 else value, key, where=f"{path}: {key}"
+            )
+            for key, value in content["baselines"].items()
+        },
     )
+
+
+def _by_session(value: Any, *, where: str) -> Any:
+    """A measured baseline of a file of version 1, whose runs are of one session, as version 2 has it."""
+    if not isinstance(value, dict) or value.get("origin") != "measured":
+        return value
+    if missing := sorted(IN_SESSIONS.keys() - value.keys()):
+        raise FileError(f"{where}: {missing[0]}: Field required in a file of version 1")
+    session = {name: value[field] for field, name in IN_SESSIONS.items()} | {
+        "level": 1,
+        "ids": [],
+        "peak_memory_bytes": [],
+    }
+    return {field: each for field, each in value.items() if field not in IN_SESSIONS} | {"sessions": [session]}
 
 
 def _baseline(value: Any, key: str, *, where: str) -> Published | Measured:
@@ -98,15 +121,22 @@ def load_baselines(folders: Iterable[Path], device: str) -> list[Published | Mea
     return found
 
 
+def now() -> str:
+    """UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def refresh(
     folder: Path,
     runs: Sequence[Run],
     *,
+    recorded: str | None = None,
     max_spread: float = MAX_SPREAD,
     accept_slower: str | None = None,
     peak_tflops: float | None = None,
 ) -> list[Change]:
     """Record `runs` of one device in `folder`'s file of that device: what judge.refresh.changes lets be recorded.
+    `recorded` is `now()` unless given: a session that records its cases one by one gives all of them the same.
 
     Raises:
         ValueError: where the runs are of more than one device, or none is given.
@@ -125,12 +155,12 @@ def refresh(
         made = changes(
             stored,
             runs,
-            recorded=datetime.now(UTC).isoformat(timespec="seconds"),
+            recorded=recorded or now(),
             max_spread=max_spread,
             accept_slower=accept_slower,
             peak_tflops=peak_tflops,
         )
-        recorded = {change.key: change.new for change in made if change.new is not None}
-        if recorded:
-            write_whole(path, BaselineFile(device=stored.device, baselines={**stored.baselines, **recorded}).text())
+        changed = {change.key: change.new for change in made if change.new is not None}
+        if changed:
+            write_whole(path, BaselineFile(device=stored.device, baselines={**stored.baselines, **changed}).text())
     return made
