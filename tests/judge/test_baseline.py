@@ -331,8 +331,10 @@ def test_proxy_cuts_are_read_back(path):
 def test_noise_of_a_case_is_that_of_its_own_runs(path):
     """Between the runs of its sessions; nothing is known from one run, a published row, or where there is none."""
     three = load_file(path).baselines[KEY]
-    one = three.model_copy(update={"tgs_of_runs": [1000.0], "tgs": 1000.0})
+    (session,) = three.sessions
+    single = session.model_copy(update={"tgs": [1000.0], "ids": [], "peak_memory_bytes": []})
+    one, two = (three.model_copy(update={"sessions": sessions}) for sessions in ([single], [session, session]))
 
-    assert stored.run_noise(three).dof == 2
+    assert (stored.run_noise(three).dof, stored.run_noise(two).dof) == (2, 4)
     assert pytest.approx(0.0100, abs=1e-4) == stored.run_noise(three).sd
     assert [stored.run_noise(each) for each in (one, load_file(A100).baselines[ROW], None)] == [None] * 3

@@ -246,11 +246,6 @@ def pool(baselines: Iterable[Published | Measured], scale: Scale) -> Spread | No
     )
 
 
-def run_noise(baseline: Measured) -> Spread | None:
-    """Spread of log TGS between a baseline's own runs of a session, over all its sessions; None where none has two."""
-    return pooled_spread(session.tgs for session in baseline.sessions)
-
-
 def without_outliers(
     baseline: Published | Measured, baselines: Iterable[Published | Measured]
 ) -> tuple[Published | Measured, list[float]]:
@@ -297,8 +292,12 @@ def _split(values: Sequence[T], outlier: Sequence[bool]) -> tuple[list[T], list[
 
 
 def run_noise(baseline: Published | Measured | None) -> Spread | None:
-    """Spread of log TGS between runs of one session, of this workload alone; None where nothing was measured twice."""
-    return pooled_spread([baseline.tgs_of_runs]) if isinstance(baseline, Measured) else None
+    """Spread of log TGS between runs of one session, of this workload alone, over all sessions that its baseline holds;
+    None where none has two runs.
+    """
+    if not isinstance(baseline, Measured):
+        return None
+    return pooled_spread(session.tgs for session in baseline.sessions)
 
 
 def proxy_cuts(baselines: Iterable[Published | Measured], case: str) -> list[Workload]:
