@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 
 import psutil
 import pytest
@@ -82,6 +83,31 @@ def test_a_host_goes_with_its_agent(agent, started):
     agent.kill()
 
     assert started.left() == []
+
+
+def test_a_host_is_stopped_until_it_is_needed(agent, started):
+    """A host that was paused stands still until it is told to go on, and goes with its requests in either state."""
+    host = start(agent)
+    states = []
+    for request in ("pause", "resume", "pause"):
+        agent.stdin.write(json.dumps({"op": request}).encode() + b"\n")
+        agent.stdin.flush()
+        if request == "pause":
+            assert agent.read("paused")["left"] == []
+        else:
+            wait_until(lambda: host.status() == psutil.STATUS_SLEEPING)
+        states.append(host.status())
+    agent.stdin.close()
+
+    assert states == [psutil.STATUS_STOPPED, psutil.STATUS_SLEEPING, psutil.STATUS_STOPPED]
+    assert agent.wait(timeout=20) == 0
+    assert started.left() == []
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 20
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainpace.launch import orphans
+from trainpace.errors import RunFailed
+from trainpace.launch import orphans, quiet
 from trainpace.launch.host_client import HostCommand, describe_exit
 from trainpace.probe.device import GpuWindow, gpu_links, gpu_uuids, present
 from trainpace.rank.proc import die_with_parent
@@ -74,6 +75,7 @@ class Agent:
         self._node, self._name, self._shared, self._suite = node, name, shared, suite
         self._requests, self._answers = requests, answers
         self._host: subprocess.Popen[bytes] | None = None
+        self._scheduling: quiet.Scheduling | None = None
         self._busy = True
         self._window: Any = None
 
@@ -127,6 +129,9 @@ class Agent:
             if self._window is not None:
                 self._window.open()
             return
+        if message["op"] == "resume":
+            self._resume()
+            return
         if message["op"] == "run":
             counts = message["counts"]
             placed = {"node": self._node, "first": sum(counts[: self._node]), "count": counts[self._node]}
@@ -142,9 +147,31 @@ class Agent:
         if message["event"] == "ended":
             health = None if self._window is None else self._window.close()
             message["health"] = health.model_dump(include={"faults", "notes"}) if health else {}
+        if message["event"] == "paused":
+            message |= self._pause()
         if message["event"] in {"ready", "ended", "refused"}:
             self._busy = False
         self._say(**message)
+
+    def _pause(self) -> dict[str, Any]:
+        """Stop the host, which has said that it may be; what is said of it besides."""
+        assert self._host
+        try:
+            quiet.stop(self._host.pid)
+        except RunFailed as failure:
+            return {"event": "gone", "cause": failure.cause}
+        self._scheduling = quiet.Scheduling.of(self._host.pid)
+        return {"left": quiet.left(self._host.pid)}
+
+    def _resume(self) -> None:
+        assert self._host
+        assert self._scheduling
+        try:
+            self._scheduling.check(self._host.pid, "the run host")
+        except RunFailed as failure:
+            self._say(event="gone", cause=failure.cause)
+        else:
+            quiet.go_on(self._host.pid)
 
     def _say(self, **message: Any) -> None:
         line = json.dumps({"node": self._node, **message}).encode() + b"\n"
@@ -157,6 +184,7 @@ class Agent:
             return "there is no run host"
         assert self._host.stdin
         self._host.stdin.close()
+        quiet.go_on(self._host.pid)  # where it was stopped it would not see that
         try:
             self._host.wait(timeout=5.0)
         except subprocess.TimeoutExpired:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainpace.errors import RunFailed, what_to_install
-from trainpace.launch import orphans
+from trainpace.launch import orphans, quiet
 from trainpace.launch.environment import given
 from trainpace.launch.folders import tail
 from trainpace.rank.imports import Own
@@ -116,6 +116,16 @@ class Transport(Protocol):
     def track_group(self, pid: int) -> None:
         """Remember the process group of a run's ranks, to end it where its host was killed and cannot."""
 
+    def pause(self) -> list[str]:
+        """Stop hosts that have said `paused`, and all that they have started; that is described where it is here."""
+
+    def resume(self) -> None:
+        """Let them go on.
+
+        Raises:
+            RunFailed: where somebody has changed what decides their speed.
+        """
+
 
 def host_command(
     side: Side,
@@ -150,6 +160,7 @@ class Pipe:
     ) -> None:
         self.nodes = nodes
         self._group: int | None = None
+        self._scheduling: quiet.Scheduling | None = None
         self._tag = orphans.tag(uuid.uuid4().hex[:8])
         self._log = log
         with log.open("wb") as file:
@@ -186,12 +197,14 @@ class Pipe:
 
     def kill(self) -> None:
         """See Transport."""
+        below = quiet.end(self.process.pid) if self.process.poll() is None else set()
         for group in (self.process.pid, self._group):
             if group is None:
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         self.process.wait()
+        quiet.reap(below)
         orphans.end_tagged(self._tag)
         self.close()
 
@@ -216,6 +229,18 @@ class Pipe:
         """See Transport."""
         self._group = pid
 
+    def pause(self) -> list[str]:
+        """See Transport."""
+        quiet.stop(self.process.pid)
+        self._scheduling = quiet.Scheduling.of(self.process.pid)
+        return quiet.left(self.process.pid)
+
+    def resume(self) -> None:
+        """See Transport."""
+        if self._scheduling is not None and self.process.poll() is None:
+            self._scheduling.check(self.process.pid, "the run host")
+        quiet.go_on(self.process.pid)
+
 
 class Hosts:
     """Run hosts that work as one: a request goes to all of them, a run has ended when it has on all."""
@@ -226,12 +251,15 @@ class Hosts:
         """What each node said of itself, by number; none of a host on this machine."""
         self.health: dict[int, dict[str, Any]] = {}
         """What each node said of its devices over the run that ended last."""
+        self.is_clean = True
+        """Whether nothing was found, when they were stopped or went on, that disturbs what is measured."""
         self._transport = transport
         self._nodes = range(len(transport.nodes))
         self._heard: dict[int, float] = {}
         self._running: set[int] = set()
         self._exits: list[Exit] = []
         self._failing = False
+        self._paused = False
 
     @property
     def pid(self) -> int | None:
@@ -321,6 +349,45 @@ class Hosts:
         except RunFailed:
             return False
         return not self._running
+
+    def pause(self) -> list[str]:
+        """Stop the hosts, which have no run, and all that they have started; what that is, described.
+
+        Raises:
+            RunFailed: where one cannot be stopped, or is lost.
+        """
+        if self._paused:
+            return []
+        self._heard = dict.fromkeys(self._nodes, time.monotonic())
+        self.send(op="pause")
+        paused: set[int] = set()
+        found: list[str] = []
+        deadline = time.monotonic() + _KILL_SECONDS
+        while len(paused) < len(self._nodes):
+            if time.monotonic() > deadline:
+                raise RunFailed(f"the run host does not answer within {_KILL_SECONDS:.0f} s of its run's end")
+            for node, answer in self._receive():
+                if answer["event"] == "paused":
+                    paused.add(node)
+                    found += answer.get("left", [])
+        self._paused = True
+        found += self._transport.pause()
+        self.is_clean = not found
+        return found
+
+    def resume(self) -> None:
+        """Let paused hosts go on.
+
+        Raises:
+            RunFailed: where somebody has changed what decides their speed meanwhile.
+        """
+        if self._paused:
+            self.is_clean = False
+            try:
+                self._transport.resume()
+            except OSError:
+                raise self._transport.ended() from None
+            self._paused, self.is_clean = False, True
 
     def kill(self) -> None:
         """End the hosts and every rank, whatever state they are in."""

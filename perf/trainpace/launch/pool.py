@@ -15,11 +15,13 @@ from typing import Any, Self
 from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError, RunFailed
-from trainpace.launch import orphans
+from trainpace.launch import orphans, quiet
 from trainpace.launch.environment import say_withheld, withheld
 from trainpace.launch.folders import explained, keep_logs, run_folder, work_folder
 from trainpace.launch.host_client import HostCommand, Hosts, NodeLost
 from trainpace.launch.launcher import Launcher
+from trainpace.launch.quiet import Scheduling
+from trainpace.rank import proc
 from trainpace.runs.run import Run
 from trainpace.store.files import check_record
 
@@ -87,9 +89,12 @@ class Pool:
         self._logs: dict[str, Path] = {}
         self._hosts: dict[str, Hosts] = {}
         self._folder: Path | None = None
+        self._scheduling = Scheduling.of(0)
 
     def __enter__(self) -> Self:
         orphans.sweep(self.launcher.parent)
+        proc.adopt_orphans()
+        self._scheduling = Scheduling.of(0)
         self._folder = work_folder(self.launcher.parent)
         return self
 
@@ -97,6 +102,7 @@ class Pool:
         for hosts in self._hosts.values():
             hosts.kill()
         self._hosts.clear()
+        proc.adopt_orphans(False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -119,25 +125,54 @@ class Pool:
         Raises:
             RunFailed: what is raised inside, with what the ranks printed; and where the hosts cannot be started.
         """
+        compared = bool(command.settings["apart"])
+        if compared:
+            # Whatever the other side did to this process is inherited by the hosts that it starts.
+            self._scheduling.check(0, "the suite")
         key = json.dumps([command.python, dict(command.settings), dict(command.environment), nodes])
         run_id = uuid.uuid4().hex[:12]
         kept = self._keep_logs / case / run_id if self._keep_logs else None
+        if compared:
+            self._pause_others(key)
         if key not in self._hosts:
             self._start(key, command, nodes, kept)
         hosts = self._hosts[key]
+        outside = self._outside()
         folder = run_folder(self.folder, run_id, ranks)
         try:
+            hosts.resume()
             yield Begun(hosts=hosts, command=command, id=run_id, folder=folder, kept=kept is not None)
+            if compared and self.launcher.lasting:
+                _pause(hosts)
         except RunFailed as error:
             if isinstance(error, NodeLost):
                 self.launcher.exclude_node(error.node)
             raise explained(error, folder, kept, _missed(command)) from None
         finally:
-            if not (hosts.end_run() and self.launcher.lasting):
+            if not (hosts.end_run() and hosts.is_clean and self.launcher.lasting):
                 self._hosts.pop(key).kill()
+            quiet.end_strays(self._outside() - outside)
             if kept:
                 keep_logs(folder, self._logs[key], kept)
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _pause_others(self, key: str) -> None:
+        """Stop every host but this one: what it has started must not run beside the ranks that are measured."""
+        for other, hosts in list(self._hosts.items()):
+            if other != key:
+                try:
+                    hosts.pause()
+                except RunFailed:
+                    self._hosts.pop(other).kill()
+
+    def _outside(self) -> set[int]:
+        """What descends from this process and is no host's: what a host that was killed has left is among it."""
+        if self.launcher.nodes:  # elsewhere
+            return set()
+        found = proc.descendants(os.getpid())
+        for pid in self.pids:
+            found -= {pid} | proc.descendants(pid)
+        return found
 
     def _start(self, key: str, command: HostCommand, nodes: int, kept: Path | None) -> None:
         log = self._logs[key] = self.folder / f"host-{uuid.uuid4().hex[:8]}.log"
@@ -155,6 +190,16 @@ class Pool:
                 error.detail = "\n".join(filter(None, (error.detail.rstrip(), _missed(command), where)))
             raise
         self._hosts[key] = hosts
+
+
+def _pause(hosts: Hosts) -> None:
+    """Stop hosts whose run has ended.
+
+    Raises:
+        RunFailed: where something else than hosts ran beside it.
+    """
+    if hosts.end_run() and (left := hosts.pause()):
+        raise RunFailed(quiet.say_left(left))
 
 
 def _missed(command: HostCommand) -> str:

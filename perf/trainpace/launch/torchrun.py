@@ -223,6 +223,14 @@ class Sockets:
     def track_group(self, pid: int) -> None:
         """See Transport: agents end their hosts, with all below them."""
 
+    def pause(self) -> list[str]:
+        """See Transport: agents did so before they passed `paused` on, and said what is left."""
+        return []
+
+    def resume(self) -> None:
+        """See Transport."""
+        self.send(b'{"op": "resume"}\n')
+
 
 def serve(added: Sequence[str] = ()) -> int:
     """In the process of every other rank: start agents as the suite asks, until it is done. Returns the exit status.

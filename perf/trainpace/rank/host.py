@@ -107,6 +107,12 @@ class Host:
                 self._launch.kill()
             return
         assert self._launch is None, "one run at a time"
+        if request["op"] == "pause":
+            # Whoever asks stops this process next: nothing but SIGKILL ends it then.
+            die_with_parent(signal.SIGKILL)
+            self._answer(event="paused")
+            return
+        die_with_parent(signal.SIGTERM)
         run: RunRequest = request
 
         def rank_main(rank: int, local_rank: int) -> int:

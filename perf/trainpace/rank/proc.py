@@ -19,9 +19,9 @@ def die_with_parent(how: int = signal.SIGKILL) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, how)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of what ranks start and leave behind, so that it can be found and ended with their run."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(adopt: bool = True) -> None:
+    """Become the parent of what is left behind below this process, so that it can be found and ended; or no more."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
 class Stat(NamedTuple):

@@ -112,11 +112,18 @@ class Exit(TypedDict):
     """Whether it was ended by the host."""
 
 
+# Requests of a host besides `run`:
+#     {"op": "kill"}                                      end the run under way
+#     {"op": "pause"}                                     it is stopped (SIGSTOP) as soon as it has answered `paused`
+# and of an agent:
+#     {"op": "resume"}                                    its host goes on
+#
 # Answers of a host:
 #     {"event": "ready", "protocol": 1, "software": {...}, "preload_seconds": ...}
 #     {"event": "refused", "cause": ..., "detail": ...}   a module could not be preloaded: the host ends
 #     {"event": "started", "id": ..., "pids": [...]}      after `run`
 #     {"event": "ended", "exits": [Exit, ...]}            the last rank of the run is gone
+#     {"event": "paused"}                                 an agent's: it is stopped; `left` says what runs beside it
 #
 # Answers of an agent besides:
 #     {"event": "hello", "facts": {...}, "clock": ...}    what the node is: trainpace.launch.cluster.Node
