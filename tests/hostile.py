@@ -49,6 +49,6 @@ def text_of(markup):
 
 def seen(value):
     """What of a quoted text is to be seen: one line, without colours, what cannot be seen made visible."""
-    value = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", value)
+    value = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", value).replace("\r", "\n")
     value = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", "\ufffd", value)
     return " ".join(value.split())

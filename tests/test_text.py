@@ -61,3 +61,20 @@ def test_version_changes():
 def test_grouped():
     """A sentence that two cases share stands once."""
     assert text.grouped([("a", ("x", "y")), ("b", ("y",))]) == {"x": ["a"], "y": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("a\tb\n  c é 你", "a\tb\n  c é 你"),
+        ("\x1b[31mred\x1b[0m, \x1b[2Jgone", "red, gone"),
+        ("\x1b]0;title\x07 \x1b]52;c;eA==\x1b\\", "\ufffd]0;title\ufffd \ufffd]52;c;eA==\ufffd\\"),
+        ("\x9b2J\x7f\x00\x08", "\ufffd2J\ufffd\ufffd\ufffd"),
+        (" 10 %\r 20 %\r\ndone", " 10 %\n 20 %\ndone"),
+        ("half \ud800 of one, \udcff", "half \ufffd of one, \ufffd"),
+        ("\u202etxet\u2066", "\ufffdtxet\ufffd"),
+    ],
+)
+def test_harmless(said, shown):
+    """What a terminal would obey, what hides, and what is no Unicode is shown as a mark."""
+    assert text.harmless(said) == shown

@@ -13,6 +13,8 @@ A `ValueError` is of one wrong value, raised by code that does not know where th
 
 import re
 
+from trainpace.text import harmless
+
 TRAIN = ("datasets", "deepspeed", "huggingface_hub", "pyarrow", "tokenizers", "torch", "transformers")
 """The packages of the extra `train`: what judges has none of them."""
 
@@ -45,16 +47,16 @@ class RunFailed(SuiteError):
     """A run that ended without its steps.
 
     Args:
-        cause: one line.
+        cause: one line. What a rank said may stand in it, and in `detail`: both are made `harmless` here.
         rank: the rank that failed; None where no single rank is known to be the cause.
         detail: that rank's traceback or the end of its log; may be empty.
     """
 
     def __init__(self, cause: str, *, rank: int | None = None, detail: str = "") -> None:
-        self.cause = cause
+        self.cause = harmless(cause)
         self.rank = rank
-        self.detail = detail
-        super().__init__(f"rank {rank}: {cause}" if rank is not None else cause)
+        self.detail = harmless(detail)
+        super().__init__(f"rank {rank}: {self.cause}" if rank is not None else self.cause)
 
 
 class Skipped(SuiteError):

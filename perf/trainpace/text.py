@@ -1,11 +1,24 @@
 """Figures as text, written one way in every report and message: `4.8 %`, `1.25 GiB`, `torch 2.12.0 -> 2.13.0`."""
 
+import re
 from collections.abc import Container, Iterable, Mapping
 
 GIB = 1 << 30
 """Bytes."""
 UNKNOWN = "-"
 """What stands for a figure that is not known."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""Control characters, those that hide in text or turn its direction, and halves of characters, which are no Unicode."""
+
+
+def harmless(value: str) -> str:
+    """What somebody else's program said, as text that a terminal shows and does not obey, and that is valid Unicode.
+
+    Colours and movements are taken out; every other control character (but tab and newline) and every half of a
+    character becomes U+FFFD. A carriage return begins a new line, as in the log of a progress bar.
+    """
+    return _CONTROL.sub("\ufffd", _COLOUR.sub("", value.replace("\r\n", "\n").replace("\r", "\n")))
 
 
 def known(value: float | None, form: str) -> str:

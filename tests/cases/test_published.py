@@ -1,5 +1,7 @@
 """The published rows as cases, and the cases that a user writes."""
 
+import dataclasses
+
 import pytest
 
 from trainpace.cases import LLAMA2_7B, PUBLISHED, Case
@@ -35,3 +37,19 @@ def test_gpus_are_a_multiple_of_sp(sp, gpus):
     """GPUs that do not make whole sequence-parallel groups are an error that names both numbers."""
     with pytest.raises(ValueError, match=f"got gpus={gpus}, sp={sp}"):
         Case(model=LLAMA2_7B, length="8k", sp=sp, gpus=gpus)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../pwn", "/abs", "a/b", "..", ".a", "-k", "", "x\ny", "\x1b[2J", "\0", "é", "a b", "a" * 101]
+)
+def test_a_name_that_is_no_file_name_is_refused(name):
+    """An id becomes file names and lines of reports: a model's name is checked where it is made."""
+    with pytest.raises(ValueError, match=r"a model's name must be letters \(a to z\), digits, .*, got ") as raised:
+        dataclasses.replace(LLAMA2_7B, name=name)
+    assert raised.value.args[0].isprintable()
+
+
+def test_an_id_that_is_too_long_is_refused():
+    """A file's name has room for an id of 100 characters."""
+    with pytest.raises(ValueError, match=r"a case's id must be .* at most 100 characters, got .* of 103 characters"):
+        Case(model=dataclasses.replace(LLAMA2_7B, name="a" * 96), length="8k", sp=1, gpus=1)

@@ -181,3 +181,24 @@ def test_source_is_named_by_file_and_content(tmp_path: Path) -> None:
     assert (one.name, one.key) == (same.name, same.key)
     assert one.key != other.key
     assert one.name.startswith("x.json@")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, name: str) -> None:
+    """JSON's reader would take the last one, and say nothing."""
+    record = GOOD[:-1] + ', "output": "4"}'
+    (tmp_path / name).write_text(f"[{record}]" if name == "a.json" else record)
+
+    assert refusal(tmp_path / name) == f"{tmp_path / name}, line 1: key 'output': expected it once, got it 2 times"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_record_without_an_end_is_refused(tmp_path: Path, name: str) -> None:
+    """A record of 17 MiB is refused by its size, before it is tokenized."""
+    record = GOOD.replace("Add.", "x" * (17 << 20))
+    (tmp_path / name).write_text(f"[{record}]" if name == "a.json" else f"{GOOD}\n{record}")
+
+    line = 1 if name == "a.json" else 2
+    said = "expected a record of at most 16 MiB, got a longer one: split it"
+
+    assert refusal(tmp_path / name) == f"{tmp_path / name}, line {line}: {said}"

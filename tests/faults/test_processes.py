@@ -1,6 +1,8 @@
 """Ranks, hosts and sessions that die, hang or are slow."""
 
+import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -171,3 +173,13 @@ def test_end_while_writing(repository, started, end):
     assert started.left() == []
     assert repository.suite(*refresh, "--perf-accept-slower=noise").code == 0
     assert list((repository.path / "baselines").iterdir()) == [path]
+
+
+def test_a_message_that_a_terminal_would_obey(repository):
+    """Its escape sequences reach no terminal and no report, and half of a character in it loses no results."""
+    done = repository.suite("-k", "8k", "--perf-report=report", do="raise hostile", step=3, log="\x1b[2J")
+    results = json.loads((repository.path / "report" / "results.json").read_text())
+
+    assert (done.code, results["exit_status"]) == (7, 7)
+    assert "ValueError: \ufffdbroke \ufffd]0;owned\ufffd" in done.text
+    assert not re.search(r"[\x1b\x07\ud800-\udfff]", done.text + json.dumps(results, ensure_ascii=False))

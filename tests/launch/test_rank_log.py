@@ -1,7 +1,9 @@
 """What a rank has said so far, from a file that grows."""
 
 import json
+import os
 import re
+import resource
 
 import pytest
 
@@ -93,4 +95,38 @@ def test_an_error_with_half_a_character(tmp_path):
     lines = RankLog(tmp_path / "rank-0.jsonl", 0)
     lines.read()
 
-    assert lines.error["message"] == "no file \udcff"
+    assert lines.error["message"] == "no file \ufffd"
+
+
+def test_text_is_made_harmless(file):
+    """What a rank says is printed, and a terminal must not obey it."""
+    lines = RankLog(file, 0)
+    file.write_text(json.dumps({"event": "note", "text": "packing \x1b]0;owned\x07"}) + "\n")
+    lines.read()
+
+    assert lines.note == "packing \ufffd]0;owned\ufffd"
+
+
+def test_what_was_read_is_not_read_again(file):
+    """A long line that grows costs what has been added, not the whole of it at every look."""
+    lines = RankLog(file, 0)
+    half = b'{"event": "note", "text": "' + b"x" * 3_000_000
+    file.write_bytes(half)
+    first = lines.read()
+    file.write_bytes(
+        b"?" * len(half) + b'y"}\n' + STEP.encode() + b"{"
+    )  # the same length: looked at, it would be wrong
+
+    assert (first, lines.read(), lines.steps) == (False, True, 5)
+    assert not lines.read()
+
+
+def test_a_line_without_an_end(file):
+    """Above 64 MiB it is no line of ours, and the run fails before the memory does."""
+    file.write_bytes(b"{")
+    os.truncate(file, 1 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with pytest.raises(RunFailed, match=r"none of the step loop's, above 64 MiB: b'{"):
+        RankLog(file, 0).read()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (200 << 10)

@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
 from repository import TOY, Done, wait_for
+from trainpace.launch import torchrun
 from trainpace.launch.torchrun import place
 
 PATIENCE = 150.0
@@ -70,7 +73,7 @@ def start(repository, nodes, tmp_path):
         found = []
         for number, prefix in enumerate(prefixes):
             own = f"10.213.0.{number + 1}" if prefix else address
-            torchrun = [
+            options = [
                 *("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "test"),
                 *("--rdzv-endpoint", f"{address}:{port}", "--local-addr", own),
                 # By itself it hosts where the endpoint is its host's name, which both of these share.
@@ -79,7 +82,7 @@ def start(repository, nodes, tmp_path):
             found.append(
                 subprocess.Popen(
                     [
-                        *[*prefix, sys.executable, "-m", "torch.distributed.run", *torchrun],
+                        *[*prefix, sys.executable, "-m", "torch.distributed.run", *options],
                         *["pytest", "perf", "--perf-launcher=torchrun", "--perf-scale=mini", *arguments],
                         *[f"--perf-shared={tmp_path / 'shared'}", f"--perf-runs={tmp_path / 'runs'}"],
                     ],
@@ -198,6 +201,76 @@ def test_not_one_process_a_node(environment, said):
     """Without torchrun, or with several processes a node, the command says what to do."""
     with pytest.raises(ValueError, match=said):
         place(environment)
+
+
+class Store:
+    """In the place of torchrun's: keeps what rank 0 sets."""
+
+    def set(self, _, value):
+        self.port, self.word = value.split()
+
+
+@pytest.fixture
+def listener(monkeypatch, tmp_path):
+    """The suite's end of two nodes, that waits for the other; what has become of it, and connections to it."""
+    store = Store()
+    monkeypatch.setattr(torchrun, "_store", lambda rank: store)
+    monkeypatch.setattr(torchrun, "_HELLO_SECONDS", 0.3)
+    monkeypatch.setattr(torchrun, "_GATHER_SECONDS", 10.0)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        suite = pool.submit(torchrun.Torchrun, shared=tmp_path)
+        wait_for_port = time.monotonic() + 10
+        while not hasattr(store, "word") and time.monotonic() < wait_for_port:
+            time.sleep(0.01)
+
+        def connect(line):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", int(store.port))))
+            connection.sendall(line)
+            return connection
+
+        yield suite, connect, store.word
+        suite.cancel()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["é 1 control x\n".encode(), b"\xff\xff\n", b"wrong 1 control x\n", b"\n", b"x" * 100_000, b""],
+    ids=lambda line: line[:9],
+)
+def test_who_does_not_know_the_word(listener, line):
+    """Whatever somebody else sends, the suite waits for its nodes, and does not wait for him."""
+    suite, connect, word = listener
+    began = time.monotonic()
+    connect(line)
+    connect(f"{word} 1 control node2\n".encode())
+    found = suite.result(timeout=10)
+    found._listener.close()
+
+    assert list(found._controls) == [1]
+    assert time.monotonic() - began < 5
+
+
+def test_who_sends_a_byte_at_a_time(listener):
+    """The time is for the whole line, and not for each of its bytes."""
+    suite, connect, word = listener
+    slow = connect(b"")
+
+    def drip():
+        with suppress(OSError):
+            while not suite.done():
+                slow.sendall(b"x")
+                time.sleep(0.05)
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    connect(f"{word} 1 control node2\n".encode())
+    found = suite.result(timeout=8)
+    found._listener.close()
+    dripping.join()
+
+    assert list(found._controls) == [1]
 
 
 def test_without_torchrun_is_a_usage_error(repository):

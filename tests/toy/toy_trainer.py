@@ -75,6 +75,7 @@ ACTIONS = {
     "kill host": lambda: os.kill(os.getppid(), signal.SIGKILL),
     "exit": lambda: os._exit(0),
     "raise": lambda: fail(ValueError("the toy broke\nin two lines")),
+    "raise hostile": lambda: fail(ValueError("\ud800broke \x1b]0;owned\x07\x1b[2J\x1b]52;c;eA==\x07")),
     "leave": lambda: sys.exit("the toy left"),
     "no memory": lambda: fail(MemoryError("no more")),
     "no GPU memory": lambda: fail(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),

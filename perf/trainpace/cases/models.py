@@ -3,6 +3,7 @@
 Source of each: the config.json that the model's authors published (also tabulated in docs/cases.md).
 """
 
+import re
 from dataclasses import dataclass
 
 from trainpace.cases.workload import Shape
@@ -17,6 +18,27 @@ class Model:
     shape: Shape
     mini: Shape
     """The same model with everything small: for a CPU, where only the code path is the same."""
+
+    def __post_init__(self) -> None:
+        check_name("a model's name", self.name)
+
+
+LONGEST_NAME = 100
+"""Characters of an id: it becomes a part of file names, which end at 255 bytes."""
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse what could not stand in a file's name, in a line of a report and in `pytest -k`.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or len(name) > LONGEST_NAME:
+        shown = repr(name) if len(name) <= LONGEST_NAME else f"{name[:20]!r}... of {len(name)} characters"
+        raise ValueError(
+            f"{what} must be letters (a to z), digits, _, . and -, with no . or - first, and at most {LONGEST_NAME} "
+            f"characters, got {shown}"
+        )
 
 
 LLAMA2_7B = Model(

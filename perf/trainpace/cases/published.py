@@ -6,7 +6,7 @@ ZeRO-3). The figures that each row reached lie in baselines/a100-sxm4-80gb.json.
 
 from dataclasses import dataclass
 
-from trainpace.cases.models import LLAMA2_7B, LLAMA2_70B, YI_34B_200K, Model
+from trainpace.cases.models import LLAMA2_7B, LLAMA2_70B, YI_34B_200K, Model, check_name
 
 LENGTHS = {"8k": 8 << 10, "32k": 32 << 10, "128k": 128 << 10, "256k": 256 << 10, "1m": 1 << 20}
 """Tokens of a sequence, by the name that the table gives it."""
@@ -27,6 +27,7 @@ class Case:
             raise ValueError(f"length must be one of {', '.join(LENGTHS)} or a number of tokens, got {self.length!r}")
         if self.sp < 1 or self.gpus < 1 or self.gpus % self.sp:
             raise ValueError(f"gpus must be a positive multiple of sp, got gpus={self.gpus}, sp={self.sp}")
+        check_name("a case's id", self.id)
 
     @property
     def sequence(self) -> int:

@@ -5,6 +5,7 @@ A record that is not Alpaca is refused with its file, line and key: training on 
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ ENGLISH = ("instruction", "input", "output")
 CHINESE = ("instruction_zh", "input_zh", "output_zh")
 """The keys of the two published sets; a record that has both is read in Chinese, as published."""
 
+RECORD_BYTES = 16 << 20
+"""A record above this is refused: four million tokens, say. Tokenizing takes some twenty times its size of memory."""
 _MISSING = object()
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -100,6 +103,20 @@ def _text(record: dict[str, Any], key: str, *, may_be_empty: bool) -> str:
     return value
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of a key that is there twice the last would win, without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, times),) = Counter(key for key, _ in pairs).most_common(1)
+        raise DataError(f"key {twice[:40]!r}: expected it once, got it {times} times")
+    return found
+
+
+def _check_size(size: int) -> None:
+    if size > RECORD_BYTES:
+        raise DataError(f"expected a record of at most {RECORD_BYTES >> 20} MiB, got a longer one: split it")
+
+
 def _came(value: object) -> str:
     shown = repr(value)
     return f"{type(value).__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"
@@ -108,13 +125,16 @@ def _came(value: object) -> str:
 def _lines(path: Path) -> Iterator[tuple[float, Dialogue]]:
     size, read, found = max(path.stat().st_size, 1), 0, False
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        # No more of a line than a record may have, and what shows that it is longer.
+        for number, line in enumerate(iter(lambda: file.readline(RECORD_BYTES + (1 << 20)), b""), start=1):
             read += len(line)
             if line.isspace():
                 continue
             found = True
             try:
-                yield read / size, dialogue(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+                _check_size(len(line))
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield read / size, dialogue(json.loads(text, object_pairs_hook=_object))
             except (DataError, ValueError, RecursionError) as error:
                 _refuse(error, f"{path}, line {number}")
     if not found:
@@ -140,7 +160,7 @@ def _array(path: Path) -> Iterator[tuple[float, Dialogue]]:
         assert space
         return space.end()
 
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(object_pairs_hook=_object).raw_decode
     at = skip(0)
     if at == len(text):
         raise DataError(f"{path}: expected an array of records, got an empty file")
@@ -154,9 +174,10 @@ def _array(path: Path) -> Iterator[tuple[float, Dialogue]]:
         start = at
         try:
             record, at = decode(text, start)
-        except (ValueError, RecursionError) as error:
+        except (DataError, ValueError, RecursionError) as error:
             _refuse(error, line(getattr(error, "pos", start)))
         try:
+            _check_size(at - start)
             yield at / len(text), dialogue(record)
         except DataError as error:
             _refuse(error, line(start))

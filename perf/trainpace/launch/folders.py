@@ -10,6 +10,8 @@ from pathlib import Path
 from trainpace.errors import RunFailed
 from trainpace.store.files import writing
 
+_TAIL_BYTES = 1 << 16
+"""Read of a log from its end: a program may write gigabytes, and no newline."""
 _FULL_BYTES = 1 << 12
 """Less free space than this is none: a line of a rank does not fit."""
 
@@ -85,5 +87,11 @@ def rank_logs(folder: Path) -> str:
 
 
 def tail(path: Path, lines: int = 30) -> str:
-    """The last lines of a file; none where it is not there."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+    """The last lines of a file, at most _TAIL_BYTES of them; none where it is not there."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        text = file.read(_TAIL_BYTES).decode(errors="replace")
+    return "\n".join(text.splitlines()[-lines:])

@@ -7,16 +7,32 @@ from typing import Any
 from pydantic_core import from_json
 
 from trainpace.errors import RunFailed
+from trainpace.text import harmless
 
 _STEP = b'{"event": "step", "step": '
+_CHUNK_BYTES = 1 << 20
+_LINE_BYTES = 64 << 20
+"""A longer line is none of the step loop's: the samples of a million steps take less."""
 
 
 def _parsed(line: bytes) -> Any:
-    """A line of JSON. Pydantic's parser takes a third of the time, and refuses half of a surrogate pair."""
+    """A line of JSON, its text harmless. Pydantic's parser takes a third of the time, and refuses half a character."""
     try:
-        return from_json(line)
+        return _harmless(from_json(line))
     except ValueError:
-        return json.loads(line)
+        return _harmless(json.loads(line))
+
+
+def _harmless(value: Any) -> Any:
+    """`value` with every text in it as trainpace.text.harmless makes it."""
+    match value:
+        case str():
+            return harmless(value)
+        case dict():
+            return {harmless(key): _harmless(each) for key, each in value.items()}
+        case list():
+            return [_harmless(each) for each in value]
+    return value
 
 
 class RankLog:
@@ -33,17 +49,36 @@ class RankLog:
         self._begun = False
         self._path = path
         self._offset = 0
+        self._half = bytearray()
+        """The beginning of the line that is being written."""
 
     def read(self) -> bool:
         """Take the lines that have come since the last call; True if there were any. A half-written line waits."""
+        any_came = False
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
-                whole, newline, _ = file.read().rpartition(b"\n")
+                while chunk := file.read(_CHUNK_BYTES):
+                    self._offset += len(chunk)
+                    any_came |= self._take_lines(chunk)
         except FileNotFoundError:
             return False
-        self._offset += len(whole) + len(newline)
-        for line in whole.split(b"\n") if newline else ():
+        return any_came
+
+    def _take_lines(self, chunk: bytes) -> bool:
+        """Take the lines that `chunk` ends; True if there were any."""
+        whole, newline, half = chunk.rpartition(b"\n")
+        lines = bytes(self._half + whole).split(b"\n") if newline else []
+        if newline:
+            self._half.clear()
+        self._half += half
+        if len(self._half) > _LINE_BYTES:
+            raise RunFailed(
+                f"wrote a line that is none of the step loop's, above {_LINE_BYTES >> 20} MiB: "
+                f"{bytes(self._half[:80])!r}",
+                rank=self.rank,
+            )
+        for line in lines:
             try:
                 # Of a thousand ranks these are a million, and say no more than a number.
                 if line.startswith(_STEP) and line.endswith(b"}") and line[len(_STEP) : -1].isdigit():

@@ -33,6 +33,9 @@ _KEY = "trainpace"
 _GATHER_SECONDS = 300.0
 _CONNECT_SECONDS = 30.0
 _END_SECONDS = 10.0
+_HELLO_SECONDS = 5.0
+_HELLO_BYTES = 256
+"""What whoever connects may take to say the word, and how long that line may be."""
 
 
 def place(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -149,10 +152,10 @@ class Torchrun:
                 connection, _ = self._listener.accept()
             except TimeoutError:
                 break
-            connection.settimeout(min(left, 5.0))
             with suppress(OSError, ValueError):
-                word, rank, purpose, name = _line(connection).split()
-                if secrets.compare_digest(word, self._word):
+                until = time.monotonic() + min(left, _HELLO_SECONDS)
+                word, rank, purpose, name = _line(connection, until=until, limit=_HELLO_BYTES).split()
+                if secrets.compare_digest(word.encode(), self._word.encode()):  # of text it takes ASCII alone
                     connection.settimeout(None)
                     return connection, int(rank), purpose, name
             connection.close()
@@ -268,12 +271,29 @@ def _agent(arguments: Sequence[str], connection: socket.socket, added: Sequence[
         )
 
 
-def _line(connection: socket.socket) -> str:
-    """One line, and not a byte more: what follows is for somebody else. Empty at the end."""
+def _line(connection: socket.socket, *, until: float | None = None, limit: int = 1 << 20) -> str:
+    """One line, and not a byte more: what follows is for somebody else. Empty at the end.
+
+    Args:
+        connection: whom to read from.
+        until: monotonic seconds for all of it; None: as long as it takes.
+        limit: bytes.
+
+    Raises:
+        ValueError: where it is longer, or no UTF-8.
+        TimeoutError: where it does not come in time.
+    """
     found = bytearray()
-    while (byte := connection.recv(1)) not in {b"", b"\n"}:
+    while True:
+        if until is not None:
+            connection.settimeout(max(until - time.monotonic(), 1e-3))
+            if time.monotonic() > until:
+                raise TimeoutError
+        if (byte := connection.recv(1)) in {b"", b"\n"}:
+            return found.decode()
         found += byte
-    return found.decode()
+        if len(found) > limit:
+            raise ValueError(f"expected a line of at most {limit} bytes")
 
 
 def _store(*, rank: int) -> Any:

@@ -7,11 +7,10 @@ issue.
 
 import re
 
+from trainpace.text import harmless
+
 _INVISIBLE = "&#8203;"
 """A space of no width: a reader does not see it, and GitHub makes no link across it."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""Control characters, and those that hide in text or turn its direction."""
 _MEANING = re.compile(
     r"""(?ix)
     (?P<opens> ^ (?: [-+=] | \d+ (?=[.)]) ) )  # at the beginning of a line: a list, a heading, a rule
@@ -23,7 +22,7 @@ _MEANING = re.compile(
 
 def plain(value: str) -> str:
     """`value` on one line, as Markdown text that means nothing but itself, also in a table."""
-    text = " ".join(_CONTROL.sub("\ufffd", _COLOUR.sub("", value)).split())
+    text = " ".join(harmless(value).split())
     return _MEANING.sub(_meaningless, text)
 
 
@@ -40,14 +39,14 @@ def sentence(value: str) -> str:
 
 def fenced(value: str) -> str:
     """`value` as a block of code, whatever fences it holds; no line of it is a command to a workflow's log."""
-    text = _CONTROL.sub("\ufffd", _COLOUR.sub("", value.replace("\r\n", "\n"))).strip("\n")
+    text = harmless(value).strip("\n")
     text = re.sub(r"(?m)^(\s*)::", "\\1\u200b::", text).replace("##[", "##\u200b[")
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}\n"
 
 
 def _code(value: str) -> str:
-    text = " ".join(_CONTROL.sub("\ufffd", value).split())
+    text = " ".join(harmless(value).split())
     return f"`{text}`" if text else ""
 
 
