@@ -6,24 +6,16 @@ import shlex
 import pytest
 from test_gate import git
 
-from factories import make_run, make_runs, make_workload
+from factories import make_run, make_workload
+from judgements import CASE, of_paired_gate, of_stored_gate
 from repository import Repository
 from trainpace.app.option_values import INVOCATION
 from trainpace.app.typed import AGAINST, of_test, typed
-from trainpace.errors import RunFailed
-from trainpace.judge.comparison import Comparison
 from trainpace.judge.cost import judge_cost
-from trainpace.judge.head_vs_base import judge_pairs
-from trainpace.judge.refresh import baseline_of
-from trainpace.judge.verdict import judge, judge_failure
 from trainpace.report.terminal import last_line, render
 from trainpace.runs.cost import Cost
-from trainpace.runs.run import Health
-from trainpace.runs.verdict import Verdict
-from trainpace.stats.tolerance import NoiseModel, Spread
 from trainpace.store.runs import write_run
 
-CASE = "ours-8k-sp1"
 SPEED = f"perf/test_ours.py::test_ours[{CASE}]"
 COST = f"perf/test_cost_of_ours.py::test_cost[{CASE}]"
 OF_COST = """
@@ -111,48 +103,6 @@ def collect(pytester, capfd):
     return run
 
 
-def judged(command, *, gate):
-    """A judgement of each kind that prints commands, as the gate that `command` is of makes it."""
-    workload = make_workload(
-        CASE, trainer="training:Toy", engine="own", dtype=command.options.get("--perf-dtype", ["bf16"])[0]
-    )
-    yield judge_failure(CASE, workload, RunFailed("killed by SIGKILL"), command)
-    if gate:
-        base, head = (make_runs(tgs, workload=workload) for tgs in (1000.0, 900.0))
-        for verdict, needed in (
-            (Verdict.REGRESSION, None),
-            (Verdict.IMPROVEMENT, None),
-            (Verdict.INCONCLUSIVE, 12),
-            (Verdict.INCONCLUSIVE, None),
-        ):
-            compared = Comparison(
-                base="main",
-                head="0123456",
-                base_tgs=1000.0,
-                log_ratios=(-0.1, -0.1),
-                ratio=0.9,
-                low=0.85,
-                high=0.95,
-                detect=0.05,
-                pairs_needed=needed,
-            )
-            yield judge_pairs(base, head, compared, verdict, peak_tflops=None, command=command)
-        return
-    baseline = baseline_of(make_runs(*[1000.0] * 5, workload=workload, revision="main"))
-    quiet, noisy, hopeless = (NoiseModel(Spread(sd, 40)) for sd in (0.01, 0.06, 0.2))
-    disturbed = [make_run(workload=workload, health=Health(faults=("thermal slowdown for 3.1 s",)))]
-    for runs, against, noise, others in (
-        (make_runs(700.0, workload=workload), baseline, quiet, ()),
-        (make_runs(1300.0, workload=workload), baseline, quiet, ()),
-        (make_runs(1000.0, workload=workload), None, quiet, ()),
-        (make_runs(950.0, workload=workload), baseline, noisy, ()),
-        (make_runs(950.0, workload=workload), baseline, hopeless, ()),
-        (make_runs(900.0, workload=workload), baseline, quiet, (-0.1, -0.1, -0.1, -0.1)),
-        (disturbed, baseline, quiet, ()),
-    ):
-        yield judge(runs, against, noise=noise, others=others, command=command)
-
-
 def counted(command):
     """Judgements of counts, each with a command."""
     workload = make_workload(CASE)
@@ -175,7 +125,8 @@ def test_commands_of_every_verdict(ours, collect, session):
     """Each command collects its own test alone, or for what all cases share all of them, and every option is taken."""
     gate = session in GATES
     _, commands = collect(["perf", *SESSIONS[session]])
-    judgements = [*judged(commands[SPEED], gate=gate)]
+    own = {"trainer": "training:Toy", "engine": "own", "dtype": "fp32" if "fp32" in SESSIONS[session] else "bf16"}
+    judgements = [*(of_paired_gate if gate else of_stored_gate)(commands[SPEED], **own).values()]
     of_speed = printed(render(judgements), last_line(judgements))
     of_cost = (
         []
@@ -184,7 +135,7 @@ def test_commands_of_every_verdict(ours, collect, session):
     )
     of_all = [words for words in of_speed if "--perf-against" in words]
 
-    assert len(of_speed) == (2 if gate else 6)
+    assert len(of_speed) == (2 if gate else 7)
     assert len(of_all) == (0 if gate else 1)
     for words in of_speed:
         assert words in of_all or collect(words)[0] == [SPEED]
@@ -200,7 +151,7 @@ def test_commands_of_a_comparison_that_was_started_from_its_base(ours, collect, 
     monkeypatch.setenv(AGAINST, "main")
     monkeypatch.setenv(INVOCATION, str(ours.path / "deeper"))
     _, commands = collect(["../perf", "--perf-detect=0.2", f"--perf-head={ours.path}"])
-    (again, more) = printed(render([*judged(commands[SPEED], gate=True)]))
+    (again, more) = printed(render([*of_paired_gate(commands[SPEED], trainer="training:Toy", engine="own").values()]))
     monkeypatch.delenv(AGAINST)
     monkeypatch.delenv(INVOCATION)
     monkeypatch.chdir(ours.path / "deeper")

@@ -151,6 +151,18 @@ def test_a_refresh_keeps_the_other_rows(tmp_path):
     assert stored[cost(1).key] == cost(1)
 
 
+def test_a_refresh_changes_no_line_of_other_rows(tmp_path, checkout):
+    """Rows of an older file stand as they stood, without the fields that records have today."""
+    before = (checkout / "baselines" / FILE).read_text()
+    (tmp_path / FILE).write_text(before)
+    refresh_costs(tmp_path, [cost()])
+    after = (tmp_path / FILE).read_text()
+    block = f'  "{cost().key}": {{\n'
+
+    assert before.split(block)[0] == after.split(block)[0]
+    assert before.split(block)[1].split("\n  },\n", 1)[1] == after.split(block)[1].split("\n  },\n", 1)[1]
+
+
 def test_two_refreshes_at_once_lose_nothing(tmp_path):
     """Processes that refresh different rows of one file at the same time all leave theirs."""
     code = (

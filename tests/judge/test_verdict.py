@@ -13,7 +13,7 @@ from trainpace.errors import RunFailed
 from trainpace.judge import baseline as stored
 from trainpace.judge.verdict import judge, judge_failure, runs_to_measure
 from trainpace.runs import flops
-from trainpace.runs.run import Health, RunNode
+from trainpace.runs.run import DataIdentity, Health, RunNode
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.tolerance import NoiseModel, Spread, geometric_mean
 from trainpace.store.baselines import load_baselines
@@ -21,6 +21,7 @@ from trainpace.store.baselines import load_baselines
 QUIET = NoiseModel(Spread(0.01, 40))
 """1 % between runs, as a GPU or a still CPU shows."""
 NOISY = NoiseModel(Spread(0.06, 40))
+OTHER = DataIdentity(sources=("mine.json@89ab",), tokenizer="bytes", fingerprint="4567cdef", seed=0)
 COMMAND = "pytest perf -k llama2_7b-8k-sp1 --perf-scale mini"
 
 
@@ -329,6 +330,34 @@ def test_failed_run_is_invalid_with_its_cause(workload):
 def test_runs_to_measure_follow_the_noise(baseline, pool, runs):
     """More runs only where they tighten the bound: not for a row without spread."""
     assert runs == runs_to_measure(baseline, pool, at_least=2)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        (DATA, DATA, None),
+        (None, None, None),
+        (DATA, OTHER, "the baseline was recorded on generated, tokenizer bytes: speeds are compared, losses are not"),
+        (
+            DATA,
+            DATA.model_copy(update={"fingerprint": "4567cdef"}),
+            "the baseline was recorded on other tokens of generated, tokenizer bytes: speeds are compared, "
+            "losses are not",
+        ),
+        (
+            None,
+            OTHER,
+            "the baseline was recorded on data that the suite does not know: speeds are compared, losses are not",
+        ),
+    ],
+)
+def test_other_data_than_the_baselines_are_said(then, now, said):
+    """Packed to the same shape they cost the same, so the speed is judged: nobody compares them unknowingly."""
+    runs = make_runs(700.0, data=now, losses=(9.0,))
+    judgement = judge(runs, make_baseline(data=then), noise=QUIET)
+
+    assert judgement.verdict is (Verdict.INVALID if said is None and then else Verdict.REGRESSION)
+    assert [note for note in judgement.notes if "recorded on" in note] == ([said] if said else [])
 
 
 def test_verdicts_that_judge():

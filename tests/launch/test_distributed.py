@@ -149,6 +149,7 @@ def test_an_object_is_a_trainer_too(fleet):
         ("segfault", 3, "killed by SIGSEGV at step 3"),
         ("exit", 3, "ended without its samples at step 3"),
         ("raise", 3, "ValueError: the toy broke (at step 3)"),
+        ("raise", 0, "ValueError: the toy broke (at step 0)"),
         ("raise", -1, "ValueError: the toy broke (at set-up)"),
         ("leave", 3, "SystemExit: the toy left (at step 3)"),
         ("no memory", 3, "out of memory: no more (at step 3)"),

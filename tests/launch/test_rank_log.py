@@ -31,6 +31,8 @@ def test_lines_are_taken_as_they_come(file):
     file.write_text('{"event": "begin"}\n{"event": "note", "text": "packing"}\n')
 
     assert (lines.read(), lines.where(), lines.note) == (True, "set-up", "packing")
+    file.write_text(file.read_text() + '{"event": "set-up"}\n')
+    assert (lines.read(), lines.where()) == (True, "step 0")
     file.write_text(file.read_text() + STEP)
     assert (lines.read(), lines.where(), lines.note) == (True, "step 5", "training")
     assert not lines.read()

@@ -37,7 +37,7 @@ def test_killed(request, benchmark):
 """
 
 JUDGEMENT = """
-    baseline case comparison compile_seconds convention convention_version data_share excused explanation notes
+    baseline case comparison compile_seconds convention convention_version data data_share excused explanation notes
     peak_memory_bytes peak_tflops ratio reasons set_aside startup_seconds tflops tflops_ratio tgs
     tgs_of_runs tolerance tolerance_source verdict version_differences what_decides workload
 """

@@ -3,6 +3,7 @@
 import pytest
 
 import factories
+from judgements import of_paired_gate
 from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Published
 from trainpace.judge.refresh import Change
@@ -236,6 +237,21 @@ def test_memory_regression_is_not_named_by_its_speed(stored):
         "1 case: 1 regression (llama2_7b-8k-sp1: peak memory 2.00 GiB is 100 % above the baseline's 1.00 GiB "
         "(tolerance 3.2 %))"
     )
+
+
+def test_columns_of_a_comparison():
+    """Head against base has no baseline and no tolerance: what it was compared with, and the interval."""
+    judged = [*of_paired_gate().values()]
+    wide, narrow = (render(judged, width=width).split("\n\n")[0] for width in (160, 80))
+
+    assert all(word in text for text in (wide, narrow) for word in ("base", "interval"))
+    assert not any(word in text for text in (wide, narrow) for word in ("baseline", "tolerance"))
+    assert "ours-8k-sp1 0.90 of the base, to be found 5.0 %" in last_line(judged)
+
+
+def test_data_are_said(judged):
+    """What was trained on stands below the table, once."""
+    assert "\ntrained on: generated, tokenizer bytes" in render(judged)
 
 
 def test_inconclusive_without_end(judged):

@@ -70,7 +70,7 @@ def test_data_share_is_loading_within_the_steps():
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.18])
 def test_steady_steps_were_warm(noise):
     """Steps that only scatter, as on a CPU, give no note."""
-    assert metrics.warmup_note(make_run(noise=noise)) is None
+    assert metrics.warmup_note([make_run(noise=noise)]) is None
 
 
 def test_too_short_warmup_is_said_with_its_cure():
@@ -78,7 +78,7 @@ def test_too_short_warmup_is_said_with_its_cure():
     run = make_run(noise=0.02)
     steps = run.ranks[0].seconds
     cold = run.ranks[0].model_copy(update={"seconds": [*(1.5 * step for step in steps[:6]), *steps[6:]]})
-    note = metrics.warmup_note(run.model_copy(update={"ranks": (cold, run.ranks[1])}))
+    note = metrics.warmup_note([run.model_copy(update={"ranks": (cold, run.ranks[1])}), run])
 
     assert note is not None
     assert "the first 5 measured steps took" in note
@@ -87,7 +87,7 @@ def test_too_short_warmup_is_said_with_its_cure():
 
 def test_one_step_says_nothing_of_the_warmup():
     """A single measured step has nothing to be compared with."""
-    assert metrics.warmup_note(make_run(workload=make_workload(steps=1))) is None
+    assert metrics.warmup_note([make_run(workload=make_workload(steps=1))]) is None
 
 
 def test_a_slow_rank_is_named_with_its_place():

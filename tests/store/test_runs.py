@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from factories import make_run
 from trainpace.errors import FileError
-from trainpace.store.runs import read_runs, write_run
+from trainpace.store.runs import read_runs, runs_in, write_run
 
 
 def test_run_survives_its_file(tmp_path):
@@ -24,6 +24,23 @@ def test_folder_gives_its_runs_oldest_first(tmp_path):
     write_run(older, tmp_path)
 
     assert [older, newer] == read_runs(tmp_path)
+
+
+def test_a_run_that_is_named_twice_counts_once(tmp_path):
+    """A copy of a run is no second run: two of them would halve its noise."""
+    path = write_run(make_run(), tmp_path / "runs")
+    write_run(make_run(), tmp_path / "copy")
+    (tmp_path / "runs" / "copied.json").write_text(path.read_text())
+
+    assert [make_run()] == runs_in([tmp_path / "runs", path, tmp_path / "copy"])
+
+
+def test_two_runs_of_one_id_are_refused(tmp_path):
+    """Which of them counts is not for us to say."""
+    paths = [write_run(make_run(tgs=tgs), tmp_path / str(tgs)) for tgs in (1000.0, 900.0)]
+
+    with pytest.raises(FileError, match="expected one run of llama2_7b-8k-sp1 with the id run0, got two that differ"):
+        runs_in(paths)
 
 
 def test_folder_without_runs_is_refused(tmp_path):

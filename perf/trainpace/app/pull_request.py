@@ -1,5 +1,6 @@
 """Why head is slower than base: both train once more under a profiler, and a full-size step of both is counted."""
 
+import os
 from pathlib import Path
 
 from trainpace.app.options import Options
@@ -31,7 +32,8 @@ def explained(found: Finding, case: Case, *, options: Options, resources: Resour
     lines = [*explain(*profiles), *beside(found.base_runs, found.runs)]
     if workload.trainer == "native":
         lines += _counted(case, workload.dtype, resources=resources, show=show)
-    return [*lines, f"traces, for Perfetto: {kept}"]
+    # Relative: the line stands in a comment too, where nobody has this machine's folders.
+    return [*lines, f"traces, for Perfetto: {os.path.relpath(kept, options.gate.folder)}"]
 
 
 def _counted(case: Case, dtype: Dtype, *, resources: Resources, show: Show) -> list[str]:

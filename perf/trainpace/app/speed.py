@@ -37,7 +37,7 @@ from trainpace.stats.sequential import SequentialDesign
 from trainpace.stats.tolerance import MOST_RUNS, NoiseModel
 from trainpace.store.baselines import now, refresh
 from trainpace.store.priorities import load_priorities
-from trainpace.store.runs import read_runs
+from trainpace.store.runs import runs_in
 from trainpace.text import percent
 from trainpace.trainers.external import is_external, load
 
@@ -96,9 +96,8 @@ class Speed:
             FileError: for a file that holds no run.
         """
         found: dict[str, list[Run]] = {}
-        for path in self.options.replay:
-            for run in read_runs(path):
-                found.setdefault(run.workload.case, []).append(run)
+        for run in runs_in(self.options.replay):
+            found.setdefault(run.workload.case, []).append(run)
         return found
 
     # Against stored baselines

@@ -18,7 +18,7 @@ from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import baselines_of
 from trainpace.store.baselines import load_baselines
 from trainpace.store.costs import load_costs
-from trainpace.store.runs import read_runs
+from trainpace.store.runs import runs_in
 
 
 @dataclass(kw_only=True)
@@ -63,8 +63,7 @@ class Workloads:
     def baselines(self, device: Device) -> list[baselines.Published | baselines.Measured]:
         """Every baseline of `device` that this session judges against."""
         if self.options.against_runs:
-            runs = [run for path in self.options.against_runs for run in read_runs(path)]
-            return [*baselines_of(runs, device.slug)]
+            return [*baselines_of(runs_in(self.options.against_runs), device.slug)]
         return load_baselines([self.baselines_folder], device.slug)
 
     def _cut(self, case: Case, trainer: str) -> Resolved:

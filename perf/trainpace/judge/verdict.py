@@ -14,7 +14,7 @@ from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import core_fault, core_note, faults
 from trainpace.records import Record
 from trainpace.runs import flops, metrics
-from trainpace.runs.run import Run
+from trainpace.runs.run import DataIdentity, Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import Assessment, assess
 from trainpace.stats.tolerance import CAP, MOST_RUNS, NoiseModel, Tolerance, first_runs, geometric_mean, runs_needed
@@ -51,6 +51,8 @@ class Figures(Record):
     """Median over the runs."""
     compile_seconds: NonNegativeFloat | None = None
     """Median over the runs."""
+    data: DataIdentity | None = None
+    """What was trained on; None where the trainer brings data that the suite does not know."""
     data_share: NonNegativeFloat | None = None
     """The part of the steps that loading took, of the run where it is largest; None where a program does not say."""
     baseline: Baseline | None = None
@@ -207,6 +209,7 @@ def gather(
         peak_memory_bytes=max(metrics.peak_memory(run) for run in runs),
         startup_seconds=median(run.startup_seconds for run in runs),
         compile_seconds=median(run.compile_seconds for run in runs),
+        data=runs[0].data,
         data_share=max((share for share in map(metrics.data_share, runs) if share is not None), default=None),
         baseline=baseline,
         ratio=tgs / baseline.tgs if baseline else None,
@@ -288,7 +291,6 @@ def _said(run: Run) -> tuple[str | None, ...]:
     ended = f"ended after {run.stopped_after} of {run.workload.steps} steps: its verdict was certain"
     return (
         *run.health.notes,
-        metrics.warmup_note(run),
         metrics.tail_note(run),
         metrics.slow_node(run) or metrics.slow_rank_note(run),
         ended if run.stopped_after else None,
@@ -297,17 +299,31 @@ def _said(run: Run) -> tuple[str | None, ...]:
 
 def _notes(runs: Sequence[Run], baseline: Published | Measured | None) -> tuple[str, ...]:
     notes = [note for run in runs for note in _said(run) if note]
+    if short := metrics.warmup_note(runs):
+        notes.append(short)
     if any(samples.losses is None for run in runs for samples in run.ranks):
         notes.append("losses not logged: not compared")
     elif isinstance(baseline, Measured) and not baseline.first_losses:
         notes.append("losses not compared: the baseline was recorded from a program that logged none")
     if isinstance(baseline, Measured):
         notes += [note for run in runs if (note := core_note(*_yardsticks(run, baseline)))][:1]
+    if isinstance(baseline, Measured) and (other := _other_data(runs[0].data, baseline.data)):
+        notes.append(other)
     if isinstance(baseline, Published):
         notes.append("judged against a published row: measured by others, on another machine of this kind")
     elif baseline is not None and baseline.accepted_slower:
         notes.append(f"the baseline was recorded slower than before on purpose: {baseline.accepted_slower}")
     return tuple(dict.fromkeys(notes))
+
+
+def _other_data(now: DataIdentity | None, then: DataIdentity | None) -> str | None:
+    """That the speed is judged, and the losses are not; None where the data are the same, or unknown on both sides."""
+    if now == then:
+        return None
+    was = f"on {then}" if then else "on data that the suite does not know"
+    if now and then and str(now) == str(then):
+        was = f"on other tokens of {then}"
+    return f"the baseline was recorded {was}: speeds are compared, losses are not"
 
 
 def _faults(

@@ -46,7 +46,7 @@ class RankLog:
         self.samples: dict[str, Any] | None = None
         self.profile: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
-        self._begun = False
+        self._begun = self._ready = False
         self._path = path
         self._offset = 0
         self._half = bytearray()
@@ -98,7 +98,7 @@ class RankLog:
 
     def where(self) -> str:
         """How far the rank has come, in words."""
-        if self.steps:
+        if self.steps or self._ready:
             return f"step {self.steps}"
         return "set-up" if self._begun else "start"
 
@@ -112,6 +112,8 @@ class RankLog:
         match line["event"]:
             case "step":
                 self._stepped(line["step"])
+            case "set-up":
+                self._ready = True
             case "note":
                 self.note = line["text"]
             case "samples":

@@ -143,6 +143,7 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
         note=lambda text: write("note", text=text),
     )
     trainer.setup(context)
+    write("set-up")
     if request.get("injected"):
         trainer = _Slowed(trainer, clock, request["injected"])
     window = measure(trainer, workload, clock, write, watch=request["watch"], enough=Enough.of(request, workload))

@@ -133,6 +133,7 @@ class Exit(TypedDict):
 # Lines of a rank:
 #     {"event": "begin"}                                  the process runs
 #     {"event": "note", "text": ...}                      what the trainer is doing before its first step
+#     {"event": "set-up"}                                 the trainer's setup has returned
 #     {"event": "step", "step": 0}                        a step was issued (on a CPU: done)
 #     {"event": "samples", "seconds": [...], ...}         once, after the last step: every step as measured
 #     {"event": "profile", "parts": {...}, ...}           where the time of a few steps more went, where asked for

@@ -4,6 +4,7 @@ Everything quoted (ids, revisions, error text, what a run printed) passes throug
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from trainpace.judge.systems import SideBySide
 from trainpace.report import compare
@@ -74,7 +75,10 @@ def _blocks(results: Results) -> Iterable[str]:
     entries = results.entries
     yield f"{plain(results.summary)}\n"
     if results.cases:
-        yield to_markdown(Table(COLUMNS, results.cases))
+        pairs = any(each.versus and each.versus.kind == "base" for each in results.cases)
+        titles = {"tolerance": "interval"} if pairs else {}
+        columns = [replace(each, title=titles.get(each.title, each.title)) for each in COLUMNS]
+        yield to_markdown(Table(columns, results.cases))
     if results.costs:
         yield to_markdown(Table(COST_COLUMNS, results.costs))
     yield from _side_by_side([each.side_by_side for each in results.comparisons if each.side_by_side])
@@ -87,7 +91,9 @@ def _blocks(results: Results) -> Iterable[str]:
     yield from _section("Why", [_reasons(each) for each in judged if each.reasons and not each.refresh])
     yield from _section("Baselines", [plain(each.change) for each in judged if each.change])
     yield from _section("Versions, baseline to now", _grouped([(each, each.version_differences) for each in entries]))
-    yield from _section("Notes", [*map(sentence, results.said), *_grouped([(each, each.notes) for each in entries])])
+    data = [(each, [f"trained on {each.data}"] if each.data else []) for each in results.cases]
+    notes = [*_grouped(data), *_grouped([(each, each.notes) for each in entries])]
+    yield from _section("Notes", [*map(sentence, results.said), *notes])
     for case in results.cases:
         yield from _folded(case, "What slowed", "\n".join(case.explanation))
     for each in entries:

@@ -91,6 +91,8 @@ class CaseResult(Entry):
     """Convention of the TFLOPs, with its version: `xtuner 1`."""
     peak_memory_bytes: PositiveInt | None
     startup_seconds: float | None
+    data: str | None = None
+    """What was trained on: the sources and the tokenizer; null where the suite does not know it."""
     versus: Reference | None
     """Null where there was nothing to judge against."""
     ratio: PositiveFloat | None
@@ -180,6 +182,7 @@ def case_result(finding: Finding, ended: Ended) -> CaseResult:
         convention=f"{judgement.convention} {judgement.convention_version}",
         peak_memory_bytes=judgement.peak_memory_bytes,
         startup_seconds=judgement.startup_seconds,
+        data=str(judgement.data) if judgement.data else None,
         versus=_reference(judgement),
         ratio=judgement.ratio,
         tolerance=judgement.tolerance,

@@ -65,6 +65,8 @@ def table(judgements: Sequence[Judgement], outcomes: Sequence[str], *, width: in
     # An id in two lines can be mistaken for two.
     if any(len(_case(each)) > CASE_WIDTH for each in judgements):
         columns = (replace(columns[0], too_long="fold"), *columns[1:])
+    if any(each.comparison for each in judgements):
+        columns = tuple(map(_of_pairs, columns))
     title = "verdict" if RECORDED.isdisjoint(outcomes) else "outcome"
     return with_outcomes(columns, judgements, title, outcomes)
 
@@ -135,6 +137,14 @@ def _tolerance(judgement: Judgement) -> str:
     return judgement.tolerance_source or UNKNOWN
 
 
+def _of_pairs(column: Column[Judgement]) -> Column[Judgement]:
+    """The same column where head is compared with base: an interval stands there instead of a tolerance."""
+    title = column.title
+    for stored, paired in (("baseline", "base"), ("origin", "revision"), ("tolerance", "interval")):
+        title = title.replace(stored, paired)
+    return replace(column, title=title)
+
+
 CASE = Column("case", _case)
 WIDE_COLUMNS: tuple[Column[Judgement], ...] = (
     CASE,
@@ -177,6 +187,8 @@ def _details(
             yield from ((f"  {reason}", "") for reason in judgement.reasons)
         yield from ((f"  {line}", "") for line in judgement.explanation)
     yield from ((line, "") for line in [*refresh_lines(changes), *said])
+    data = [(_case(each), [str(each.data)] if each.data else []) for each in judgements]
+    yield from ((f"trained on: {line}", "") for line in _grouped(data))
     versions = [(_case(each), each.version_differences) for each in judgements]
     yield from ((f"version, baseline -> now: {line}", "") for line in _grouped(versions))
     yield from ((f"note: {line}", "") for line in _grouped([(_case(each), each.notes) for each in judgements]))
@@ -225,7 +237,9 @@ def _named(judgement: Judgement, outcome: str, refusals: Mapping[str, str]) -> s
         # A regression may be one of memory alone, which its reason tells better.
         slower = outcome == Verdict.REGRESSION and judgement.ratio < 1 - judgement.tolerance
         if slower or outcome == Verdict.IMPROVEMENT:
-            return f"{case} {judgement.ratio:.2f} of baseline, tolerance {fixed_percent(judgement.tolerance)}"
+            of = "the base" if judgement.comparison else "baseline"
+            asked = "to be found" if judgement.comparison else "tolerance"
+            return f"{case} {judgement.ratio:.2f} of {of}, {asked} {fixed_percent(judgement.tolerance)}"
     # A case that was not measured has none: its reason says why.
     if judgement.what_decides and outcome == Verdict.INCONCLUSIVE:
         return f"{case}, {judgement.what_decides}"

@@ -3,6 +3,7 @@
 Sizes: a run has R ranks and N measured steps; a thousand of each are judged within half a second.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainpace.runs import flops
@@ -111,13 +112,28 @@ def slow_node(run: Run) -> str | None:
     return None
 
 
-def warmup_note(run: Run) -> str | None:
-    """Say that the warm-up was too short, by how much and what to run; None where it was long enough.
+def warmup_note(runs: Sequence[Run]) -> str | None:
+    """Say that the warm-up of one workload's runs was too short, by how much at most and what to run; None where it was
+    long enough in all of them.
 
     The median of the first eighth of the measured steps (slowest rank of each step) is compared with that of their
     second half. Slower counts above WARMUP_EXCESS and above three standard errors of a median of that many steps
     (1.2533 sigma / sqrt(n); sigma = 1.4826 x the median absolute deviation, so that single outliers do not hide it).
     """
+    found = [each for each in map(_warmup_excess, runs) if each is not None]
+    if not found:
+        return None
+    excess, first = max(found)
+    longer = f"{'up to ' if len(found) > 1 else ''}{excess:.0%} longer than the later ones"
+    of = f" in {len(found)} of {len(runs)} runs" if len(runs) > 1 else ""
+    return (
+        f"warm-up too short: the first {first} measured steps took {longer}{of}; measure again with --perf-warmup "
+        f"{2 * runs[0].workload.warmup + first}, which is another workload, with a baseline of its own"
+    )
+
+
+def _warmup_excess(run: Run) -> tuple[float, int] | None:
+    """What the first measured steps took longer, a share, and how many they are; None where that is noise."""
     import numpy as np
 
     steps = np.array([samples.seconds for samples in run.ranks]).max(axis=0)
@@ -127,12 +143,7 @@ def warmup_note(run: Run) -> str | None:
     typical = float(np.median(later))
     sigma = 1.4826 * float(np.median(np.abs(later - typical))) / typical
     excess = float(np.median(first)) / typical - 1
-    if excess <= max(WARMUP_EXCESS, 3 * 1.2533 * sigma / len(first) ** 0.5):
-        return None
-    return (
-        f"warm-up too short: the first {len(first)} measured steps took {excess:.0%} longer than the later ones; "
-        f"measure again with --perf-warmup {2 * run.workload.warmup + len(first)}"
-    )
+    return (excess, len(first)) if excess > max(WARMUP_EXCESS, 3 * 1.2533 * sigma / len(first) ** 0.5) else None
 
 
 def _step_seconds(run: Run) -> "NDArray[float64]":

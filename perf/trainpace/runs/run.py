@@ -108,6 +108,9 @@ class DataIdentity(Record):
     """Hash of the packed tokens."""
     seed: int
 
+    def __str__(self) -> str:
+        return f"{' + '.join(self.sources)}, tokenizer {self.tokenizer}"
+
 
 class Run(Record):
     """One process group that trained one workload to its end: the unit of statistics."""

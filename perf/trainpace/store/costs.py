@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trainpace.errors import FileError
 from trainpace.judge.cost import CostChange
@@ -40,8 +41,9 @@ def refresh_costs(folder: Path, costs: Iterable[Cost]) -> list[CostChange]:
         folder.mkdir(parents=True, exist_ok=True)
         stored = _read(path) if path.exists() else {}
         changes = [CostChange(stored.get(cost.key), cost) for cost in costs]
-        rows = stored | {change.new.key: change.new for change in changes}
-        write_whole(path, _text(rows))
+        # The other rows stand as they stood: a record of today has fields that an older file leaves out.
+        rows = read_json(path)["costs"] if path.exists() else {}
+        write_whole(path, _text(rows | {change.new.key: change.new.model_dump(mode="json") for change in changes}))
     return changes
 
 
@@ -62,11 +64,12 @@ def _read(path: Path) -> dict[str, Cost]:
     return rows
 
 
-def _text(rows: Mapping[str, Cost]) -> str:
+def _text(rows: Mapping[str, dict[str, Any]]) -> str:
     """The file's content: sorted, a counter a line, an operator a line."""
-    content = {"schema_version": SCHEMA, "costs": {key: row.model_dump(mode="json") for key, row in rows.items()}}
-    operators = {key: row.pop("operators") for key, row in content["costs"].items()}  # type: ignore[attr-defined]
-    for key, row in content["costs"].items():  # type: ignore[attr-defined]
-        row["operators"] = {name: f"@{json.dumps(counts)}@" for name, counts in operators[key].items()}
+    marked = {
+        key: row | {"operators": {name: f"@{json.dumps(counts)}@" for name, counts in row["operators"].items()}}
+        for key, row in rows.items()
+    }
+    content = {"schema_version": SCHEMA, "costs": marked}
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return text.replace('"@', "").replace('@"', "") + "\n"

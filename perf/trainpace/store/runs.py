@@ -1,5 +1,6 @@
 """The files of runs: one JSON file a run, named after its case."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from trainpace.errors import FileError
@@ -35,3 +36,18 @@ def read_runs(path: Path) -> list[Run]:
     if not files:
         raise FileError(f"{path}: no run file (*.json) in this folder")
     return sorted((read_record(file, Run) for file in files), key=lambda run: (run.started, run.id))
+
+
+def runs_in(paths: Iterable[Path]) -> list[Run]:
+    """The runs of files and folders; one that stands in several of them, or several times in one, counts once.
+
+    Raises:
+        FileError: as `read_runs`, and for two different runs of one id.
+    """
+    found: dict[tuple[str, str], Run] = {}
+    for path in paths:
+        for run in read_runs(path):
+            if found.setdefault((run.workload.key, run.id), run) != run:
+                name = f"{run.workload.case} with the id {run.id}"
+                raise FileError(f"{path}: expected one run of {name}, got two that differ")
+    return list(found.values())
