@@ -25,6 +25,17 @@ MAIN = (
 )
 
 
+class Loss:
+    """One that is told of when it is read."""
+
+    def __init__(self, timeline, step):
+        self.timeline, self.step = timeline, step
+
+    def __float__(self):
+        self.timeline.calls.append(f"read {self.step}")
+        return float(self.step)
+
+
 class Timeline:
     """A clock, a trainer and a writer on one timeline, and all that was asked of them."""
 
@@ -58,7 +69,7 @@ class Timeline:
 
     def forward_backward(self, batch):
         self._spend(f"train {batch}", TRAINING)
-        return f"loss {batch}"
+        return Loss(self, batch)
 
     def optimizer_step(self):
         self._spend("optimizer", OPTIMIZING)
@@ -138,7 +149,7 @@ def test_every_step_is_sampled(timeline):
     assert len(sampled["warmup_seconds"]) == 3
     assert len(sampled["seconds"]) == 4
     assert len(sampled["data_seconds"]) == 4
-    assert sampled["losses"] == [f"loss {step}" for step in range(7)]
+    assert sampled["losses"] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert len(sampled["optimizer_seconds"]) == 2
 
 
@@ -157,7 +168,7 @@ def test_one_synchronisation_at_the_ends(timeline):
     calls = timeline.calls
     before = [calls[index - 1] for index, call in enumerate(calls) if call == "synchronize"]
 
-    assert before == ["train 0", "step 1", "step 21"]
+    assert before == ["train 0", "optimizer", "step 21"]
 
 
 def test_memory_is_that_of_the_window(timeline):
@@ -165,8 +176,26 @@ def test_memory_is_that_of_the_window(timeline):
     measure(timeline)
     calls = timeline.calls
 
-    assert calls[calls.index("reset peak") - 2 : calls.index("reset peak")] == ["step 1", "synchronize"]
-    assert calls[-2:] == ["synchronize", "peak"]
+    assert calls[calls.index("reset peak") - 2 : calls.index("reset peak")] == ["optimizer", "synchronize"]
+    assert calls[calls.index("step 5") + 1] == "synchronize"
+    assert calls[-1] == "peak"
+
+
+def test_the_window_begins_where_the_warm_up_is_said_to_end(timeline):
+    """Nothing lies between the line of the warm-up's last step, which the judging side's clock starts at, and the first
+    measured step."""
+    measure(timeline)
+    calls = timeline.calls
+
+    assert calls[calls.index("step 1") - 1 : calls.index("step 1") + 2] == ["reset peak", "step 1", "load 2"]
+
+
+def test_losses_are_read_within_the_window(timeline):
+    """Once, behind the last step and the one synchronisation: who trains when a loss is read trains in the window."""
+    measure(timeline)
+    calls = timeline.calls
+
+    assert calls[-8:-1] == ["synchronize", *(f"read {step}" for step in range(6))]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
@@ -207,7 +236,7 @@ def test_lines_of_a_rank(tmp_path):
     assert lines[1]["text"] == "packing"
     assert samples["losses"] == [2.0, 2.0, 2.0]
     assert (samples["data"], samples["mean_attended"], samples["compile_seconds"]) == (None, None, 0.0)
-    assert RankSamples.model_fields.keys() <= samples.keys()
+    assert RankSamples.model_fields.keys() - {"observed"} <= samples.keys()  # that is seen from outside
 
 
 def test_trainer_may_be_an_object(tmp_path):
@@ -315,7 +344,8 @@ def test_steps_end_when_the_verdict_is_certain(timeline, border, made):
     window = measure(timeline, steps=5, enough=enough(border, steps=5))
 
     assert [LOADING + TRAINING] * made == window["seconds"]
-    assert timeline.calls[-3:-1] == [f"step {made + 1}", "synchronize"]
+    end = timeline.calls.index(f"step {made + 1}")
+    assert timeline.calls[end : end + 3] == [f"step {made + 1}", "synchronize", "read 0"]
     assert len(window["optimizer_seconds"]) == made // 2 + made % 2
 
 
@@ -332,3 +362,23 @@ def test_ending_early_changes_no_verdict(seconds, border, optimizer):
     early, late = (statistics.median(seconds[:count]) + optimizer for count in (made, steps))
 
     assert (early > border) == (late > border)
+
+
+def test_tokens_are_those_of_the_measured_steps(tmp_path):
+    """The least and the most of a measured step, by the shapes of its batch, and by the trainer's own word."""
+    source = PLAIN.format(setup="pass", train="return 1").replace("return step", "return [0] * (4 + step)")
+    _, lines = run_rank(tmp_path, source + "    def tokens(self, batch): return 2 * len(batch)\n")
+
+    assert lines[-1]["tokens"] == {
+        "counted": {"least": 5, "least_step": 1, "most": 6, "most_step": 2, "sequences": 1},
+        "said": {"least": 10, "least_step": 1, "most": 12, "most_step": 2, "sequences": 1},
+    }
+
+
+def test_tokens_that_are_no_number(tmp_path):
+    """A `tokens(batch)` that gives no int ends the rank, and says what is expected."""
+    source = PLAIN.format(setup="pass", train="return 1") + "    def tokens(self, batch): return 1.5\n"
+    code, lines = run_rank(tmp_path, source)
+
+    assert code == 1
+    assert lines[-1]["message"] == "tokens(batch) must return how many they are, an int, got 1.5 at step 1"

@@ -90,6 +90,34 @@ def test_one_step_says_nothing_of_the_warmup():
     assert metrics.warmup_note([make_run(workload=make_workload(steps=1))]) is None
 
 
+def fallen(by, noise, *, over=100, steps=100, seed=0):
+    """A run whose steps take longer and longer, `by` (a share) after `over` of them."""
+    run = make_run(noise=noise, seed=seed, workload=make_workload(ranks=1, steps=steps))
+    seconds = [(1 + by * step / over) * each for step, each in enumerate(run.ranks[0].seconds)]
+    return run.model_copy(update={"ranks": (run.ranks[0].model_copy(update={"seconds": seconds}),)})
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.03])
+def test_throughput_that_falls_is_said_with_what_to_do(noise):
+    """A GPU that loses 15 % within a hundred steps, as one that gets hot does, is named as such."""
+    note = metrics.falling_note(fallen(0.15, noise))
+
+    assert note is not None
+    assert note.startswith("throughput fell while it was measured: the last 25 steps took ")
+    assert "--perf-warmup 78" in note
+
+
+@pytest.mark.parametrize(("by", "noise"), [(0.0, 0.0), (0.0, 0.2), (0.02, 0.01), (-0.15, 0.02)])
+def test_steady_throughput_did_not_fall(by, noise):
+    """Nor did what scatters, drifts by a little, or gets faster."""
+    assert not any(metrics.falling_note(fallen(by, noise, seed=seed)) for seed in range(50))
+
+
+def test_few_steps_say_nothing_of_a_fall():
+    """Quarters of three steps have no median to speak of."""
+    assert metrics.falling_note(fallen(0.5, 0.0, steps=15, over=15)) is None
+
+
 def test_a_slow_rank_is_named_with_its_place():
     """The rank whose steps take longer than the median rank's by more than 5 %, and where it ran."""
     run = make_run(ranks=4, case="llama2_7b-128k-sp8")

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from trainpace.judge.claims import tokens_fault
 from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
+from trainpace.judge.numerics import later_losses_fault
 from trainpace.judge.validity import LOSS_TOLERANCE, faults, first_losses
 from trainpace.judge.verdict import Judgement, gather, judgement, would_decide
 from trainpace.runs import metrics
@@ -14,6 +16,7 @@ from trainpace.text import gib, percent
 
 MIN_TAIL_PAIRS = 4
 """Pairs from which on a longer tail of head's steps is a regression; with fewer the case is inconclusive."""
+_NEW = 'say so with `--perf-new-numerics "reason"`'
 
 
 def log_ratio(base: Run, head: Run) -> float:
@@ -21,17 +24,26 @@ def log_ratio(base: Run, head: Run) -> float:
     return math.log(metrics.tgs(head) / metrics.tgs(base))
 
 
-def numerics_fault(base: Run, head: Run) -> str | None:
-    """Why the two runs did not train the same, for a wrong step is fast for free; None where they did."""
-    if base.data != head.data:
+def numerics_fault(base: Sequence[Run], head: Sequence[Run]) -> str | None:
+    """Why the newest pair did not train the same, for a wrong step is fast for free; None where it did.
+
+    Args:
+        base: runs of the base so far, oldest first, at least one.
+        head: runs of head, as many.
+    """
+    ours, theirs = base[-1], head[-1]
+    if ours.data != theirs.data:
         return "expected both sides to train on the same tokens, got different ones: name them with --perf-data"
-    for step, (expected, got) in enumerate(zip(first_losses(base), first_losses(head), strict=False)):
+    if fault := tokens_fault(ours, theirs):
+        return f"{fault}: head trains another amount; where that is meant, {_NEW}"
+    for step, (expected, got) in enumerate(zip(first_losses(ours), first_losses(theirs), strict=False)):
         if abs(got - expected) > LOSS_TOLERANCE * abs(expected):
             return (
                 f"expected the base's loss {expected:.5g} at step {step}, got {got:.5g} (tolerance "
-                f"{percent(LOSS_TOLERANCE)}): head computes something else; where that is meant, say so with "
-                '`--perf-new-numerics "reason"`'
+                f"{percent(LOSS_TOLERANCE)}): head computes something else; where that is meant, {_NEW}"
             )
+    if fault := later_losses_fault(base, head):
+        return f"{fault}: head computes something else; where that is meant, {_NEW}"
     return None
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from trainpace.judge.claims import token_faults
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import DataIdentity, Run
 from trainpace.text import percent
@@ -38,7 +39,7 @@ def faults(
             where the tokens, the tokenizer and the seed are the same, and both are there.
         convention: in which the reached TFLOPs are counted.
     """
-    found = list(run.health.faults)
+    found = [*run.health.faults, *token_faults(run)]
     reached = metrics.tflops(run, convention)
     if peak_tflops is not None and reached > peak_tflops:
         found.append(

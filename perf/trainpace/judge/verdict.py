@@ -9,6 +9,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed
 from trainpace.judge.baseline import Baseline, Measured, Published
+from trainpace.judge.claims import tokens_note
 from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import core_fault, core_note, faults
@@ -292,6 +293,8 @@ def _said(run: Run) -> tuple[str | None, ...]:
     return (
         *run.health.notes,
         metrics.tail_note(run),
+        metrics.falling_note(run),
+        tokens_note(run),
         metrics.slow_node(run) or metrics.slow_rank_note(run),
         ended if run.stopped_after else None,
     )

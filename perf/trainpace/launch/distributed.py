@@ -15,6 +15,7 @@ from trainpace.cases.machine import Machine
 from trainpace.cases.workload import Workload
 from trainpace.data.base import Data
 from trainpace.errors import RunFailed
+from trainpace.judge.claims import claim_faults
 from trainpace.launch.cluster import Node, counts
 from trainpace.launch.follow import Progress, follow
 from trainpace.launch.health import NodesWindow, health_of, nodes_health
@@ -25,6 +26,17 @@ from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow, revision
 from trainpace.rank.imports import Own
 from trainpace.runs.run import Preflight, RankSamples, Run, RunNode
+
+_WRITTEN = (RankSamples.model_fields.keys() - {"observed"}) | {
+    "data",
+    "mean_attended",
+    "compile_seconds",
+    "imported",
+    "window_seconds",
+    "busy_cpu_seconds",
+    "own_cpu_seconds",
+}
+"""What the samples of a rank hold."""
 
 
 def trainer_object(trainer: str) -> str:
@@ -158,11 +170,13 @@ class Distributed:
                 borders=list(borders),
                 profile=None if profile is None else {"folder": str(profile)},
             )
-            lines = [RankLog(begun.folder / f"rank-{rank}.jsonl", rank) for rank in range(workload.ranks)]
+            lines = [
+                RankLog(begun.folder / f"rank-{rank}.jsonl", rank, workload.warmup) for rank in range(workload.ranks)
+            ]
             window: NodesWindow | GpuWindow
             window = NodesWindow(begun.hosts) if many else GpuWindow(workload.ranks if device == "cuda" else 0)
             first_step = follow(begun.hosts, lines, workload, window, progress=progress, step_timeout=self.step_timeout)
-            samples = [rank.samples for rank in lines if rank.samples is not None]
+            samples = [_samples_of(rank) for rank in lines]
             _check_imports(samples, self.sides[side])
             self._check_trainer(workload.trainer, samples[0], side)
             nodes = [Node(**begun.hosts.facts[number]) for number in sorted(begun.hosts.facts)]
@@ -172,22 +186,47 @@ class Distributed:
                 )
             else:
                 health = health_of(self.machine, device, samples[0], window.close())
-        run = begun.record(
-            workload,
-            device=self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
-            first_step=first_step,
-            ranks=[{key: rank[key] for key in RankSamples.model_fields} for rank in samples],
-            health=health,
-            **_facts(samples, workload),
-            software=begun.hosts.software,
-            revision=revision(self.sides[side].checkout or Path(trainpace.__file__).resolve().parent),
-            nodes=[
-                RunNode(name=node.name, ranks=count, gpu_uuids=node.gpu_uuids, links=node.links, network=node.network)
-                for node, count in zip(nodes, placed, strict=False)
-            ],
-            preflight=self.preflight,
+        run = _claims_checked(
+            begun.record(
+                workload,
+                device=self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
+                first_step=first_step,
+                ranks=[{key: rank[key] for key in RankSamples.model_fields} for rank in samples],
+                health=health,
+                **_facts(samples, workload),
+                software=begun.hosts.software,
+                revision=revision(self.sides[side].checkout or Path(trainpace.__file__).resolve().parent),
+                nodes=[
+                    RunNode(
+                        name=node.name, ranks=count, gpu_uuids=node.gpu_uuids, links=node.links, network=node.network
+                    )
+                    for node, count in zip(nodes, placed, strict=False)
+                ],
+                preflight=self.preflight,
+            )
         )
         return run, lines
+
+
+def _samples_of(log: RankLog) -> dict[str, Any]:
+    """What a rank measured, and what was seen of it from here.
+
+    Raises:
+        RunFailed: where it wrote something else than the step loop writes.
+    """
+    assert log.samples is not None
+    if missing := _WRITTEN - log.samples.keys():
+        raise RunFailed(f"expected the samples of the step loop, got none of {sorted(missing)}", rank=log.rank)
+    if (observed := log.observed()) is None:
+        raise RunFailed(f"never said that step {log.warmup - 1}, the last of its warm-up, was done", rank=log.rank)
+    return {**log.samples, "rank": log.rank, "observed": observed}
+
+
+def _claims_checked(run: Run) -> Run:
+    """`run`, with the fault of claims that the judging side's clock denies."""
+    if not (found := claim_faults(run)):
+        return run
+    return run.model_copy(update={"health": run.health.model_copy(update={"faults": (*run.health.faults, *found)})})
 
 
 def _own(side: Side) -> dict[str, Any] | None:

@@ -9,6 +9,13 @@ from trainpace.errors import RunFailed, what_to_install
 from trainpace.launch.host_client import POLL_SECONDS, Exit, Hosts, describe_exit
 from trainpace.launch.rank_log import RankLog
 
+FINE_SECONDS = 0.002
+"""How often lines are looked for where the measured window opens or closes: when they come is the check on what ranks
+claim, and must be known to a small part of a short window."""
+START_SECONDS = 0.01
+"""How often they are looked for at most while a run starts."""
+LOOK_SHARE = 0.02
+"""Part of a core that looking may take: with many ranks it is done less often."""
 LATE_SECONDS = 5.0
 """How much later than a rank's end a shared file system may show its last lines."""
 # A rank that loses another one fails with these: whoever did not was first, whatever the nodes' clocks say.
@@ -39,15 +46,16 @@ def follow(
     Raises:
         RunFailed: where a rank failed, all hang, or a host or node is lost.
     """
-    first_step, last_line = 0.0, time.monotonic()
+    first_step, last_line, step = 0.0, time.monotonic(), -1
+    pace = _Pace(logs, workload)
     while True:
-        exits = hosts.exits(POLL_SECONDS)
-        if sum(rank.read() for rank in logs):
+        exits = hosts.exits(pace.wait())
+        if pace.look():
             last_line = time.monotonic()
-            step = min(rank.steps for rank in logs)
+            before, step = step, min(rank.steps for rank in logs)
             if step and not first_step:
                 first_step = last_line
-            if step <= workload.warmup:
+            if before != step <= workload.warmup:
                 window.open()  # again with every step of the warm-up: the last one opens the measured window
             progress(step, logs[0].note)
         if exits is not None:
@@ -63,6 +71,51 @@ def follow(
                 # Ranks at one step wait for each other: which of them is at fault cannot be told.
                 rank=behind[0].rank if len(behind) == 1 else None,
             )
+
+
+class _Pace:
+    """Looks for lines: finely where the measured window is about to open or to close, and seldom else."""
+
+    def __init__(self, logs: list[RankLog], workload: Workload) -> None:
+        self._logs, self._workload = logs, workload
+        self._began = self._came = time.monotonic()
+        """When it began, when the last line came."""
+        self._first: float | None = None
+        """When the first step was done; None: it is not."""
+        self._took = 0.0
+        """Seconds of a look."""
+
+    def look(self) -> bool:
+        """Read what has come; whether anything has."""
+        began = time.monotonic()
+        found = sum(rank.read() for rank in self._logs)
+        now = time.monotonic()
+        self._took = now - began
+        if found:
+            self._came = now
+        if self._first is None and self._logs[0].steps:
+            self._first = now
+        return bool(found)
+
+    def wait(self) -> float:
+        """Seconds until the next look."""
+        if not self._logs[0].warmup:
+            return POLL_SECONDS
+        finest = max(FINE_SECONDS, self._took / LOOK_SHARE)
+        return min(POLL_SECONDS, max(finest, self._quiet()))
+
+    def _quiet(self) -> float:
+        """Seconds in which the window surely neither opens nor closes: a part of what is left, if steps go on so."""
+        now, log, warmup = time.monotonic(), self._logs[0], self._workload.warmup
+        if self._first is None:  # what takes long to start has no steps of a few milliseconds
+            return min(START_SECONDS, (now - self._began) / 500)
+        if log.opened is None:
+            since, done, steps = self._first, log.steps - 1, warmup - 1
+        else:
+            since, done, steps = log.opened.by, log.steps - warmup, self._workload.steps
+        if done <= 0:
+            return (now - since) / 32
+        return (since + steps * (self._came - since) / done - now) / 4
 
 
 def _read_to_the_end(logs: list[RankLog], *, wait: bool) -> None:

@@ -1,6 +1,8 @@
 """Reads the JSON lines that one rank appends, as they come."""
 
 import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,29 @@ def _harmless(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Sight:
+    """When a line came, monotonic seconds of the judging side: `after` the last look without it, `by` the one with it.
+
+    What a rank says of its times is the rank's; these are not.
+    """
+
+    after: float
+    by: float
+
+
 class RankLog:
     """What a rank has said so far."""
 
-    def __init__(self, path: Path, rank: int) -> None:
+    def __init__(self, path: Path, rank: int, warmup: int = 0) -> None:
+        """
+        Args:
+            path: the rank's lines.
+            rank: number of the rank.
+            warmup: steps after which the measured window opens; 0: nobody asks when.
+        """
         self.rank = rank
+        self.warmup = warmup
         self.steps = 0
         """Steps done, warm-up included."""
         self.note = "starting"
@@ -47,6 +67,12 @@ class RankLog:
         self.profile: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
         self._begun = self._ready = False
+        self.opened: Sight | None = None
+        """The line of the warm-up's last step, the first such."""
+        self.closed: Sight | None = None
+        """The line of the samples, the last such."""
+        self._looked = time.monotonic()
+        self._now = Sight(self._looked, self._looked)
         self._path = path
         self._offset = 0
         self._half = bytearray()
@@ -54,15 +80,18 @@ class RankLog:
 
     def read(self) -> bool:
         """Take the lines that have come since the last call; True if there were any. A half-written line waits."""
-        any_came = False
+        any_came, begun = False, time.monotonic()
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 while chunk := file.read(_CHUNK_BYTES):
                     self._offset += len(chunk)
+                    self._now = Sight(self._looked, time.monotonic())
                     any_came |= self._take_lines(chunk)
         except FileNotFoundError:
             return False
+        finally:
+            self._looked = begun
         return any_came
 
     def _take_lines(self, chunk: bytes) -> bool:
@@ -96,6 +125,12 @@ class RankLog:
         """Orders ranks by how far they have come."""
         return self._begun, self.steps
 
+    def observed(self) -> dict[str, float] | None:
+        """As trainpace.runs.run.Observed has it; None where one of the two lines never came."""
+        if self.opened is None or self.closed is None:
+            return None
+        return {"least": self.closed.after - self.opened.by, "most": self.closed.by - self.opened.after}
+
     def where(self) -> str:
         """How far the rank has come, in words."""
         if self.steps or self._ready:
@@ -105,6 +140,8 @@ class RankLog:
     def _stepped(self, step: int) -> None:
         self._begun = True
         self.steps = step + 1
+        if self.steps == self.warmup and self.opened is None:
+            self.opened = self._now
         self.note = "training"
 
     def _take(self, line: dict[str, Any]) -> None:
@@ -117,7 +154,7 @@ class RankLog:
             case "note":
                 self.note = line["text"]
             case "samples":
-                self.samples = line
+                self.samples, self.closed = line, self._now
             case "profile":
                 self.profile = line
             case "error":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed, Skipped
+from trainpace.judge.claims import clock_fault, token_faults
 from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.head_vs_base import judge_pairs, log_ratio, numerics_fault
@@ -203,7 +204,7 @@ class PairedPlan:
             return
         base, head = self._pair["base"], self._pair["head"]
         self._pair = {}
-        if fault := None if self._new_numerics else numerics_fault(base, head):
+        if fault := self._other_work(case, base, head):
             self._fail(case, RunFailed(fault))
         elif faults := self._faults(base, head):
             case.repeated += 1
@@ -248,11 +249,19 @@ class PairedPlan:
     def _order(self) -> tuple[str, str]:
         return ("base", "head") if self._number % 2 == 0 else ("head", "base")
 
+    def _other_work(self, case: PairedCase, base: Run, head: Run) -> str | None:
+        """Why a pair is not of the same work, and no speed can be compared; None where it is, as far as is known."""
+        for side, run in (("base", base), ("head", head)):
+            for fault in token_faults(run):
+                return f"{side}: {fault}"
+        return None if self._new_numerics else numerics_fault([*case.base, base], [*case.head, head])
+
     def _faults(self, base: Run, head: Run) -> str:
         """What disturbed a pair; empty where nothing did."""
         of_side = {"base": base, "head": head}
         found = [f"{side}: {fault}" for side in self._order for fault in of_side[side].health.faults]
-        return "; ".join(found or filter(None, [_unequal(base, head)]))
+        min_effect = self._rounds.design.min_effect
+        return "; ".join(found or filter(None, [_unequal(base, head), clock_fault(base, head, min_effect)]))
 
     def _fail(self, case: PairedCase, failure: RunFailed, detail: str = "") -> None:
         """End a case; its pairs say nothing of the noise of the others."""

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from . import proc
+from .batch import Tokens
 from .imports import Own
 from .lines import Write, write_lines
 from .protocol import Own as Sides
@@ -147,22 +148,13 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
     if request.get("injected"):
         trainer = _Slowed(trainer, clock, request["injected"])
     window = measure(trainer, workload, clock, write, watch=request["watch"], enough=Enough.of(request, workload))
-    losses = []
-    for step, loss in enumerate(window.pop("losses")):
-        try:
-            losses.append(float(loss))
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(
-                f"forward_backward must return the loss, one number, got {loss!r:.80} at step {step}"
-            ) from None
-    for step, loss in enumerate(losses):
+    for step, loss in enumerate(window["losses"]):
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step} (0 is the first of the warm-up)")
     write(
         "samples",
         rank=rank,
         place=_place(request["device"], local_rank),
-        losses=losses,
         data=getattr(trainer, "data_identity", None),
         mean_attended=getattr(trainer, "mean_attended", None),
         compile_seconds=_compile_seconds(),
@@ -245,23 +237,31 @@ def measure(
     The optimizer steps after every `accumulation`-th measured step, and besides after the last step of the warm-up (its
     first step allocates its states) and the last measured one (so that every run times at least one).
 
+    Losses are read inside the window: work that somebody does only when its loss is asked for is done there.
+
     Returns:
-        Seconds of each part and step, losses as the trainer returned them, peak bytes, CPU seconds of the window.
+        Seconds of each part and step, losses, tokens, peak bytes, CPU seconds of the window.
+
+    Raises:
+        TypeError: where a loss is no number.
     """
     losses: list[Any] = []
+    tokens = Tokens(trainer)
     warmup = []
     for step in range(workload.warmup):
         trained = _step(trainer, clock, losses, step)
-        warmup.append((*trained, _optimize(trainer, clock) if step == workload.warmup - 1 else None))
+        last = step == workload.warmup - 1
+        warmup.append((*trained, _optimize(trainer, clock) if last else None))
+        if last:  # what is said of the warm-up's last step begins the window, on the judging side's clock too
+            gc.collect()
+            _barrier(clock)
+            clock.reset_peak()
         _stepped(clock, write, step)
-    gc.collect()
-    _barrier(clock)
-    clock.reset_peak()
     begin_cpu, begin = _cpu_seconds(watch), time.monotonic()
     measured: list[tuple[Any, float, Any, Any]] = []
     yardsticks = []
     for step in range(workload.steps):
-        trained = _step(trainer, clock, losses, workload.warmup + step)
+        trained = _step(trainer, clock, losses, workload.warmup + step, tokens)
         last = step == workload.steps - 1
         if enough is not None and not last:
             # Steps of this length hide nothing of the host's that a synchronisation between them could show.
@@ -277,13 +277,15 @@ def measure(
         if last:
             break
     clock.synchronize()
+    numbers = _numbers(losses)
     end_cpu, end = _cpu_seconds(watch), time.monotonic()
     return {
         "warmup_seconds": [clock.seconds(start, end) for start, _, end, _ in warmup],
         "seconds": [clock.seconds(start, end) for start, _, end, _ in measured],
         "data_seconds": [data for _, data, _, _ in measured],
         "optimizer_seconds": [clock.seconds(end, done) for _, _, end, done in measured if done is not None],
-        "losses": losses,
+        "losses": numbers,
+        "tokens": tokens.seen(),
         "yardstick_seconds": statistics.median(yardsticks) if yardsticks else None,
         "peak_memory_bytes": clock.peak_bytes(),
         "window_seconds": end - begin,
@@ -304,12 +306,32 @@ def yardstick() -> float:
     return time.perf_counter() - begin
 
 
-def _step(trainer: Any, clock: Clock, losses: list[Any], step: int) -> tuple[Any, float, Any]:
-    """One micro-step without its optimizer: a mark at its start, seconds of loading, a mark after the backward."""
+def _numbers(losses: list[Any]) -> list[float]:
+    """Losses as the trainer returned them, read."""
+    numbers = []
+    for step, loss in enumerate(losses):
+        try:
+            numbers.append(float(loss))
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"forward_backward must return the loss, one number, got {loss!r:.80} at step {step}"
+            ) from None
+    return numbers
+
+
+def _step(
+    trainer: Any, clock: Clock, losses: list[Any], step: int, tokens: Tokens | None = None
+) -> tuple[Any, float, Any]:
+    """One micro-step without its optimizer: a mark at its start, seconds of loading, a mark after the backward.
+
+    What `tokens` looks at is shapes, and takes microseconds; after the forward the batch may have been taken apart.
+    """
     start = clock.mark()
     loading = time.perf_counter()
     batch = trainer.load(step)
     loaded = time.perf_counter()
+    if tokens is not None:
+        tokens.look(step, batch)
     losses.append(trainer.forward_backward(batch))
     return start, loaded - loading, clock.mark()
 

@@ -17,6 +17,10 @@ WARMUP_EXCESS = 0.10
 """First measured steps this much slower than the later ones say that the warm-up was too short."""
 TAIL_EXCESS = 0.20
 """Share above which the mean step is said to be longer than the median one."""
+FALL = 0.03
+"""Steps of the last quarter this much slower than those of the second say that throughput fell."""
+MIN_QUARTER = 4
+"""Steps of a quarter; the median of fewer says nothing."""
 SLOW_RANK = 0.05
 """Share above the median rank from which a slow rank is named."""
 
@@ -144,6 +148,33 @@ def _warmup_excess(run: Run) -> tuple[float, int] | None:
     sigma = 1.4826 * float(np.median(np.abs(later - typical))) / typical
     excess = float(np.median(first)) / typical - 1
     return (excess, len(first)) if excess > max(WARMUP_EXCESS, 3 * 1.2533 * sigma / len(first) ** 0.5) else None
+
+
+def falling_note(run: Run) -> str | None:
+    """Say that steps became slower while they were measured, and by how much; None where they did not.
+
+    The median of the last quarter of the measured steps (slowest rank of each step) is compared with that of the second
+    quarter: the first may be warm-up. Slower counts above FALL and above four standard errors of the difference of two
+    such medians (1.2533 sigma / sqrt(n) each; sigma as in `warmup_note`). A GPU that gets hot loses 15 % within a
+    hundred steps.
+    """
+    import numpy as np
+
+    steps = np.array([samples.seconds for samples in run.ranks]).max(axis=0)
+    number = len(steps) // 4
+    if number < MIN_QUARTER:
+        return None
+    before, last = steps[number : 2 * number], steps[-number:]
+    typical, slower = float(np.median(before)), float(np.median(last))
+    variance = [(1.4826 * float(np.median(np.abs(part - np.median(part))))) ** 2 for part in (before, last)]
+    excess, error = slower / typical - 1, 1.2533 * (sum(variance) / number) ** 0.5 / typical
+    if excess <= max(FALL, 4 * error):
+        return None
+    return (
+        f"throughput fell while it was measured: the last {number} steps took {excess:.0%} longer than those of the "
+        "second quarter (a device that gets hot?); "
+        f"--perf-warmup {run.workload.warmup + 3 * number} measures what it falls to"
+    )
 
 
 def _step_seconds(run: Run) -> "NDArray[float64]":

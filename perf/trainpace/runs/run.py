@@ -33,6 +33,38 @@ SOFTWARE = (
 Seconds = Annotated[list[PositiveFloat], Field(min_length=1)]
 
 
+class TokenRange(Record):
+    """The tokens of a rank's measured micro-steps."""
+
+    least: NonNegativeInt
+    least_step: NonNegativeInt
+    """The first step that had so few; steps count from 0, the warm-up's first."""
+    most: NonNegativeInt
+    most_step: NonNegativeInt
+    sequences: PositiveInt
+    """Of the step with the most: each may hold a token more or less, the one that is to be predicted."""
+
+
+class BatchTokens(Record):
+    """How many tokens the batches had."""
+
+    counted: TokenRange | None
+    """By the shapes of the integer arrays that `load` returned; None where it returned none."""
+    said: TokenRange | None
+    """As the trainer's `tokens(batch)` says; None where it has none."""
+
+
+class Observed(Record):
+    """Seconds from the line of the warm-up's last step to the line of the samples, by the judging side's clock.
+
+    A line is seen when it is looked for: the length lies between the two.
+    """
+
+    least: float
+    """May be negative: both lines were found by one look."""
+    most: NonNegativeFloat
+
+
 class RankSamples(Record):
     """Every step of one rank as measured; the lists run over the measured steps, oldest first."""
 
@@ -53,6 +85,10 @@ class RankSamples(Record):
     """Peak over the measured window: allocated on the GPU, or resident on a CPU."""
     yardstick_seconds: PositiveFloat | None = None
     """Seconds of a fixed piece of work, done between the measured steps, median: a CPU's speed. None on a GPU."""
+    tokens: BatchTokens | None = None
+    """None in runs recorded before tokens were looked at, and of an external system."""
+    observed: Observed | None = None
+    """None in runs recorded before, and of an external system, whose claims are checked when they are read."""
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
@@ -62,6 +98,11 @@ class RankSamples(Record):
             if values is not None and len(values) != expected:
                 raise ValueError(f"{field} must have {expected} entries, got {len(values)}")
         return self
+
+    @property
+    def claimed_seconds(self) -> float:
+        """Seconds of the measured window that the rank gives account of: its steps and the optimizer's."""
+        return sum(self.seconds) + sum(self.optimizer_seconds)
 
 
 class Health(Record):

@@ -38,14 +38,19 @@ class Trainer(Protocol):
 
     Two attributes are read if they are there: `data_identity`, the fields of trainpace.runs.run.DataIdentity, so that
     losses are compared with the baseline's; `mean_attended`, the keys that a token attends to on average where
-    documents are masked, without which the TFLOPs of such a run cannot be told.
+    documents are masked, without which the TFLOPs of such a run cannot be told. A method is called if it is there:
+    `tokens(batch) -> int`, the tokens that a batch of `load` holds, where its shapes do not tell them.
     """
 
     def setup(self, context: Context) -> None:
         """Build everything that the first step needs."""
 
     def load(self, step: int) -> Any:
-        """This rank's batch for micro-step `step`, counted from 0 over warm-up and measured steps."""
+        """This rank's batch for micro-step `step`, counted from 0 over warm-up and measured steps.
+
+        It holds sequence / sp tokens, as the workload declares, or the whole sequence where sp ranks share one; else
+        the run is invalid. They are told by the shapes of its integer arrays (trainpace/rank/batch.py).
+        """
 
     def forward_backward(self, batch: Any) -> Any:
         """One forward and backward. Returns the loss, a number or a tensor that is still on the device.
