@@ -1,5 +1,8 @@
 """What one side does to the other, to its files or to the judge is found: the toy's head, slower than its base."""
 
+import shutil
+import subprocess
+
 import pytest
 
 OPTIONS = ("-k", "8k", "--perf-warmup=1", "--perf-steps=6", "--perf-detect=0.2")
@@ -48,15 +51,42 @@ Toy.forward_backward = forward
 """
 
 
+def git(folder, *arguments):
+    """Run git as somebody."""
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "-C", folder, *who, *arguments], check=True)  # noqa: S607 - the git at hand
+
+
+# Tells which modules were imported after the first host had been started.
+TELLS_IMPORTS = """
+import atexit, sys
+from pathlib import Path
+from trainpace.launch.host_client import Pipe
+before, plain = set(), Pipe.__init__
+def start(self, *arguments, **options):
+    before.update(sys.modules if not before else ())
+    plain(self, *arguments, **options)
+def tell():
+    new = [each for each in sys.modules if each not in before and each.partition(".")[0] not in sys.stdlib_module_names]
+    Path("imported.txt").write_text(" ".join(each for each in new if getattr(sys.modules[each], "__file__", None)))
+Pipe.__init__ = start
+atexit.register(tell)
+"""
+
+
 @pytest.fixture
 def compare(repository, tmp_path, started):
-    """Runs the base with a head whose steps are slower by half and that executes `attack` when it is imported."""
+    """Runs the base with a head whose steps take twice as long and that executes `attack` when it is imported."""
 
-    def run(attack="", *options, slower=True, **environment):
+    def run(attack="", *options, slower=True, build=None, **environment):
+        # Longer than what else runs on the machine takes now and then.
+        trainer = repository.path / "training.py"
+        trainer.write_text(trainer.read_text().replace('"seconds": 0.005', '"seconds": 0.02'))
         head = repository.copy(tmp_path / "head")
-        trainer = head.path / "training.py"
-        text = trainer.read_text().replace('"seconds": 0.005', '"seconds": 0.0075' if slower else '"seconds": 0.005')
-        (trainer).write_text(text + attack)
+        if build:
+            (head.path / "build.sh").write_text(build)
+        text = trainer.read_text().replace('"seconds": 0.02', '"seconds": 0.04' if slower else '"seconds": 0.02')
+        (head.path / "training.py").write_text(text + attack)
         done = repository.suite(*OPTIONS, "--perf-head=../head", *options, environment=environment)
         assert started.left() == []
         return done
@@ -78,11 +108,6 @@ def child(program, *arguments):
     )
 
 
-def test_without_an_attack(compare):
-    """The slower head is a regression."""
-    assert compare().code == 1
-
-
 def test_sigstop_base(compare, repository):
     """What head's import starts, and would stop the base's ranks, makes its runs invalid, and is gone in the end."""
     done = compare(child(STOPS_THE_BASE, str(repository.path)))
@@ -98,3 +123,86 @@ def test_nice_affinity(compare, repository):
     assert done.code == 7
     assert "expected nice 0" in done.text
     assert "got nice 19" in done.text
+
+
+def test_a_base_that_is_changed(compare, repository):
+    """A head that writes into the base's checkout has measured nothing, and what it wrote is named."""
+    done = compare(f"open({str(repository.path / 'training.py')!r}, 'a').write('# slower')\n", slower=False)
+
+    assert done.code == 7
+    assert f"expected {repository.path} as it was before anything of head ran" in done.text
+    assert "got changes to training.py" in done.text
+
+
+def test_build_base(compare, repository):
+    """A build of head's that writes into what was built of the base leaves nothing to judge: no run is begun."""
+    (repository.path / "build.sh").write_text("true")
+    edit = f"for each in ../../trainpace-build-*/{repository.path.name}/training.py; do echo '# slower' >> $each; done"
+    done = compare("", "--perf-build=sh build.sh", "--perf-runs=runs", slower=False, build=edit)
+
+    assert done.code == 7
+    assert "got changes to training.py" in done.text
+    assert not (repository.path / "runs").exists()
+
+
+def test_a_dirty_base_is_refused(compare, repository):
+    """A base that is not its commit is no base; the command that is shown puts the change aside."""
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "base"]):
+        git(repository.path, *arguments)
+    (repository.path / "training.py").open("a").write("# slower\n")
+    done = compare()
+
+    assert done.code == 4
+    assert f"expected the base {repository.path} as its commit has it, got changes to training.py" in done.text
+    assert f"`git -C {repository.path} stash`" in done.text
+
+
+def test_nothing_of_the_judge_is_imported_after_head_ran(compare, repository):
+    """A session that finds a regression, and writes every report, has all its modules before anything of head runs."""
+    (repository.path / "conftest.py").write_text(TELLS_IMPORTS)
+    page = repository.path / "page.md"
+    done = compare(
+        "",
+        *("--perf-report=report", "--junitxml=junit.xml", "--benchmark-json=benchmark.json", "--perf-runs=runs"),
+        GITHUB_ACTIONS="true",
+        GITHUB_STEP_SUMMARY=str(page),
+    )
+
+    assert done.code == 1
+    assert page.exists()
+    assert (repository.path / "imported.txt").read_text() == ""
+
+
+def test_overwrite2(compare, checkout, tmp_path):
+    """A head that writes over the suite's own modules is not judged by what it wrote, and has measured nothing."""
+    shutil.copytree(checkout / "perf" / "trainpace", tmp_path / "lib" / "trainpace")
+    attack = (
+        "from pathlib import Path\n"
+        f"for file in Path({str(tmp_path / 'lib')!r}).rglob('*.py'):\n"
+        "    if file.parent.name != 'rank':\n"
+        "        file.write_text('import os; os._exit(0)')\n"
+    )
+    done = compare(attack, "--perf-report=report", PYTHONPATH=str(tmp_path / "lib"))
+
+    assert done.code == 7
+    assert f"expected {tmp_path / 'lib' / 'trainpace'} as it was before anything of head ran" in done.text
+
+
+def test_github_files(compare, repository, tmp_path):
+    """A rank finds no name of a file that speaks to the workflow, and no secret."""
+    names = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STEP_SUMMARY", "MY_SECRET_TOKEN", "HF_TOKEN")
+    attack = f"raise RuntimeError([name for name in {names!r} if name in os.environ])\n"
+    done = compare(attack, **{name: str(tmp_path / name) for name in names})
+
+    assert done.code == 7
+    assert "RuntimeError: []" in done.text
+    assert ", GITHUB_ENV, GITHUB_OUTPUT, GITHUB_PATH, " in done.text
+    assert not (tmp_path / "GITHUB_ENV").exists()
+
+
+def test_slow_setup(compare):
+    """Time that is up before anything is known is no verdict where one is required."""
+    attack = "\nToy.plain = Toy.setup\nToy.setup = lambda self, context: (time.sleep(1.5), Toy.plain(self, context))\n"
+    done = compare(attack, "--perf-max-minutes=0.03", "--perf-require-verdict")
+
+    assert done.code == 6

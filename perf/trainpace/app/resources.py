@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainpace.app.beforehand import import_all
 from trainpace.app.option_values import cache_folder
 from trainpace.app.options import Options
 from trainpace.app.sides import Sides, prepare
@@ -107,6 +108,7 @@ class Resources:
         if self._sides is None:
             gate = self.options.gate
             assert gate is not None
+            import_all()
             try:
                 self._sides = prepare(
                     self._stack,

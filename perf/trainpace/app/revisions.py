@@ -34,6 +34,37 @@ def changed_files(repository: Path, base: str) -> list[str]:
         return []
 
 
+def dirty_files(repository: Path) -> list[str]:
+    """Tracked files that differ from the commit that is checked out, relative to it; empty outside a repository.
+
+    Baselines are no difference, as for a run's revision.
+    """
+    try:
+        return _git(
+            repository, "diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude,glob)**/baselines/**"
+        ).splitlines()
+    except RevisionError:
+        return []
+
+
+def tracked_files(repository: Path) -> frozenset[str] | None:
+    """Files below `repository` that git tracks, relative to it; None outside a repository."""
+    try:
+        return frozenset(filter(None, _git(repository, "ls-files", "-z").split("\0")))
+    except RevisionError:
+        return None
+
+
+def content_of(repository: Path, commit: str, name: str) -> bytes | None:
+    """What a file, relative to `repository`, holds in a commit; None where it is not in it."""
+    done = subprocess.run(
+        ["git", "-C", str(repository), "cat-file", "blob", f"{commit}:./{name}"],  # noqa: S607 - the user's own git
+        capture_output=True,
+        check=False,
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
 @contextmanager
 def checked_out(repository: Path, revision: str, *, within: Path | None = None) -> Iterator[Path]:
     """`revision` of `repository` in a folder of its own, gone when the context ends.

@@ -12,11 +12,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainpace.app.revisions import RevisionError, changed_files, checked_out
+import trainpace
+from trainpace.app.revisions import RevisionError, changed_files, checked_out, dirty_files
+from trainpace.app.trees import Tree
 from trainpace.errors import UsageError
 from trainpace.launch.environment import given, say_withheld, withheld
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import revision
+
+_PACKAGE = Path(trainpace.__file__).resolve().parent
+_MOST_FILES = 5
+"""Of those that changed this many are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +36,27 @@ class Sides:
     head_name: str
     changed: tuple[str, ...] = ()
     """Files that head changes, as far as git knows."""
+    trees: tuple[Tree, ...] = ()
+    """The base's checkout, what was built of it and the suite's package, before anything of head ran; none where both
+    sides share a checkout."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What must be said first."""
         edited = [file for file in self.changed if file.startswith("baselines/")]
         return (f"head changes baselines, which are not used here: {', '.join(edited)}",) if edited else ()
+
+    def spoilt(self) -> str | None:
+        """Why nothing that was measured counts: the base is not what it was. None: it is."""
+        for tree in self.trees:
+            if found := tree.changed():
+                more = f" and {len(found) - _MOST_FILES} more" if len(found) > _MOST_FILES else ""
+                return (
+                    f"expected {tree.folder} as it was before anything of head ran, got changes to "
+                    f"{', '.join(found[:_MOST_FILES])}{more}: check out the base, or install the suite, anew, and run "
+                    "the same command again"
+                )
+        return None
 
 
 def prepare(
@@ -80,17 +101,44 @@ def prepare(
         if shutil.which(interpreter) is None:
             raise UsageError(f"--perf-against-python: no interpreter {interpreter}")
     base_side, head_side = Side(checkout=root), Side(checkout=head_checkout, python=interpreter)
-    if build is not None:
-        base_side, head_side = (_built(stack, side, build, environment, within) for side in (base_side, head_side))
-    folders = {root, head_checkout} | {side.checkout for side in (base_side, head_side) if side.checkout}
     same = head_checkout == root
+    trees = []
+    if not same:
+        _refuse_dirty(root)
+        trees.append(Tree.of(root, besides=[head_checkout], commit=_commit(root)))
+        if not _PACKAGE.is_relative_to(root):
+            trees.append(Tree.of(_PACKAGE))
+    if build is not None:
+        base_side = _built(stack, base_side, build, environment, within)
+        assert base_side.checkout
+        if not same:
+            trees.append(Tree.of(base_side.checkout, source=root))
+        head_side = _built(stack, head_side, build, environment, within)
+    folders = {root, head_checkout} | {side.checkout for side in (base_side, head_side) if side.checkout}
     return Sides(
         base=_alone(base_side, folders),
         head=_alone(head_side, folders),
         base_name="this python" if same else _name(root),
         head_name=interpreter if same else _name(head_checkout),
         changed=_changed(root, head_checkout),
+        trees=tuple(trees),
     )
+
+
+def _refuse_dirty(base: Path) -> None:
+    """A base that differs from its commit is not what its name says: an earlier head may have changed it."""
+    if found := dirty_files(base):
+        more = f" and {len(found) - _MOST_FILES} more" if len(found) > _MOST_FILES else ""
+        raise UsageError(
+            f"--perf-head: expected the base {base} as its commit has it, got changes to "
+            f"{', '.join(found[:_MOST_FILES])}{more}: commit them, or put them aside with "
+            f"`git -C {shlex.quote(str(base))} stash`"
+        )
+
+
+def _commit(checkout: Path) -> str | None:
+    found = revision(checkout)
+    return None if found is None else found.removesuffix("+dirty")
 
 
 def _alone(side: Side, folders: set[Path]) -> Side:
@@ -118,7 +166,9 @@ def _built(stack: ExitStack, side: Side, build: str, added: Sequence[str], withi
     assert side.checkout is not None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainpace-build-", dir=within)))
     copy, environment = folder / side.checkout.name, folder / "environment"
-    shutil.copytree(side.checkout, copy, symlinks=True, ignore=shutil.ignore_patterns(".git", ".venv", ".tox"))
+    # Temporary files may lie in the checkout itself.
+    left_out = shutil.ignore_patterns(".git", ".venv", ".tox", "trainpace-build-*")
+    shutil.copytree(side.checkout, copy, symlinks=True, ignore=left_out)
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"
     below = _output([side.python, "-c", "import site; print(*site.getsitepackages(), sep='\\n')"], folder).splitlines()

@@ -273,8 +273,14 @@ class Speed:
                 found[each.test] = speed_finding(judge_failure(each.case.id, None, failure), detail=failure.detail)
         design = SequentialDesign(min_effect=gate.detect, max_pairs=gate.max_pairs)
         plan = PairedPlan(cases, design, head=head, new_numerics=gate.new_numerics is not None)
-        drive(plan, lambda task: self.driver.measure(task, plan), out_of_time=self.driver.out_of_time)
+        # Head's build has run by now, and an earlier case of its head.
+        if (spoilt := sides.spoilt()) is None:
+            drive(plan, lambda task: self.driver.measure(task, plan), out_of_time=self.driver.out_of_time)
+            spoilt = sides.spoilt()
         for case in cases:
+            if spoilt is not None:
+                found[case.test] = speed_finding(_invalid(case.workload.case, spoilt))
+                continue
             if case.base and not case.open:
                 seconds = (gate.max_pairs - len(case.base)) * (run_seconds(case.base[0]) + run_seconds(case.head[0]))
                 self.driver.usage.save(seconds, case.workload.ranks, "pairs that no verdict needed")
@@ -307,6 +313,10 @@ def _core_seconds(workload: Workload, baseline: baselines.Measured) -> dict[str,
         return {}
     same = baseline.software.get("python") == platform.python_version()
     return {workload.key: baseline.yardstick_seconds} if same else {}
+
+
+def _invalid(case: str, reason: str) -> Judgement:
+    return Judgement(case=case, workload=None, verdict=Verdict.INVALID, reasons=(reason,))
 
 
 def _of(found: Finding) -> Judgement:
