@@ -78,3 +78,23 @@ def test_grouped():
 def test_harmless(said, shown):
     """What a terminal would obey, what hides, and what is no Unicode is shown as a mark."""
     assert text.harmless(said) == shown
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words", "command"),
+    [
+        ("look again with `pytest perf -k 'a b'`", "look again with:", "pytest perf -k 'a b'"),
+        (
+            "too close to tell: 4 runs would decide, `pytest perf`",
+            "too close to tell: 4 runs would decide:",
+            "pytest perf",
+        ),
+        ("hf is not installed: `tox run -e peer-hf`", "hf is not installed:", "tox run -e peer-hf"),
+        ('say so with `--perf-new-numerics "reason"`', 'say so with `--perf-new-numerics "reason"`', None),
+        ("`pytest perf` counts them", "`pytest perf` counts them", None),
+        ("no command", "no command", None),
+    ],
+)
+def test_a_command_at_the_end_has_a_line_of_its_own(sentence, words, command):
+    """It can be copied whole there; what is no command, or stands within the sentence, stays."""
+    assert text.command_apart(sentence) == (words, command)

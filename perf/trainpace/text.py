@@ -21,6 +21,19 @@ def harmless(value: str) -> str:
     return _CONTROL.sub("\ufffd", _COLOUR.sub("", value.replace("\r\n", "\n").replace("\r", "\n")))
 
 
+_LAST_COMMAND = re.compile(r"(.*[^\s,:(])[,:]?\s+`((?:pytest|pip|python|tox) [^`]*)`", re.DOTALL)
+
+
+def command_apart(sentence: str) -> tuple[str, str | None]:
+    """A sentence that ends in a command, and the command: `record it with:` and `pytest perf --perf-refresh`.
+
+    On a terminal it stands on a line of its own, which can be copied whole: in a shell its quotes would run what the
+    command prints. None for a sentence without one.
+    """
+    found = _LAST_COMMAND.fullmatch(sentence)
+    return (f"{found[1]}:", found[2]) if found else (sentence, None)
+
+
 def known(value: float | None, form: str) -> str:
     """`value` in the format `form`; UNKNOWN where it is None."""
     return UNKNOWN if value is None else f"{value:{form}}"

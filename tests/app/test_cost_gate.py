@@ -142,7 +142,7 @@ def test_the_gate_as_a_user_meets_it(copy):
     assert properties["perf.cost.verdict"] == "pass"
     assert int(properties["perf.cost.step.flops.matmul"]) > 0
     assert unjudged == 6
-    assert "record it with `pytest 'perf/test_cost.py::test_cost[llama2_7b-8k-sp1]' " in missing
+    assert "record it with:\npytest 'perf/test_cost.py::test_cost[llama2_7b-8k-sp1]' " in missing
     assert recorded == 0
     assert "none -> 4.86379e+14 FLOPs a step" in refreshed
     assert stored.exists()

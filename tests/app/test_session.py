@@ -93,8 +93,8 @@ def test_without_a_baseline(repository, started):
     assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:Toy))"
     assert kind == "skipped"
     assert (
-        "record it with `pytest 'perf/test_ours.py::test_ours[ours-8k-sp1]' --perf-scale mini "
-        "--perf-trainer training:Toy --perf-refresh`" in text
+        "record it with:\npytest 'perf/test_ours.py::test_ours[ours-8k-sp1]' --perf-scale mini "
+        "--perf-trainer training:Toy --perf-refresh" in text
     )
     assert properties["perf.verdict"] == "no baseline"
     assert float(properties["perf.tgs"]) > 0
@@ -280,7 +280,7 @@ def test_steps_are_part_of_the_workload(recorded):
     done = recorded.suite("-k", "8k", "--perf-warmup=1", "--perf-steps=5")
 
     assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:Toy))"
-    assert "--perf-trainer training:Toy --perf-warmup 1 --perf-steps 5 --perf-refresh`" in done.text
+    assert "--perf-trainer training:Toy --perf-warmup 1 --perf-steps 5 --perf-refresh\n" in done.text
 
 
 # Replayed

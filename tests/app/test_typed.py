@@ -116,8 +116,9 @@ def counted(command):
 
 def printed(*texts):
     """The commands in texts, each once, as a shell takes them apart; without `pytest` itself."""
-    found = dict.fromkeys(command for text in texts for command in re.findall(r"`pytest ([^`]*)`", text))
-    return [shlex.split(command) for command in found]
+    found = re.findall(r"^ *pytest (.*)$|`pytest ([^`]*)`", "\n".join(texts), re.MULTILINE)
+    commands = dict.fromkeys("".join(of_either) for of_either in found)
+    return [shlex.split(command) for command in commands]
 
 
 @pytest.mark.parametrize("session", SESSIONS)

@@ -10,6 +10,7 @@ from trainpace.judge.systems import SideBySide
 from trainpace.judge.verdict import Judgement
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
+from trainpace.text import command_apart
 
 Status = Literal["passed", "failed", "skipped", "excused"]
 """What becomes of a test. `excused`: it would fail, and a waiver says why it does not."""
@@ -118,7 +119,8 @@ def outcome(finding: Finding, *, require_verdict: bool = False) -> Outcome:
     change = finding.change
     if change is not None:
         return Outcome("failed" if change.new is None else "passed", str(change))
-    text = "\n".join((f"{finding.verdict}: {finding.case}", *finding.reasons, *finding.explanation))
+    lines = [line for reason in finding.reasons for line in command_apart(reason) if line]
+    text = "\n".join((f"{finding.verdict}: {finding.case}", *lines, *finding.explanation))
     if finding.verdict in {Verdict.REGRESSION, Verdict.INVALID}:
         failed = True
     elif finding.verdict in {Verdict.NO_BASELINE, Verdict.INCONCLUSIVE}:

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 
 from trainpace.report.table import T, Table, to_rich
+from trainpace.text import command_apart
 
 PLAIN_WIDTH = 160
 """Columns where the output is no terminal: wide enough for a line a case."""
@@ -50,15 +51,22 @@ def as_text(
     console.print(to_rich(table, styles or {}, leading=leading))
     *above, last = lines
     for line, style in above:
+        words, command = command_apart(line)
         # A command is not wrapped: broken over two lines it could not be copied.
-        wrapped = [line] if "`" in line else _wrapped(line, width)
-        for part in wrapped or [""]:
+        parts = [words] if "`" in words else _wrapped(words, width)
+        if command:
+            parts.append(f"{_indent(line)}  {command}")
+        for part in parts or [""]:
             console.print(Text(part, style=style), soft_wrap=True)
     console.print(Text(last[0], style=last[1]), soft_wrap=True)
     text = file.getvalue()
     return text if colour else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
 def _wrapped(line: str, width: int) -> list[str]:
-    indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.wrap(line, width, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False)
+    after = _indent(line) + "  "
+    return textwrap.wrap(line, width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)

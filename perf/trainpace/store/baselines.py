@@ -46,7 +46,7 @@ def load_file(path: Path) -> BaselineFile:
     if version not in READABLE or isinstance(version, bool):
         raise FileError(
             f"{path}: expected schema_version {' or '.join(map(str, READABLE))}, got {version!r}: use the trainpace "
-            "that wrote it, or move the file away and record it again with `pytest perf --perf-refresh`"
+            "that wrote it, or move the file away and record it again: the same command with --perf-refresh"
         )
     if content.keys() != fields:
         missing, unknown = sorted(fields - content.keys()), sorted(content.keys() - fields)
@@ -88,8 +88,8 @@ def _baseline(value: Any, key: str, *, where: str) -> Published | Measured:
     if baseline.key != key:
         raise FileError(
             f"{where}: expected the key {baseline.key!r} of what it holds, got {key!r}: a workload was edited by "
-            "hand, or written by another trainpace; take the entry out and record it again with "
-            "`pytest perf --perf-refresh`"
+            "hand, or written by another trainpace; take the entry out and record it again: the same command with "
+            "--perf-refresh"
         )
     if baseline.convention not in flops.CONVENTIONS:
         raise FileError(

@@ -52,8 +52,8 @@ def _read(path: Path) -> dict[str, Cost]:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA or isinstance(version, bool):
         raise FileError(
-            f"{path}: expected schema_version {SCHEMA}, got {version!r}: use the trainpace that wrote it, or record it "
-            "again with `pytest perf -k test_cost --perf-refresh`"
+            f"{path}: expected schema_version {SCHEMA}, got {version!r}: use the trainpace that wrote it, or move the "
+            "file away and record it again: the same command with --perf-refresh"
         )
     if content.keys() != {"schema_version", "costs"} or not isinstance(content["costs"], dict):
         raise FileError(f"{path}: expected the fields schema_version and costs, got {', '.join(sorted(content))}")
