@@ -1,6 +1,7 @@
 """The suite as an installed package: what the wheel holds, and that it runs away from its checkout."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from factories import make_published_run
+from factories import make_published_run, make_run
 from repository import BARE, Repository
 from trainpace.errors import TRAIN
 from trainpace.store.runs import write_run
@@ -79,6 +80,24 @@ def test_package_judges_against_the_published_rows(run, tmp_path):
     assert done.returncode == 0
     assert "1 case: 1 pass" in done.stdout
     assert "published" in done.stdout
+
+
+def test_a_printed_command_finds_its_case_in_the_package(run, tmp_path):
+    """What an installed case prints is typed as it stands, and has the same root, where baselines are looked for."""
+    write_run(make_run(), tmp_path / "runs")
+    done = run("-m", "pytest", "--pyargs", "trainpace.suite", "--perf-replay=runs", *BARE)
+    (command,) = [line for line in done.stdout.splitlines() if line.startswith("  pytest ")]
+    again = run("-m", *shlex.split(command), "--collect-only")
+
+    assert "1 case: 1 no baseline" in done.stdout
+    assert again.stdout.count("<Function ") == 1
+    assert "<Function test_speed[llama2_7b-8k-sp1]>" in again.stdout
+    assert _root(done) == _root(again)
+
+
+def _root(done):
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("rootdir: ")]
+    return line
 
 
 def test_user_repository_measures_and_refreshes(installed, tmp_path, started):

@@ -33,6 +33,14 @@ OTHER_TRAINER = """
 def test_another(case, judge_speed):
     judge_speed(case)
 """
+SIDE_BY_SIDE = """
+import pytest
+from test_ours import CASES
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_side_by_side(case, compare_trainers):
+    compare_trainers(case)
+"""
 RECORDS = '[{"instruction": "a", "input": "", "output": "b"}]'
 GATES = ("a gate", "a self-test")
 SESSIONS = {
@@ -74,6 +82,7 @@ def ours(tmp_path, monkeypatch, pytester):  # pytester takes the working folder 
     test = made.path / "perf" / "test_ours.py"
     test.write_text(test.read_text() + OTHER_TRAINER)
     (made.path / "perf" / "test_cost_of_ours.py").write_text(OF_COST)
+    (made.path / "perf" / "test_beside.py").write_text(SIDE_BY_SIDE)
     (made.path / "my records.json").write_text(RECORDS)
     (made.path / "more.json").write_text(RECORDS)
     write_run(make_run(workload=make_workload(CASE)), made.path / "kept runs")
@@ -143,6 +152,16 @@ def test_commands_of_every_verdict(ours, collect, session):
     for words in of_cost:
         assert collect(words)[0] == [COST]
     assert all(SPEED in collect(words)[0] for words in of_all)
+
+
+def test_command_of_systems_side_by_side(ours, collect):
+    """What a bar was measured by is the comparison, with all its trainers."""
+    own = f"perf/test_beside.py::test_side_by_side[{CASE}]"
+    _, commands = collect(["perf", "-k", "8k", "--perf-trainer=training:Toy", "--perf-trainer", "training:Other"])
+    words = shlex.split(commands[own].typed())[1:]
+
+    assert words == [own, "--perf-trainer", "training:Toy", "--perf-trainer", "training:Other"]
+    assert collect(words)[0] == [own]
 
 
 def test_commands_of_a_comparison_that_was_started_from_its_base(ours, collect, tmp_path, monkeypatch):
