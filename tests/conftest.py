@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import tempfile
 import time
 import uuid
 from contextlib import suppress
@@ -17,6 +18,8 @@ from repository import Repository
 pytest_plugins = ["pytester"]
 
 HERE = Path(__file__).parent
+
+LOCKS = tempfile.TemporaryDirectory(prefix="trainpace-locks-")
 
 LEAVE_SECONDS = 20.0
 """What is told to end gets this long; it takes a fraction of it."""
@@ -52,6 +55,8 @@ def pytest_configure():
     The sessions that they start know nothing of a worker: pytest-benchmark measures nothing in one.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Workers hold a device each at once, as users who see each other's locks cannot.
+    os.environ["TRAINPACE_LOCKS"] = LOCKS.name
     os.environ["TRAINPACE_TEST_WORKER"] = os.environ.pop("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
 
 

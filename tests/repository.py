@@ -57,6 +57,7 @@ class Repository:
         chosen = {
             "TRAINPACE_TOY": json.dumps(toy),
             "XDG_STATE_HOME": str(self.path / ".state"),
+            "TRAINPACE_LOCKS": str(self.path / ".state"),
             "TRAINPACE_CACHE": str(self.path / ".cache"),
             "TMPDIR": str(self.path / ".tmp"),
         }
@@ -88,7 +89,8 @@ class Repository:
 
         What measures is started, as a user starts it: see `suite`.
         """
-        own = {"XDG_STATE_HOME": str(self.path / ".state"), "TRAINPACE_CACHE": str(self.path / ".cache")}
+        state = str(self.path / ".state")
+        own = {"XDG_STATE_HOME": state, "TRAINPACE_LOCKS": state, "TRAINPACE_CACHE": str(self.path / ".cache")}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.path)
             patch.delenv("PYTEST_ADDOPTS", raising=False)

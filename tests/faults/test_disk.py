@@ -146,8 +146,8 @@ def test_report_cannot_be_written(suite, repository, started):
 def test_locks_cannot_be_written(suite, repository, started):
     """Without a place for locks nothing is measured: exit 4, with the place."""
     state = str(repository.path / "frozen")
-    done = suite(environment={"XDG_STATE_HOME": state})
+    done = suite(environment={"TRAINPACE_LOCKS": state})
 
     assert done.code == 4
-    assert f"{state}/trainpace/locks: cannot be written: {READ_ONLY}" in done.text
+    assert f"{state}: cannot be written: {READ_ONLY}" in done.text
     assert started.left() == []
