@@ -12,7 +12,7 @@ from trainpace.app.suite import Suite
 from trainpace.cases import PUBLISHED
 from trainpace.errors import RunFailed
 from trainpace.probe.device import present
-from trainpace.runs.run import Health
+from trainpace.runs.run import Health, OtherProcess
 from trainpace.runs.verdict import Verdict
 from trainpace.store.baselines import refresh
 
@@ -154,6 +154,22 @@ def test_replay_says_what_the_session_said(started_session, tmp_path, speeds):
 
     assert {case: each.judgement for case, each in then.items()} == {case: each.judgement for case, each in now.items()}
     assert replay.made == []
+
+
+@pytest.mark.parametrize(("cores", "attempts"), [(0.9, 1), (0.1, 3)])
+def test_a_burnt_core_is_not_tried_again(started_session, monkeypatch, cores, attempts):
+    """Where one process kept a core busy from end to end, further attempts would meet it: the first says invalid."""
+    session = started_session()
+    others = (OtherProcess(pid=42, name="firefox", cores=cores),)
+    disturbed = Health(foreign_cores=cores, others=others, faults=("other processes: firefox",))
+    train = session.train
+    monkeypatch.setattr(
+        session.suite.speed.driver, "train", lambda task: train(task).model_copy(update={"health": disturbed})
+    )
+    found = session.suite.find_speed(SLOW)
+
+    assert found.verdict is Verdict.INVALID
+    assert session.made == [SLOW] * attempts
 
 
 def test_disturbed_look_is_invalid(started_session):

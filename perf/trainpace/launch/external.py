@@ -144,7 +144,7 @@ class Programs:
                 samples = samples_of(
                     claimed, workload, place=seen["place"], peak_memory_bytes=seen["peak_memory_bytes"]
                 )
-                health = health_of(self.machine, device, seen, window.close())
+                health = health_of(self.machine, device, [seen], window.close())
                 faults = claim_faults(
                     claimed,
                     workload,
@@ -260,7 +260,8 @@ def placeholders(
         "use_cpu": said(device == "cpu"),
         "device": device,
         "backend": "nccl" if device == "cuda" else "gloo",
-        "threads": str(max(1, cores // workload.ranks)),
+        # As a rank of the native trainer, which has one core on a CPU.
+        "threads": "1" if device == "cpu" else str(max(1, cores // workload.ranks)),
     }
 
 

@@ -445,7 +445,7 @@ def describe_exit(code: int) -> str:
 def _environment(device: str, *, many: bool) -> dict[str, str]:
     """What a host's environment has besides that of the suite; fixed when it starts, before anything is imported."""
     chosen = {
-        # One rank a core, pinned; the step loop gives a rank more threads where it has more cores.
+        # On a CPU each rank is bound to one core.
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
