@@ -286,7 +286,9 @@ class Speed:
                 self.driver.usage.save(seconds, case.workload.ranks, "pairs that no verdict needed")
             peak = peak_tflops(self.workloads.device_of(case.workload), case.workload.dtype)
             judgement = plan.judgement(case, names=(sides.base_name, sides.head_name), peak_tflops=peak)
-            found[case.test] = speed_finding(judgement, runs=case.head, base_runs=case.base, detail=case.detail)
+            found[case.test] = speed_finding(
+                judgement, runs=case.head, base_runs=case.base, detail=sides.named(case.detail)
+            )
         return found
 
     def _explained(self, test: str, found: Finding) -> Finding:
