@@ -29,6 +29,7 @@ from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow
 from trainpace.runs.run import SOFTWARE, RankSamples, Run
 from trainpace.store.files import write_whole
+from trainpace.text import harmless_values
 from trainpace.trainers import external as systems
 from trainpace.trainers.export import Exported, exported
 from trainpace.trainers.external import Description, ReportedSteps
@@ -213,7 +214,7 @@ class Programs:
                     stdin=subprocess.DEVNULL,
                     env=given(os.environ, self.added),
                 )
-                self._software[description.name] = json.loads(done.stdout)
+                self._software[description.name] = harmless_values(json.loads(done.stdout))
             except (OSError, subprocess.CalledProcessError, ValueError):
                 self._software[description.name] = None
         return self._software[description.name]
