@@ -240,6 +240,20 @@ def test_refresh_goes_in_rounds(started_session):
     assert len({each.recorded for each in recorded}) == 1
 
 
+@pytest.mark.parametrize(("speeds", "said"), [([1000.0, 1400.0], len(CASES)), ([1000.0, 1010.0], 0)])
+def test_a_refresh_that_can_decide_nothing_says_so(started_session, speeds, said):
+    """At its end, when the noise of all its cases is known, with the command that records enough."""
+    every = {case.id: speeds for case in CASES}
+    measuring = started_session(every, refresh=True, runs_per_case=2, max_spread=0.5, stored=None)
+    measuring.results()
+    measuring.suite.speed.say_undecidable()
+    told = [text for text in measuring.suite.messages.said if "nothing can be judged by it yet" in text]
+
+    assert len(told) == said
+    assert all("no number of runs would decide against 2 stored" in text for text in told)
+    assert all(text.endswith("--perf-refresh --perf-runs-per-case 4`") for text in told)
+
+
 def test_bounded_refresh_goes_case_by_case(started_session):
     """Where time may run out, the first cases are recorded rather than none."""
     measuring = started_session(refresh=True, runs_per_case=2, max_minutes=60.0, stored=None)
