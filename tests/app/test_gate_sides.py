@@ -78,10 +78,11 @@ atexit.register(tell)
 def compare(repository, tmp_path, started):
     """Runs the base with a head whose steps take twice as long and that executes `attack` when it is imported."""
 
+    # Longer than what else runs on the machine takes now and then.
+    trainer = repository.path / "training.py"
+    trainer.write_text(trainer.read_text().replace('"seconds": 0.005', '"seconds": 0.02'))
+
     def run(attack="", *options, slower=True, build=None, **environment):
-        # Longer than what else runs on the machine takes now and then.
-        trainer = repository.path / "training.py"
-        trainer.write_text(trainer.read_text().replace('"seconds": 0.005', '"seconds": 0.02'))
         head = repository.copy(tmp_path / "head")
         if build:
             (head.path / "build.sh").write_text(build)
@@ -206,3 +207,27 @@ def test_slow_setup(compare):
     done = compare(attack, "--perf-max-minutes=0.03", "--perf-require-verdict")
 
     assert done.code == 6
+
+
+def test_what_a_build_leaves_running(compare, repository, tmp_path):
+    """A build's daemon is gone before anything is measured."""
+    (repository.path / "build.sh").write_text("true")
+    hidden = f"env -i setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 600' > /dev/null 2>&1 &"
+    look = (
+        f"\nwith open({str(tmp_path / 'pid')!r}) as pid, open({str(tmp_path / 'seen')!r}, 'w') as seen:\n"
+        "    seen.write(str(os.path.exists('/proc/' + pid.read().strip())))\n"
+    )
+    compare(look, "--perf-build=sh build.sh", "--perf-max-pairs=2", slower=False, build=f"{hidden}\nsleep 0.5\n")
+
+    assert (tmp_path / "seen").read_text() == "False"
+
+
+def test_programs_that_git_is_told_to_start(compare, repository, tmp_path):
+    """The suite asks git about a head that can write git's configuration: no program of head's is started by it."""
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "base"]):
+        git(repository.path, *arguments)
+    told = f"[core]\\n fsmonitor = env > {tmp_path / 'seen'}; false\\n"
+    compare(f"\nopen('.git/config', 'a').write('{told}')\n", "--perf-max-pairs=2", slower=False)
+
+    assert "fsmonitor" in (tmp_path / "head" / ".git" / "config").read_text()
+    assert not (tmp_path / "seen").exists()

@@ -61,6 +61,14 @@ def nodes():
             yield [["ip", "netns", "exec", name] for name in names], "10.213.0.1"
 
 
+SLOWER = """
+def setup(self, context):
+    plain(self, context)
+    self.wishes["seconds"] *= 2
+Toy.setup = setup
+"""
+
+
 @pytest.fixture
 def start(repository, nodes, tmp_path):
     """Starts the same command on both nodes; the processes of torchrun."""
@@ -128,6 +136,19 @@ def test_the_first_runs_the_suite_and_the_others_serve(start, tmp_path, started)
     assert run["preflight"]["all_reduce_bytes_per_second"] > 0
     assert started.left() == []
     assert list((tmp_path / "shared").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_head_against_base(repository, start, tmp_path, started):
+    """Hosts of both sides last on both nodes, each stopped while the other's are measured; a slower head is red."""
+    head = repository.copy(tmp_path / "head")
+    trainer = head.path / "training.py"
+    trainer.write_text(trainer.read_text() + "\nplain = Toy.setup\n" + SLOWER)
+    first, second = map(finish, start("-k", "8k", "--perf-head=../head", "--perf-detect=0.2", seconds=0.02))
+
+    assert (first.code, second.code) == (1, 0)
+    assert "1 regression (ours-8k-sp1" in first.text
+    assert started.left() == []
 
 
 @pytest.mark.slow

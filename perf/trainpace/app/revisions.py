@@ -1,5 +1,6 @@
 """Other revisions of a repository, as folders of their own. Needs git; nothing of the working tree is touched."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -8,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainpace.errors import UsageError
+from trainpace.launch.environment import given
+
+# What was measured may have told its repository to start programs: git starts none of these, and hands on no secret.
+_GIT = ("git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 
 
 class RevisionError(UsageError):
@@ -58,9 +63,10 @@ def tracked_files(repository: Path) -> frozenset[str] | None:
 def content_of(repository: Path, commit: str, name: str) -> bytes | None:
     """What a file, relative to `repository`, holds in a commit; None where it is not in it."""
     done = subprocess.run(
-        ["git", "-C", str(repository), "cat-file", "blob", f"{commit}:./{name}"],  # noqa: S607 - the user's own git
+        [*_GIT, "-C", str(repository), "cat-file", "blob", f"{commit}:./{name}"],
         capture_output=True,
         check=False,
+        env=given(os.environ),
     )
     return done.stdout if done.returncode == 0 else None
 
@@ -87,10 +93,11 @@ def checked_out(repository: Path, revision: str, *, within: Path | None = None) 
 def _git(repository: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(repository), *arguments],  # noqa: S607 - the user's own git
+            [*_GIT, "-C", str(repository), *arguments],
             capture_output=True,
             text=True,
             check=False,
+            env=given(os.environ),
         )
     except FileNotFoundError:
         raise RevisionError("git is not installed") from None

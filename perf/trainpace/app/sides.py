@@ -18,6 +18,7 @@ from trainpace.app.trees import Tree
 from trainpace.errors import UsageError
 from trainpace.launch.environment import given, say_withheld, withheld
 from trainpace.launch.host_client import Side
+from trainpace.launch.quiet import nothing_left
 from trainpace.probe.device import revision
 
 _PACKAGE = Path(trainpace.__file__).resolve().parent
@@ -189,15 +190,16 @@ def _built(stack: ExitStack, side: Side, build: str, added: Sequence[str], withi
         "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
         "VIRTUAL_ENV": str(environment),
     }
-    done = subprocess.run(
-        shlex.split(build),
-        cwd=copy,
-        env=searched,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with nothing_left():  # it would run while sides are measured
+        done = subprocess.run(
+            shlex.split(build),
+            cwd=copy,
+            env=searched,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         said = f"{(done.stdout + done.stderr)[-2000:].rstrip()}\n{say_withheld(withheld(os.environ, added))}"
         raise UsageError(f"--perf-build failed in a copy of {side.checkout}:\n{said.rstrip()}")

@@ -90,9 +90,11 @@ class Pool:
         self._hosts: dict[str, Hosts] = {}
         self._folder: Path | None = None
         self._scheduling = Scheduling.of(0)
+        self._adopted = False
 
     def __enter__(self) -> Self:
         orphans.sweep(self.launcher.parent)
+        self._adopted = proc.adopts_orphans()
         proc.adopt_orphans()
         self._scheduling = Scheduling.of(0)
         self._folder = work_folder(self.launcher.parent)
@@ -102,7 +104,7 @@ class Pool:
         for hosts in self._hosts.values():
             hosts.kill()
         self._hosts.clear()
-        proc.adopt_orphans(False)
+        proc.adopt_orphans(self._adopted)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property

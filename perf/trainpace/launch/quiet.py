@@ -8,8 +8,8 @@ starts for it (cron, systemd, a container engine) is out of reach.
 import os
 import signal
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +88,19 @@ def end_strays(pids: Iterable[int]) -> None:
     found = list(pids)
     _signal(found, signal.SIGKILL)
     reap(found)
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """End what is started inside and lives on, whatever it did to its parent, session and environment."""
+    adopted = proc.adopts_orphans()
+    proc.adopt_orphans()
+    before = proc.descendants(os.getpid())
+    try:
+        yield
+    finally:
+        end_strays(proc.descendants(os.getpid()) - before)
+        proc.adopt_orphans(adopted)
 
 
 def reap(pids: Iterable[int]) -> None:

@@ -41,6 +41,7 @@ GPU_ALIASES = {
     "h200": "h200-sxm5-141gb",
     "h200-nvl": "h200-nvl-141gb",
 }
+_GIT_VARIABLES = ("PATH", "HOME", "USER", "XDG_CONFIG_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
 
 
 def present() -> Machine:
@@ -123,11 +124,12 @@ def revision(folder: Path) -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    # Within a git hook the environment names the hook's repository, whichever folder is asked about.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # Within a git hook the environment names the hook's repository, whichever folder is asked about. And what is
+    # measured may have told its repository to start programs (fsmonitor, filters): none is to find a secret there.
+    environment = {name: os.environ[name] for name in _GIT_VARIABLES if name in os.environ}
 
     def said(*arguments: str) -> str | None:
-        command = [git, "-C", str(folder), *arguments]
+        command = [git, "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         return done.stdout.strip() if done.returncode == 0 else None
 

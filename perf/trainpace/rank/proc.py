@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -22,6 +23,13 @@ def die_with_parent(how: int = signal.SIGKILL) -> None:
 def adopt_orphans(adopt: bool = True) -> None:
     """Become the parent of what is left behind below this process, so that it can be found and ended; or no more."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
+
+
+def adopts_orphans() -> bool:
+    """Whether it is."""
+    adopts = ctypes.c_int()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts))
+    return bool(adopts.value)
 
 
 class Stat(NamedTuple):
