@@ -75,7 +75,7 @@ class Timeline:
         self._spend("optimizer", OPTIMIZING)
 
     def write(self, event, **fields):
-        self._spend(f"{event} {fields['step']}", WRITING)
+        self._spend(" ".join([event, *map(str, fields.values())]), WRITING)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_losses_are_read_within_the_window(timeline):
     measure(timeline)
     calls = timeline.calls
 
-    assert calls[-8:-1] == ["synchronize", *(f"read {step}" for step in range(6))]
+    assert calls[-9:-1] == ["synchronize", *(f"read {step}" for step in range(6)), "measured"]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
@@ -231,8 +231,9 @@ def test_lines_of_a_rank(tmp_path):
     samples = lines[-1]
 
     assert code == 0
-    assert [line["event"] for line in lines] == ["begin", "note", "step", "step", "step", "samples"]
-    assert [line["step"] for line in lines[2:5]] == [0, 1, 2]
+    said = ["begin", "note", "set-up", "step", "step", "step", "measured", "samples"]
+    assert [line["event"] for line in lines] == said
+    assert [line["step"] for line in lines[3:6]] == [0, 1, 2]
     assert lines[1]["text"] == "packing"
     assert samples["losses"] == [2.0, 2.0, 2.0]
     assert (samples["data"], samples["mean_attended"], samples["compile_seconds"]) == (None, None, 0.0)

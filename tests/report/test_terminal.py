@@ -10,6 +10,7 @@ from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, judge, judge_failure, unjudged, would_decide
 from trainpace.report.terminal import last_line, refresh_lines, render
 from trainpace.runs import flops
+from trainpace.runs.verdict import Verdict
 from trainpace.store.baselines import refresh
 
 STORED = (1000.0, 1010.0, 990.0, 1005.0, 995.0)
@@ -173,14 +174,6 @@ def test_commands_are_not_broken(judged):
     assert not any("`" in line for line in found)
 
 
-def test_a_word_in_quotes_is_wrapped():
-    """Only what has blanks could be broken in two."""
-    judged = judge(factories.make_runs(1000.0), None)
-    judged = judged.model_copy(update={"notes": ("a trainer says `tokens(batch)` " * 5,)})
-
-    assert max(map(len, render([judged], width=80).split("\nnote: ")[1].splitlines()[:3])) <= 80
-
-
 def test_versions_that_differ(stored):
     """Versions that differ from the baseline's are shown, once for all cases."""
     baseline = stored().new
@@ -231,6 +224,18 @@ def test_last_line_counts_and_names(judged):
         "runs would decide), 1 invalid (llama2_7b-1m-sp16: expected a run of all its steps, got none: rank 3" in actual
     )
     assert actual == render(judged).splitlines()[-1]
+
+
+def test_a_large_gain_is_said_aloud():
+    """Beyond 1.5 times as fast the last line warns; up to there, and where it is invalid, it does not."""
+    faster = of_paired_gate()["faster"]
+    fast, large = (faster.model_copy(update={"ratio": ratio}) for ratio in (1.4, 1.85))
+    invalid = large.model_copy(update={"verdict": Verdict.INVALID})
+
+    assert "warning" not in last_line([fast, invalid])
+    assert last_line([fast, large]).endswith(
+        "; warning: ours-8k-sp1 is 1.85 times as fast as the base: see that it does the same work"
+    )
 
 
 def test_last_line_of_one():

@@ -128,7 +128,8 @@ class Suite:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a report says first."""
-        return self.resources.warnings if self.of_speed else ()
+        gains = [each.judgement.large_gain for each in self.of_speed if each.judgement and each.judgement.large_gain]
+        return (*self.resources.warnings, *gains) if self.of_speed else ()
 
     @cached_property
     def log(self) -> "Log":
@@ -150,8 +151,7 @@ class Suite:
             self.messages.say(f"slowdowns are accepted: {self.options.accepted}")
 
     def close(self) -> None:
-        """Say what was recorded in vain, and what was spent; end every process that was started, free the device."""
-        self.speed.say_undecidable()
+        """Say what was spent; end every process that the session started, free the device."""
         self.hours.say_usage(self.speed.driver.usage)
         self.resources.close()
 

@@ -1,8 +1,8 @@
 """What a rank claims, held against what the judging side saw: the time that passed, and the tokens of the batches.
 
 A rank runs the code that is to be judged, and that code can change every clock of its process. So the judging side
-looks at its own: from the line of the warm-up's last step to the line of the samples. A rank's steps and optimizer fill
-most of that; what is left is reading losses, the pieces of work between steps, and lines.
+looks at its own: from the line of the warm-up's last step to the line that says that all losses are read. A rank's
+steps and optimizer fill most of that; what is left is reading losses, the pieces of work between steps, and lines.
 """
 
 from trainpace.runs.run import BatchTokens, RankSamples, Run, TokenRange

@@ -74,6 +74,10 @@ class Figures(Record):
         return self.tflops / self.peak_tflops if self.tflops and self.peak_tflops else None
 
 
+LARGE_GAIN = 1.5
+"""TGS / TGS of what a case was judged against, above which the gain is said aloud."""
+
+
 class Judgement(Figures):
     """One case, judged: the verdict, its reasons, and the figures that it rests on. Made once, with its verdict."""
 
@@ -87,6 +91,17 @@ class Judgement(Figures):
     """Where the time went, on both sides of a comparison."""
     waiver: str | None = None
     """Why the verdict does not fail its test, though it would (judge/waivers.py); None where nothing is waived."""
+
+    @property
+    def large_gain(self) -> str | None:
+        """What is said of a case that is LARGE_GAIN times as fast or more, for whoever decides; None of others.
+
+        Few changes give that much, and doing less of the work does.
+        """
+        if self.verdict is Verdict.INVALID or self.ratio is None or self.ratio <= LARGE_GAIN:
+            return None
+        of = "the base" if self.comparison else "its baseline"
+        return f"{self.case} is {self.ratio:.2f} times as fast as {of}: see that it does the same work"
 
 
 def judgement(figures: Figures, verdict: Verdict, *reasons: str, what_decides: str = "") -> Judgement:

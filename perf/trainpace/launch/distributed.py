@@ -182,13 +182,10 @@ class Distributed:
             nodes = [Node(**begun.hosts.facts[number]) for number in sorted(begun.hosts.facts)]
             if many:
                 health = nodes_health(
-                    nodes,
-                    device,
-                    [samples[sum(placed[:node]) : sum(placed[: node + 1])] for node in range(len(nodes))],
-                    window.close(),
+                    nodes, device, [samples[sum(placed[:node])] for node in range(len(nodes))], window.close()
                 )
             else:
-                health = health_of(self.machine, device, samples, window.close())
+                health = health_of(self.machine, device, samples[0], window.close())
         run = _claims_checked(
             begun.record(
                 workload,
@@ -221,7 +218,7 @@ def _samples_of(log: RankLog) -> dict[str, Any]:
     if missing := _WRITTEN - log.samples.keys():
         raise RunFailed(f"expected the samples of the step loop, got none of {sorted(missing)}", rank=log.rank)
     if (observed := log.observed()) is None:
-        raise RunFailed(f"never said that step {log.warmup - 1}, the last of its warm-up, was done", rank=log.rank)
+        raise RunFailed("never said that its measured window opened, or that it closed", rank=log.rank)
     return {**log.samples, "rank": log.rank, "observed": observed}
 
 

@@ -77,7 +77,7 @@ class RunRequest(TypedDict):
     workload: dict[str, Any]
     """Fields of trainpace.cases.workload.Workload; of a program the number of ranks, 1, alone."""
     pin: bool
-    """Whether each rank is bound to a core, of the quietest that there are."""
+    """Whether each rank is bound to its share of the cores."""
     watch: list[int]
     """Process ids of the suite, whose CPU time is not foreign."""
     placed: NotRequired[Placed]
@@ -134,7 +134,9 @@ class Exit(TypedDict):
 #     {"event": "begin"}                                  the process runs
 #     {"event": "note", "text": ...}                      what the trainer is doing before its first step
 #     {"event": "set-up"}                                 the trainer's setup has returned
-#     {"event": "step", "step": 0}                        a step was issued (on a CPU: done)
+#     {"event": "step", "step": 0}                        a step was issued (on a CPU: done); with the last one of
+#                                                         the warm-up the measured window opens
+#     {"event": "measured"}                               all steps are done, all losses read: it closes
 #     {"event": "samples", "seconds": [...], ...}         once, after the last step: every step as measured
 #     {"event": "profile", "parts": {...}, ...}           where the time of a few steps more went, where asked for
 #     {"event": "error", "type": ..., "message": ..., "traceback": ..., "time": ...}  what ended the rank

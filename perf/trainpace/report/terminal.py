@@ -85,7 +85,8 @@ def last_line(judgements: Sequence[Judgement], changes: Sequence[Change] = ()) -
             between = ", " if outcome == Verdict.NO_BASELINE else "; "
             part += f" ({between.join(_named(judgement, outcome, refusals) for judgement in named)})"
         parts.append(part)
-    return f"{count(len(judgements), 'case')}: {', '.join(parts)}"
+    gains = [f"; warning: {judgement.large_gain}" for judgement in judgements if judgement.large_gain]
+    return f"{count(len(judgements), 'case')}: {', '.join(parts)}{''.join(gains)}"
 
 
 def refresh_lines(changes: Iterable[Change]) -> list[str]:

@@ -55,7 +55,7 @@ class BatchTokens(Record):
 
 
 class Observed(Record):
-    """Seconds from the line of the warm-up's last step to the line of the samples, by the judging side's clock.
+    """Seconds from the line that opens a rank's measured window to the one that closes it, by the judging side's clock.
 
     A line is seen when it is looked for: the length lies between the two.
     """
@@ -105,24 +105,11 @@ class RankSamples(Record):
         return sum(self.seconds) + sum(self.optimizer_seconds)
 
 
-class OtherProcess(Record):
-    """A process that is not the session's."""
-
-    pid: PositiveInt
-    name: str
-    """Of its command, at most 15 characters."""
-    cores: NonNegativeFloat
-    """Cores that it kept busy over the measured window."""
-
-
 class Health(Record):
     """What disturbed a run."""
 
     foreign_cores: float | None = None
-    """Cores kept busy over the measured window by processes that are not the session's, of those that a rank ran on;
-    of the rank where it is most. None where unknown."""
-    others: tuple[OtherProcess, ...] = ()
-    """Those that kept the ranks' cores busiest, where that made the run invalid, and as far as they could be read."""
+    """Cores kept busy over the measured window by processes that are not the session's; None where unknown."""
     faults: tuple[str, ...] = ()
     """Sentences, with figures, on what makes the run invalid: thermal slowdown, foreign load."""
     notes: tuple[str, ...] = ()
