@@ -38,6 +38,14 @@ def test_first_refresh_records(folder):
     assert {KEY: change.new} == read(folder)
 
 
+def test_other_data_are_told(folder):
+    """Data are no part of the key: what is replaced by runs on others is said."""
+    refresh(folder, make_runs(990.0, 1010.0), recorded="2026-11-25T00:00:00+00:00")
+    (change,) = refresh(folder, make_runs(990.0, 1010.0, data=DATA.model_copy(update={"fingerprint": "4567cdef"})))
+
+    assert str(change).endswith(", trained on other data: before on generated, tokenizer bytes")
+
+
 def test_folder_holds_the_device_file_only(folder):
     """Locks and temporary files never lie where a commit would take them."""
     refresh(folder, make_runs(1000.0))

@@ -34,7 +34,9 @@ class Change:
             return f"{self.key}: none -> {self.new.tgs:.1f} TGS"
         change = signed_percent(self.new.tgs / self.old.tgs - 1)
         mean = f", the mean of {len(self.new.counted_tgs)} sessions" if len(self.new.counted_tgs) > 1 else ""
-        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({change}){mean}"
+        before = self.old.data or "what the suite does not know"
+        data = "" if self.new.data == self.old.data else f", trained on other data: before on {before}"
+        return f"{self.key}: {self.old.tgs:.1f} -> {self.new.tgs:.1f} TGS ({change}){mean}{data}"
 
 
 def changes(
