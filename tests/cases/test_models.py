@@ -2,7 +2,8 @@
 
 import pytest
 
-from trainpace.cases import LLAMA2_7B, LLAMA2_70B, YI_34B_200K
+from trainpace.cases import LLAMA2_7B, LLAMA2_70B, YI_34B_200K, Model, Shape
+from trainpace.cases.models import mini_of
 
 
 @pytest.mark.parametrize("model", [LLAMA2_7B, YI_34B_200K, LLAMA2_70B], ids=lambda model: model.name)
@@ -11,3 +12,22 @@ def test_mini_keeps_the_code_path(model):
     grouped = model.shape.kv_heads < model.shape.heads
 
     assert (8, grouped) == (model.mini.head_size, model.mini.kv_heads < model.mini.heads)
+
+
+def test_a_small_shape_follows_by_rule():
+    """Two layers and a small vocabulary; the ratios of heads, head size and intermediate are the full shape's."""
+    shape = Shape(
+        hidden=2560, layers=36, intermediate=9728, heads=32, kv_heads=8, head=128, vocabulary=151936, tied=True
+    )
+    mini = Model(name="m", title="M", shape=shape).mini
+
+    assert mini == Shape(hidden=64, layers=2, intermediate=244, heads=8, kv_heads=2, head=12, vocabulary=512, tied=True)
+
+
+@pytest.mark.parametrize("heads", [(32, 32), (56, 8), (64, 8), (71, 1), (12, 12), (28, 4)])
+def test_four_ranks_share_any_small_shape(heads):
+    """Its heads are a multiple of four and of its groups."""
+    shape = Shape(hidden=64 * heads[0], layers=1, intermediate=64, heads=heads[0], kv_heads=heads[1], vocabulary=64)
+    mini = mini_of(shape)
+
+    assert (mini.heads % 4, mini.heads / mini.kv_heads, mini.layers) == (0, heads[0] / heads[1], 1)

@@ -28,7 +28,7 @@ def test_length_by_name_and_by_number():
 @pytest.mark.parametrize("length", ["9k", "0", "-5", ""])
 def test_unknown_length_is_refused(length):
     """A length that is neither is an error that names it."""
-    with pytest.raises(ValueError, match=f"length must be one of 8k, .* or a number of tokens, got {length!r}"):
+    with pytest.raises(ValueError, match=f"length must be one of 1k, .* or a number of tokens, got {length!r}"):
         Case(model=LLAMA2_7B, length=length, sp=1, gpus=1)
 
 
@@ -53,3 +53,41 @@ def test_an_id_that_is_too_long_is_refused():
     """A file's name has room for an id of 100 characters."""
     with pytest.raises(ValueError, match=r"a case's id must be .* at most 100 characters, got .* of 103 characters"):
         Case(model=dataclasses.replace(LLAMA2_7B, name="a" * 96), length="8k", sp=1, gpus=1)
+
+
+def test_id_names_what_differs_from_the_published_table():
+    """In a fixed order, and nothing for what is as published."""
+    case = Case(
+        model=LLAMA2_7B,
+        length="2k",
+        sp=1,
+        gpus=64,
+        name_gpus=True,
+        micro_batch=4,
+        accumulation=2,
+        recompute="none",
+        sharding="zero2",
+        param_dtype="bf16",
+        reduce_dtype="bf16",
+        compile=True,
+        tags=("ours",),
+    )
+
+    assert case.id == "llama2_7b-2k-sp1-g64-mb4-ga2-norc-z2-bf16p-bf16r-compile-ours"
+    assert Case(model=LLAMA2_7B, length="32k", sp=4, gpus=8, accumulation=4).id == "llama2_7b-32k-sp4"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"micro_batch": 0}, "micro_batch must be at least 1, got 0"),
+        ({"accumulation": -1}, "accumulation must be at least 1, got -1"),
+        ({"recompute": "some"}, "recompute must be one of full, selective_op, selective_layer, none, got 'some'"),
+        ({"sharding": "hybrid"}, "sharding must be one of full, zero2, got 'hybrid'"),
+        ({"reduce_dtype": "fp8"}, "reduce_dtype must be one of bf16, fp32, None, got 'fp8'"),
+    ],
+)
+def test_unknown_way_to_train_is_refused(fields, message):
+    """The field, what it may be and what came."""
+    with pytest.raises(ValueError, match=message):
+        Case(model=LLAMA2_7B, length="8k", sp=1, gpus=8, **fields)

@@ -54,6 +54,18 @@ def test_mini_is_a_fixed_table(case, expected):
     assert expected == actual
 
 
+def test_mini_keeps_that_there_are_several():
+    """A micro-batch and an accumulation of its own are two at mini scale, and what else a case says stays."""
+    case = Case(
+        model=LLAMA2_7B, length="8k", sp=1, gpus=8, micro_batch=8, accumulation=16, recompute="none", tags=("a",)
+    )
+    mini = resolve(case, machine(8), scale="mini").workload
+    full = resolve(case, machine(8), scale="full", memory=lambda _: 0).workload
+
+    assert (mini.micro_batch, mini.accumulation, mini.recompute, mini.tags) == (2, 2, "none", ("a",))
+    assert (full.micro_batch, full.accumulation, full.rank_tokens) == (8, 16, 8 * 8192)
+
+
 def test_mini_of_an_unusual_case():
     """A user's short case with an sp that no mini has is still cut to one that runs."""
     workload = resolve(Case(model=YI_34B_200K, length="300", sp=3, gpus=3), LAPTOP).workload

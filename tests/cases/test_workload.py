@@ -1,10 +1,13 @@
 """The workload record: what it refuses, and what names its baseline."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from trainpace.cases import PUBLISHED, Shape, Workload
 from trainpace.cases.machine import Device, Machine
-from trainpace.cases.scaling import resolve
+from trainpace.cases.scaling import full_workload, resolve
 
 CPU = Device(slug="cpu-amd-epyc-2c", name="AMD EPYC", kind="cpu", count=2, memory_bytes=1 << 34)
 WORKLOAD = resolve(PUBLISHED[0], Machine(gpus=None, cpu=CPU, free_bytes=1 << 33)).workload
@@ -55,3 +58,17 @@ def test_impossible_shape_is_refused(changes, message):
     """A shape whose heads do not divide is refused with both numbers."""
     with pytest.raises(ValueError, match=message):
         Shape.model_validate(WORKLOAD.shape.model_dump() | changes)
+
+
+def test_fields_that_were_added_do_not_change_a_stored_hash():
+    """The counted costs that are stored have the keys that their cases have now."""
+    stored = json.loads((Path(__file__).parents[2] / "baselines" / "cost.json").read_text())["costs"]
+
+    assert {full_workload(case).key for case in PUBLISHED} == set(stored)
+
+
+@pytest.mark.parametrize("field", [{"micro_batch": 2}, {"recompute": "none"}, {"sharding": "zero2"}, {"tags": ("a",)}])
+def test_a_field_that_was_added_counts_where_it_is_set(field):
+    """Another value than the default is another workload."""
+    assert WORKLOAD.model_copy(update=field).hash != WORKLOAD.hash
+    assert WORKLOAD.model_copy(update=field).beyond_published == [f"{name}={value}" for name, value in field.items()]

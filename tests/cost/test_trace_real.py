@@ -37,8 +37,8 @@ def counted(tmp_path_factory):
             yield count
 
 
-def workload(model, engine, *, sp=4, dtype="bf16", intermediate=None, **thresholds):
-    """Four ranks; thresholds as DeepSpeed's defaults, but for those given."""
+def workload(model, engine, *, sp=4, dtype="bf16", intermediate=None, fields=(), **thresholds):
+    """Four ranks; thresholds as DeepSpeed's defaults, but for those given. `fields` are the workload's further ones."""
     shape = model.mini.model_copy(update={"layers": 5, "intermediate": intermediate or model.mini.intermediate})
     return Workload(
         case="counts-256-sp4",
@@ -55,6 +55,7 @@ def workload(model, engine, *, sp=4, dtype="bf16", intermediate=None, **threshol
         trainer="counting_trainer:Counting",
         engine=engine,
         thresholds=DEEPSPEED_THRESHOLDS | {"stage3_param_persistence_threshold": 1000} | thresholds,
+        **dict(fields),
     )
 
 
@@ -90,15 +91,60 @@ CASES = {
         stage3_prefetch_bucket_size=30_000,
         reduce_bucket_size=20_000,
     ),
+    "fsdp2, products kept, two sequences, sums in bf16": workload(
+        LLAMA2_70B,
+        "fsdp2",
+        fields={"recompute": "selective_op", "micro_batch": 2, "reduce_dtype": "bf16"},
+    ),
+    "fsdp2, every second layer": workload(LLAMA2_7B, "fsdp2", sp=2, fields={"recompute": "selective_layer"}),
+    "fsdp2, zero2, nothing made again": workload(
+        LLAMA2_7B, "fsdp2", sp=2, fields={"sharding": "zero2", "recompute": "none"}
+    ),
+    "zero3, nothing made again": workload(
+        LLAMA2_70B,
+        "deepspeed",
+        fields={"recompute": "none", "micro_batch": 2},
+        stage3_max_reuse_distance=60_000,
+        stage3_prefetch_bucket_size=30_000,
+    ),
+    "zero3, every second layer": workload(
+        LLAMA2_70B,
+        "deepspeed",
+        sp=1,
+        fields={"recompute": "selective_layer"},
+        stage3_max_reuse_distance=60_000,
+        stage3_prefetch_bucket_size=30_000,
+    ),
+    "zero2, small buckets, sums in fp32": workload(
+        LLAMA2_70B,
+        "deepspeed",
+        intermediate=449,
+        fields={"sharding": "zero2", "reduce_dtype": "fp32", "micro_batch": 2},
+        reduce_bucket_size=20_000,
+    ),
+    "zero2": workload(LLAMA2_7B, "deepspeed", sp=2, fields={"sharding": "zero2", "recompute": "none"}),
+    "zero3, products kept, sums in fp32": workload(
+        LLAMA2_7B,
+        "deepspeed",
+        sp=2,
+        fields={"recompute": "selective_op", "reduce_dtype": "fp32"},
+        stage3_max_reuse_distance=60_000,
+        stage3_prefetch_bucket_size=30_000,
+    ),
 }
 
-RARE = {"zero3, everything kept, shards padded", "zero3, few live, small buckets"}
+RARE = CASES.keys() - {
+    "fsdp2, shared kv heads",
+    "zero3, some kept",
+    "fsdp2, products kept, two sequences, sums in bf16",
+}
 """Left to the environment gate."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in RARE else name for name in CASES]
-)
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in RARE else name for name in CASES]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_collectives_equal_a_real_step(counted, name):
     """Four real ranks send, by kind, exactly the bytes that the trace says, from the third step on."""
     workload = CASES[name]
@@ -114,14 +160,22 @@ def test_collectives_equal_a_real_step(counted, name):
     assert of_engine(cost, workload.engine, "step", "calls") == steps[-1]["calls"]
 
 
-def test_flops_equal_a_real_step(counted):
-    """FlopCounterMode on real tensors counts what the trace counts, group by group."""
-    real = counted("fsdp2, shared kv heads")[-2]["flops"]
+def down_again(workload):
+    """FLOPs of the last product of each layer's recompute, which nobody needs: only under ZeRO-3 it is made."""
+    zero3 = (workload.engine, workload.sharding) == ("deepspeed", "full")
+    layers = {"full": 5, "selective_layer": 3}.get(workload.recompute, 0) if zero3 else 0
+    return layers * 2 * workload.rank_tokens * workload.shape.hidden * workload.shape.intermediate
 
-    counters = traced(CASES["fsdp2, shared kv heads"]).counters
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flops_equal_a_real_step(counted, name):
+    """FlopCounterMode on real tensors counts what the trace counts, group by group."""
+    real = counted(name)[-2]["flops"]
+
+    counters = traced(CASES[name]).counters
 
     assert real == {
-        "aten.mm": counters["step.flops.matmul"],
+        "aten.mm": counters["step.flops.matmul"] + down_again(CASES[name]),
         "trainpace.attention": counters["step.flops.attention_forward"],
         "trainpace.attention_backward": counters["step.flops.attention_backward"],
         "trainpace.linear_cross_entropy": counters["step.flops.loss"],

@@ -25,10 +25,7 @@ class Parity(Native):
     def optimizer_step(self):
         """Write what is to be compared; the suite needs one more step, which is not."""
         workload = self._workload
-        out = Path(
-            os.environ["TRAINPACE_PARITY_OUT"],
-            f"{workload.model}-{workload.attention}-{workload.engine}-{workload.ranks}-{workload.sp}",
-        )
+        out = Path(os.environ["TRAINPACE_PARITY_OUT"], workload.tags[0])
         loss = self._loss.clone()
         dist.all_reduce(loss)
         grads = {name: _whole(parameter) for name, parameter in self._engine.model.named_parameters()}
@@ -38,7 +35,7 @@ class Parity(Native):
 
 
 def _whole(parameter):
-    if hasattr(parameter, "ds_id"):
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
         from deepspeed.utils import safe_get_full_grad
 
         return safe_get_full_grad(parameter).clone()

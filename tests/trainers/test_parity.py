@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainpace.cases import LLAMA2_7B, YI_34B_200K, Workload
+from trainpace.cases import LLAMA2_7B, YI_34B_200K, Model, Shape, Workload
 from trainpace.launch.distributed import Distributed
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import present
@@ -19,13 +19,14 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Loss and gradients of one step, by model, attention, engine, ranks and sp; each trained once."""
+    """Loss and gradients of one step, by model, attention, engine, ranks, sp and further fields; each trained once."""
     folder = tmp_path_factory.mktemp("parity")
 
-    def train(model, attention, engine, ranks, sp):
-        out = folder / f"{model.name}-{attention}-{engine}-{ranks}-{sp}"
+    def train(model, attention, engine, ranks, sp, **fields):
+        wanted = workload(model, attention, engine, ranks, sp, **fields)
+        out = folder / wanted.hash
         if not out.exists():
-            distributed.run(workload(model, attention, engine, ranks, sp))
+            distributed.run(wanted.model_copy(update={"tags": (out.name,)}))
         return torch.load(out)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -36,9 +37,10 @@ def trained(tmp_path_factory):
             yield train
 
 
-def workload(model, attention, engine, ranks, sp):
+def workload(model, attention, engine, ranks, sp, **fields):
     """Two steps in fp32, of which the first is compared."""
     return Workload(
+        **{"accumulation": 1, **fields},
         case="parity-256-sp1",
         model=model.name,
         scale="mini",
@@ -48,13 +50,31 @@ def workload(model, attention, engine, ranks, sp):
         sp=sp,
         dtype="fp32",
         attention=attention,
-        accumulation=1,
         warmup=1,
         steps=1,
         trainer="parity_trainer:Parity",
         engine=engine,
         thresholds={"stage3_param_persistence_threshold": 1000} if engine == "deepspeed" else {},
     )
+
+
+QWEN3 = Model(
+    name="qwen3",
+    title="Qwen3",
+    shape=YI_34B_200K.shape,
+    mini=Shape(
+        hidden=64,
+        layers=2,
+        intermediate=172,
+        heads=8,
+        kv_heads=2,
+        vocabulary=512,
+        architecture="qwen3",
+        head=16,
+        tied=True,
+    ),
+)
+"""Heads wider than hidden / heads, norms of queries and keys, and the embedding for a head."""
 
 
 def gradient_error(expected, actual):
@@ -101,3 +121,61 @@ def test_document_masks_change_the_computation(trained):
     varlen = trained(YI_34B_200K, "varlen", "fsdp2", 1, 1)
 
     assert gradient_error(causal, varlen) > 0.1
+
+
+WAYS = [
+    ({"micro_batch": 2, "recompute": "none"}, "deepspeed"),
+    ({"sharding": "zero2"}, "deepspeed"),
+    ({"recompute": "selective_op", "micro_batch": 2}, "fsdp2"),
+]
+RARE = [
+    ({"micro_batch": 2}, "fsdp2"),
+    ({"recompute": "selective_op"}, "deepspeed"),
+    ({"recompute": "selective_layer"}, "deepspeed"),
+    ({"recompute": "selective_layer"}, "fsdp2"),
+    ({"sharding": "zero2"}, "fsdp2"),
+    ({"reduce_dtype": "fp32"}, "deepspeed"),
+]
+"""Left to the environment gate."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "engine"), [*WAYS, *(pytest.param(*each, marks=pytest.mark.slow) for each in RARE)], ids=str
+)
+def test_every_way_to_train_is_the_same_on_ranks_that_share_a_sequence(trained, engine, fields):
+    """What a case says of batches, recompute and sharding changes nothing between engines and sizes of sp."""
+    attention, ranks, sp = {"fsdp2": ("varlen", 4, 2), "deepspeed": ("causal", 2, 2)}[engine]
+    expected = trained(YI_34B_200K, attention, "fsdp2", ranks // sp, 1, **fields)
+
+    actual = trained(YI_34B_200K, attention, engine, ranks, sp, **fields)
+
+    assert float(expected["loss"]) == pytest.approx(float(actual["loss"]), rel=TOLERANCE)
+    assert gradient_error(expected, actual) < TOLERANCE
+
+
+KEPT = [{"recompute": "none"}, {"recompute": "selective_op"}, {"sharding": "zero2"}]
+
+
+@pytest.mark.parametrize("fields", KEPT, ids=str)
+def test_what_is_kept_changes_no_gradient(trained, fields):
+    """Recompute and sharding are ways to the same gradients."""
+    expected = trained(YI_34B_200K, "causal", "fsdp2", 2, 2)
+
+    actual = trained(YI_34B_200K, "causal", "fsdp2", 2, 2, **fields)
+
+    assert float(expected["loss"]) == pytest.approx(float(actual["loss"]), rel=TOLERANCE)
+    assert gradient_error(expected, actual) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("engine", "ranks", "sp"), [("deepspeed", 2, 2), pytest.param("fsdp2", 4, 4, marks=pytest.mark.slow)]
+)
+def test_other_heads_and_a_tied_head_train_the_same(trained, engine, ranks, sp):
+    """Qwen3's shape, whose embedding is its head, gives the same gradients with each engine and shared sequences."""
+    expected = trained(QWEN3, "varlen", "fsdp2", 1, 1)
+
+    actual = trained(QWEN3, "varlen", engine, ranks, sp)
+
+    assert "head.weight" not in expected["grads"]
+    assert float(expected["loss"]) == pytest.approx(float(actual["loss"]), rel=TOLERANCE)
+    assert gradient_error(expected, actual) < TOLERANCE

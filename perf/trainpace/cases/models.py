@@ -3,6 +3,7 @@
 Source of each: the config.json that the model's authors published (also tabulated in docs/cases.md).
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -16,11 +17,43 @@ class Model:
     name: str
     title: str
     shape: Shape
-    mini: Shape
-    """The same model with everything small: for a CPU, where only the code path is the same."""
+    mini: Shape = None  # type: ignore[assignment]
+    """The same model with everything small: for a CPU, where only the code path is the same. Not given: `mini_of`."""
 
     def __post_init__(self) -> None:
         check_name("a model's name", self.name)
+        if self.mini is None:
+            object.__setattr__(self, "mini", mini_of(self.shape))
+
+
+MINI_HEAD = 8
+"""Width of a head that is hidden / heads, at mini scale."""
+MINI_HEADS = 8
+"""Smallest number of heads at mini scale; a multiple of 4, so that four ranks can share a sequence."""
+MINI_LAYERS = 2
+MINI_VOCABULARY = 512
+
+
+def mini_of(shape: Shape) -> Shape:
+    """`shape` with everything small: two layers, and the same ratios of heads, head size, hidden and intermediate."""
+    group = shape.heads // shape.kv_heads
+    heads = math.lcm(group, 4)
+    heads *= math.ceil(MINI_HEADS / heads)
+    hidden = MINI_HEAD * heads
+    head = None
+    if shape.head is not None:
+        head = max(2, 2 * round(MINI_HEAD * shape.head * shape.heads / shape.hidden / 2))
+    return shape.model_copy(
+        update={
+            "hidden": hidden,
+            "layers": min(shape.layers, MINI_LAYERS),
+            "intermediate": max(4, 4 * round(shape.intermediate * hidden / shape.hidden / 4)),
+            "heads": heads,
+            "kv_heads": heads // group,
+            "vocabulary": min(shape.vocabulary, MINI_VOCABULARY),
+            "head": head,
+        }
+    )
 
 
 LONGEST_NAME = 100

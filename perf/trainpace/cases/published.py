@@ -5,28 +5,58 @@ ZeRO-3). The figures that each row reached lie in baselines/a100-sxm4-80gb.json.
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 from trainpace.cases.models import LLAMA2_7B, LLAMA2_70B, YI_34B_200K, Model, check_name
+from trainpace.cases.workload import Dtype, Recompute, Sharding
 
-LENGTHS = {"8k": 8 << 10, "32k": 32 << 10, "128k": 128 << 10, "256k": 256 << 10, "1m": 1 << 20}
-"""Tokens of a sequence, by the name that the table gives it."""
+LENGTHS = {f"{size}k": size << 10 for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)} | {"1m": 1 << 20}
+"""Tokens of a sequence, by the name that tables give it."""
+RECOMPUTE_IDS = {"full": "", "selective_op": "selop", "selective_layer": "sellayer", "none": "norc"}
+"""How an id names what is made again in the backward."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One row: a model, a sequence length, a sequence-parallel size and a number of GPUs."""
+    """One row: a model, a sequence length, and how it is trained; what it does not say is as in the published table."""
 
     model: Model
     length: str
     """A key of LENGTHS, or a number of tokens as text."""
     sp: int
     gpus: int
+    name_gpus: bool = False
+    """Whether the id names the GPUs: where cases differ in nothing else."""
+    micro_batch: int = 1
+    """Sequences that one replica trains in one micro-step."""
+    accumulation: int | None = None
+    """Micro-steps between two optimizer steps; None: as many as sp."""
+    recompute: Recompute = "full"
+    sharding: Sharding = "full"
+    param_dtype: Dtype = "fp32"
+    """Of the parameters that the optimizer updates."""
+    reduce_dtype: Dtype | None = None
+    """In which gradients are summed over ranks; None: the engine's own choice."""
+    compile: bool = False
+    tags: tuple[str, ...] = ()
+    """What tells variants of one trainer apart; in the id."""
 
     def __post_init__(self) -> None:
         if self.length not in LENGTHS and not (self.length.isdecimal() and int(self.length) > 0):
             raise ValueError(f"length must be one of {', '.join(LENGTHS)} or a number of tokens, got {self.length!r}")
         if self.sp < 1 or self.gpus < 1 or self.gpus % self.sp:
             raise ValueError(f"gpus must be a positive multiple of sp, got gpus={self.gpus}, sp={self.sp}")
+        for name, number in (("micro_batch", self.micro_batch), ("accumulation", self.accumulation)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        for name, value, known in (
+            ("recompute", self.recompute, get_args(Recompute)),
+            ("sharding", self.sharding, get_args(Sharding)),
+            ("param_dtype", self.param_dtype, get_args(Dtype)),
+            ("reduce_dtype", self.reduce_dtype, (*get_args(Dtype), None)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
         check_name("a case's id", self.id)
 
     @property
@@ -36,8 +66,20 @@ class Case:
 
     @property
     def id(self) -> str:
-        """`llama2_7b-8k-sp1`."""
-        return f"{self.model.name}-{self.length}-sp{self.sp}"
+        """`llama2_7b-8k-sp1`, then what differs from the published table: `-g64-mb4-ga2-norc-z2-bf16r-compile`."""
+        accumulation = None if self.accumulation == self.sp else self.accumulation
+        parts = (
+            f"g{self.gpus}" if self.name_gpus else "",
+            f"mb{self.micro_batch}" if self.micro_batch > 1 else "",
+            f"ga{accumulation}" if accumulation else "",
+            RECOMPUTE_IDS[self.recompute],
+            "z2" if self.sharding == "zero2" else "",
+            f"{self.param_dtype}p" if self.param_dtype != "fp32" else "",
+            f"{self.reduce_dtype}r" if self.reduce_dtype else "",
+            "compile" if self.compile else "",
+            *self.tags,
+        )
+        return "-".join([f"{self.model.name}-{self.length}-sp{self.sp}", *filter(None, parts)])
 
     def __str__(self) -> str:
         return self.id

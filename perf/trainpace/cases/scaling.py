@@ -6,7 +6,7 @@ everything small, for a CPU. `auto` takes the largest of them that the machine c
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.published import Case
@@ -15,6 +15,8 @@ from trainpace.text import GIB, gib
 
 MINI_SEQUENCE_CUT = 64
 """A mini sequence is the case's over this: 8k -> 128 tokens, 1M -> 16k."""
+MOST_MINI = 2
+"""Largest micro-batch and accumulation of the mini scale."""
 MINI_SP = (4, 2, 1)
 """Sequence-parallel sizes of the mini scale, largest first."""
 
@@ -107,7 +109,7 @@ def resolve(
             sp=sp,
             dtype=dtype,
             attention=attention,
-            accumulation=sp,
+            **_of_case(case, sp, scale),
             warmup=table_warmup if warmup is None else warmup,
             steps=table_steps if steps is None else steps,
             trainer=trainer,
@@ -165,6 +167,24 @@ def resolve(
     return resolved(proxy, f"{f'full {lacks}' if lacks else 'asked for'}: proxy{_changes(full, proxy)}", *warnings)
 
 
+def _of_case(case: Case, sp: int, scale: Scale) -> dict[str, Any]:
+    """The fields of a workload that a case gives as they are; `sp` is what the scale made of the case's."""
+    accumulation, micro_batch = case.accumulation or sp, case.micro_batch
+    if scale == "mini":  # the code path of several, in the time of two
+        micro_batch = min(micro_batch, MOST_MINI)
+        accumulation = min(accumulation, MOST_MINI) if case.accumulation else sp
+    return {
+        "micro_batch": micro_batch,
+        "accumulation": accumulation,
+        "recompute": case.recompute,
+        "sharding": case.sharding,
+        "param_dtype": case.param_dtype,
+        "reduce_dtype": case.reduce_dtype,
+        "compile": case.compile,
+        "tags": case.tags,
+    }
+
+
 def mini_sp(case: Case) -> int:
     """Ranks that share a sequence at the mini scale."""
     return next(size for size in MINI_SP if size <= case.sp and case.model.mini.heads % size == 0)
@@ -208,7 +228,7 @@ def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:
         ranks=case.gpus,
         sp=case.sp,
         dtype=dtype,
-        accumulation=case.sp,
+        **_of_case(case, case.sp, "full"),
         warmup=1,
         steps=1,
         thresholds=DEEPSPEED_THRESHOLDS,
@@ -217,13 +237,14 @@ def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:
 
 def layer_parameters(shape: Shape) -> int:
     """Parameters of one decoder layer: query, key, value, output; a gated MLP; two norms."""
-    attention = 2 * shape.hidden * (shape.hidden + shape.kv_heads * shape.head_size)
+    attention = 2 * shape.hidden * (shape.heads + shape.kv_heads) * shape.head_size
     return attention + 3 * shape.hidden * shape.intermediate + 2 * shape.hidden
 
 
 def parameters(shape: Shape) -> int:
     """Parameters of the model: its layers, embedding and head, the last norm."""
-    return shape.layers * layer_parameters(shape) + 2 * shape.vocabulary * shape.hidden + shape.hidden
+    tables = 1 if shape.tied else 2
+    return shape.layers * layer_parameters(shape) + tables * shape.vocabulary * shape.hidden + shape.hidden
 
 
 def memory_bytes(workload: Workload) -> int:
@@ -237,7 +258,8 @@ def memory_bytes(workload: Workload) -> int:
       gradients 2 w P, else gradients 4 P; over the ranks. 16 P / ranks in both.
     - gathered: the layer at work and the one prefetched, the embedding or output matrix, one layer's gradients before
       they are scattered; for DeepSpeed at least what it may keep gathered and its bucket.
-    - checkpoints: the input of every layer, L T h w.
+    - checkpoints: the input of every layer, L T h w; and of every layer that is not recomputed what it keeps, about
+      14 h and 4 I elements a token, or of products and attention alone 6 h and 2 I.
     - one layer recomputed and differentiated: about 16 h (norms in fp32, q, k, v and their exchanged copies, attention,
       residuals, gradients) and 7 I (gate, up, activation, product, three gradients) elements a token.
     - the loss of one chunk of tokens: logits in w, in fp32, and their fp32 gradient.
@@ -249,13 +271,20 @@ def memory_bytes(workload: Workload) -> int:
     width = 2 if workload.dtype == "bf16" else 4
     layer, matrix, whole = layer_parameters(shape), shape.vocabulary * shape.hidden, parameters(shape)
 
-    states = 16 * whole // workload.ranks
+    states = (16 if workload.param_dtype == "fp32" else 8) * whole // workload.ranks
     live = max(2 * layer + matrix, min(whole, workload.thresholds.get("stage3_max_live_parameters", 0)))
     bucket = max(layer, min(whole, workload.thresholds.get("reduce_bucket_size", 0)))
     checkpoints = shape.layers * tokens * shape.hidden * width
     work = tokens * (16 * shape.hidden + 7 * shape.intermediate) * width
     loss = min(tokens, LOSS_CHUNK) * shape.vocabulary * (width + 8)
-    return states + (live + bucket) * width + checkpoints + work + loss
+    kept_layers, hidden, intermediate = {
+        "full": (0, 0, 0),
+        "selective_op": (shape.layers, 6, 2),
+        "selective_layer": (shape.layers // 2, 14, 4),
+        "none": (shape.layers, 14, 4),
+    }[workload.recompute]
+    kept = kept_layers * tokens * (hidden * shape.hidden + intermediate * shape.intermediate) * width
+    return states + (live + bucket) * width + checkpoints + kept + work + loss
 
 
 def default_steps(scale: Scale, sequence: int, sp: int) -> tuple[int, int]:
@@ -309,7 +338,7 @@ def _proxy_cut(full: Workload, gpus: Device, memory: Memory) -> Workload | None:
             cut = full.model_copy(update={"shape": shape, "sequence": sequence, "sp": sp, "ranks": ranks})
             if not _lacks(cut, gpus, memory):
                 return cut
-        if sequence % (2 * sp) or sequence // 2 < LEAST_RANK_TOKENS * sp:
+        if sequence % (2 * sp) or full.micro_batch * sequence // 2 < LEAST_RANK_TOKENS * sp:
             return None
         sequence //= 2
 

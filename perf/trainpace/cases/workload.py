@@ -11,6 +11,14 @@ from trainpace.records import Record
 Scale = Literal["full", "proxy", "mini"]
 Dtype = Literal["bf16", "fp32"]
 Attention = Literal["causal", "varlen"]
+Recompute = Literal["full", "selective_op", "selective_layer", "none"]
+"""What is not kept of a layer's forward, and so made again in its backward: everything between two layers; all but the
+results of products and attention; everything, in every second layer; nothing."""
+Sharding = Literal["full", "zero2"]
+"""What a rank holds a part of: parameters, gradients and optimizer; gradients and optimizer alone."""
+ADDED = ("micro_batch", "recompute", "param_dtype", "reduce_dtype", "sharding", "compile", "tags")
+ADDED_TO_SHAPE = ("head", "tied")
+"""Fields that are left out of a workload's hash at their default, as every field must be that is added from now on."""
 
 
 class Shape(Record):
@@ -27,10 +35,14 @@ class Shape(Record):
     """The `model_type` that transformers knows."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the transformers config, passed through as they are."""
+    head: PositiveInt | None = None
+    """Width of one attention head; None: hidden / heads."""
+    tied: bool = False
+    """Whether the head multiplies by the embedding's weights, instead of weights of its own."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        if self.hidden % self.heads:
+        if self.head is None and self.hidden % self.heads:
             raise ValueError(f"hidden must be a multiple of heads, got hidden={self.hidden}, heads={self.heads}")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads must be a multiple of kv_heads, got heads={self.heads}, kv_heads={self.kv_heads}")
@@ -39,7 +51,7 @@ class Shape(Record):
     @property
     def head_size(self) -> int:
         """Width of one attention head, d."""
-        return self.hidden // self.heads
+        return self.head or self.hidden // self.heads
 
 
 class Workload(Record):
@@ -58,7 +70,7 @@ class Workload(Record):
     dtype: Dtype = "bf16"
     attention: Attention = "causal"
     accumulation: PositiveInt
-    """Micro-steps between two optimizer steps; the cut sp, as published."""
+    """Micro-steps between two optimizer steps."""
     warmup: PositiveInt
     steps: PositiveInt
     """Measured micro-steps, after the warm-up."""
@@ -72,6 +84,18 @@ class Workload(Record):
     """What shards the native trainer; of a user's trainer, its own affair."""
     thresholds: dict[str, int] = Field(default_factory=dict)
     """Settings of the engine that decide what is communicated."""
+    micro_batch: PositiveInt = 1
+    """Sequences that the ranks of one replica train in one micro-step."""
+    recompute: Recompute = "full"
+    param_dtype: Dtype = "fp32"
+    """Of the parameters that the optimizer updates, and of its moments."""
+    reduce_dtype: Dtype | None = None
+    """In which gradients are summed over ranks; None: the engine's own choice, `dtype` of DeepSpeed, fp32 of FSDP2."""
+    sharding: Sharding = "full"
+    compile: bool = False
+    """Whether the layers are compiled."""
+    tags: tuple[str, ...] = ()
+    """What tells variants of one trainer apart."""
 
     @model_validator(mode="after")
     def _sp_divides(self) -> Self:
@@ -84,15 +108,26 @@ class Workload(Record):
 
     @property
     def rank_tokens(self) -> int:
-        """Tokens that one rank holds in one step, S / sp."""
-        return self.sequence // self.sp
+        """Tokens that one rank holds in one step, micro-batch x S / sp."""
+        return self.micro_batch * self.sequence // self.sp
+
+    @property
+    def beyond_published(self) -> list[str]:
+        """`micro_batch=4` of each field that is not as in the published table, which is all that some systems know."""
+        fields = type(self).model_fields
+        return [f"{name}={getattr(self, name)}" for name in ADDED if getattr(self, name) != fields[name].default]
 
     @property
     def hash(self) -> str:
         """Eight hex digits over every field: two workloads with one hash train the same."""
         fields = self.model_dump()
-        if self.nodes == 1:  # as before there were several: what is stored for one machine stays valid
+        if self.nodes == 1:
             del fields["nodes"], fields["network"]
+        # What is stored was named before these fields existed, and stays valid.
+        for found, record, names in ((fields, Workload, ADDED), (fields["shape"], Shape, ADDED_TO_SHAPE)):
+            for name in names:
+                if found[name] == record.model_fields[name].default:
+                    del found[name]
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -11,6 +11,8 @@ from trainpace.runs.cost import ENGINES, Cost
 
 MARGIN = 1.01
 """On a row that is cut: what grows with nothing of the above, as padding and tables of positions."""
+KEPT = ("dtype", "recompute", "param_dtype", "sharding")
+"""Fields in which a counted row must be as the workload: what they make of memory is no cut."""
 
 
 def counted_memory(costs: Iterable[Cost]) -> Callable[[Workload], int]:
@@ -43,7 +45,7 @@ def counted_memory(costs: Iterable[Cost]) -> Callable[[Workload], int]:
 def _alike(counted: Workload, workload: Workload) -> bool:
     free = {"layers": 1, "vocabulary": 1}
     same_shape = counted.shape.model_copy(update=free) == workload.shape.model_copy(update=free)
-    return same_shape and counted.dtype == workload.dtype
+    return same_shape and all(getattr(counted, name) == getattr(workload, name) for name in KEPT)
 
 
 def _cut(row: Cost, workload: Workload) -> int:

@@ -45,9 +45,12 @@ def count(workload: Workload, *, extend: bool = True) -> Cost:
         CannotTrace: naming the operator that stopped it.
     """
     layers = workload.shape.layers
-    depth = FEWEST_LAYERS + 1
+    # Layers of two kinds in turn are added in twos.
+    period = 2 if workload.recompute == "selective_layer" else 1
+    fewest = FEWEST_LAYERS + (layers - FEWEST_LAYERS) % period
+    depth = fewest + period
     if extend and layers > depth and _identical_layers(workload, depth):
-        fewer, _ = trace(workload, FEWEST_LAYERS)
+        fewer, _ = trace(workload, fewest)
         more, order = trace(workload, depth)
         traced, order = extended(fewer, more, layers), order.deeper(layers)
     else:
@@ -115,7 +118,7 @@ class Fake(Native):
 
     def __init__(self, workload: Workload) -> None:
         self._take_place(workload, 0, "cpu")
-        self._data: Any = _Zeros(workload.sequence)
+        self._data: Any = _Zeros(workload.sequence, workload.micro_batch)
 
     @property
     def model(self) -> CausalLm:
@@ -133,10 +136,10 @@ class Fake(Native):
 
 
 class _Zeros:
-    """Stands for the packed data: one sequence of zeros, all judged, for every index."""
+    """Stands for the packed data: a micro-batch of zeros, all judged, for every index."""
 
-    def __init__(self, sequence: int) -> None:
-        self.ids = np.broadcast_to(np.int32(0), (1, sequence))
+    def __init__(self, sequence: int, micro_batch: int) -> None:
+        self.ids = np.broadcast_to(np.int32(0), (micro_batch, sequence))
         self.labels = self.ids
         assert IGNORED != 0
 
@@ -148,7 +151,7 @@ class _Watch:
         self._layers: Any = model.body.layers
         self._memory = memory
         self._events: list[tuple[int | None, Event]] = []
-        self._recomputed = False
+        self._recomputed = [False] * len(self._layers)
         self.handles = [layer.register_forward_hook(self._leave_layer) for layer in self._layers]
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         indices = {id(module): index for index, layer in enumerate(self._layers) for module in layer.modules()}
@@ -186,7 +189,7 @@ class _Watch:
 
     def _enter_backward_of(self, index: int) -> None:
         # A module runs forward in the backward only where its layer is checkpointed, and then before anything else.
-        self._recomputed = True
+        self._recomputed[index] = True
         first, last = index == len(self._layers) - 1, index == 0
         self._memory.phase = "backward_first" if first else "backward_last" if last else "backward_middle"
 

@@ -1,4 +1,4 @@
-"""What the engines add to a trace: FSDP2's memory as traced; for DeepSpeed's ZeRO-3 what its partitioning makes of it.
+"""What the engines add to a trace: FSDP2's memory as traced; for DeepSpeed's ZeRO-3 and ZeRO-2 what these make of it.
 
 DeepSpeed cannot run under fake tensors. Which parameters it gathers and keeps is decided by its documented thresholds
 and the order in which modules are used, which the trace gives: `_Coordinator` decides as DeepSpeed 0.19's
@@ -8,16 +8,18 @@ torch.
 
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from math import ceil
 
 from trainpace.cases.workload import Workload
 from trainpace.runs.cost import CATEGORIES, Traced, collective_bytes
 
-MASTER_BYTES = 4
-"""A parameter's float32 master copy, kept beside one of another dtype."""
-MOMENTS_BYTES = 8
-"""AdamW's two moments, float32."""
+WIDTHS = {"bf16": 2, "fp32": 4}
+"""Bytes of an element."""
+NUM_MOMENTS = 2
+"""Of AdamW, in the dtype of the parameters that it updates."""
+ALIGNMENT = 2
+"""A rank's part of ZeRO-2's parameters is a multiple of so many elements."""
 SUB_GROUP = 1_000_000_000
 """Elements whose gradients the optimizer step holds in float32 at one time (sub_group_size, DeepSpeed's default)."""
 
@@ -46,18 +48,20 @@ Visit = tuple[Event, bool]
 
 @dataclass(frozen=True)
 class Order:
-    """The forward, event by event, and whether each layer's is run again in the backward."""
+    """The forward, event by event, and which layers' is run again in the backward."""
 
     before: list[Event]
     layers: list[list[Event]]
     """The first and last event of each are the layer's own."""
     after: list[Event]
-    recomputed: bool
+    recomputed: list[bool]
+    """Of each layer."""
 
     def deeper(self, layers: int) -> "Order":
         """The same with `layers` identical layers."""
         more = [[event.of_layer(index) for event in self.layers[0]] for index in range(layers)]
-        return Order(self.before, more, self.after, self.recomputed)
+        recomputed = [self.recomputed[index % 2] for index in range(layers)]
+        return Order(self.before, more, self.after, recomputed)
 
     @property
     def forward(self) -> list[Event]:
@@ -73,9 +77,9 @@ class Order:
         """What DeepSpeed's hooks see of forward and backward."""
         found = [(event, event.begins) for event in self.forward]
         found += _mirrored(self.after)
-        for layer in reversed(self.layers):
+        for layer, recomputed in zip(reversed(self.layers), reversed(self.recomputed), strict=True):
             backward = _mirrored(layer)
-            if self.recomputed:
+            if recomputed:
                 # As soon as the backward needs a saved input; up to the last module, whose output nobody needs again.
                 again = layer[1:-1]
                 last = max(index for index, event in enumerate(again) if event.begins and event.parameters)
@@ -97,14 +101,68 @@ def fsdp2_memory(traced: Traced) -> dict[str, int]:
 
 
 def deepspeed_counters(traced: Traced, order: Order, workload: Workload) -> dict[str, int]:
-    """The counters `deepspeed.*` of ZeRO-3: collectives of a step from the third on, and peak memory.
+    """The counters `deepspeed.*`: collectives of a step from the third on, and peak memory."""
+    return (_zero2_counters if workload.sharding == "zero2" else _zero3_counters)(traced, order, workload)
+
+
+def _zero2_counters(traced: Traced, order: Order, workload: Workload) -> dict[str, int]:
+    """ZeRO-2: every rank holds all parameters; gradients are all-reduced a bucket at a time and a rank keeps its part.
+
+    DeepSpeed 0.19 splits no reduction here, whatever its `reduce_scatter` says. After the optimizer's step each rank
+    sends its part of the parameters to all; before it the norm (4 bytes) and a flag of overflow (1 byte) are summed.
+    """
+    width, reduced, master = (
+        WIDTHS[dtype] for dtype in (workload.dtype, workload.reduce_dtype or workload.dtype, workload.param_dtype)
+    )
+    ranks, limit = workload.ranks, workload.thresholds["reduce_bucket_size"]
+    whole = sum(order.parameters.values())
+    held = ALIGNMENT * ceil(whole / ranks / ALIGNMENT)
+    sums = _zero2_sums(order, limit, held)
+    counters = {
+        "deepspeed.step.all_reduce.calls": len(sums),
+        "deepspeed.step.all_reduce.bytes": sum(collective_bytes("all_reduce", reduced * size, ranks) for size in sums),
+        "deepspeed.optimizer.all_gather.calls": 1,
+        "deepspeed.optimizer.all_gather.bytes": collective_bytes("all_gather", width * held * ranks, ranks),
+        "deepspeed.optimizer.all_reduce.calls": 2,
+        "deepspeed.optimizer.all_reduce.bytes": sum(collective_bytes("all_reduce", size, ranks) for size in (4, 1)),
+    }
+    states = {
+        "parameters": width * whole,
+        "gathered": width * limit,
+        "gradients": width * held,
+        "optimizer": (NUM_MOMENTS * master + (master if width < master else 0)) * held,
+    }
+    return counters | _memory("deepspeed", _peak(states, traced, master * held))
+
+
+def _zero2_sums(order: Order, limit: int, held: int) -> list[int]:
+    """Elements of each all-reduce: a bucket, split further where a parameter above the limit crosses rank borders."""
+    begins = dict(zip(order.parameters, accumulate(order.parameters.values(), initial=0), strict=False))
+    sums = []
+    for names in _buckets(order, limit):
+        filled = 0
+        for name in names:
+            begin, end = begins[name], begins[name] + order.parameters[name]
+            borders = [begin, *range((begin // held + 1) * held, end, held), end]
+            for first, last in pairwise(borders):
+                filled += last - first
+                if filled > limit:
+                    sums.append(filled)
+                    filled = 0
+        if filled:
+            sums.append(filled)
+    return sums
+
+
+def _zero3_counters(traced: Traced, order: Order, workload: Workload) -> dict[str, int]:
+    """ZeRO-3.
 
     Memory of one rank of N, P parameters, w bytes of the dtype: parameters w P / N, whole for those under the
-    persistence threshold; optimizer 8 P / N, and 4 P / N for the master copy of a dtype that is not fp32; gradients
-    w P / N. Gathered: the most that the coordinator holds at one time, and the bucket of gradients. Activations and
-    temporary bytes are the trace's own.
+    persistence threshold; optimizer 8 P / N, and 4 P / N for the master copy of a dtype that is not fp32 (half of both
+    where the optimizer updates bf16 parameters); gradients w P / N. Gathered: the most that the coordinator holds at
+    one time, and the bucket of gradients. Activations and temporary bytes are the trace's own.
     """
-    width = 2 if workload.dtype == "bf16" else 4
+    width = WIDTHS[workload.dtype]
     ranks, thresholds = workload.ranks, workload.thresholds
     sizes = order.parameters
     persistent = {name for name, size in sizes.items() if size <= thresholds["stage3_param_persistence_threshold"]}
@@ -114,7 +172,8 @@ def deepspeed_counters(traced: Traced, order: Order, workload: Workload) -> dict
     coordinator = _Coordinator(order, persistent, thresholds)
     gathered = [sum(shard[name] * ranks for name in names) * width for names in coordinator.gathers()]
     buckets = _buckets(order, thresholds["reduce_bucket_size"])
-    scattered = [sum(shard[name] * ranks for name in names) * width for names in buckets]
+    reduced = WIDTHS[workload.reduce_dtype or workload.dtype]
+    scattered = [sum(shard[name] * ranks for name in names) * reduced for names in buckets]
     after = [shard[name] * ranks * width for name in sorted(persistent)]
     counters = {
         "deepspeed.step.all_gather.calls": len(gathered),
@@ -128,16 +187,21 @@ def deepspeed_counters(traced: Traced, order: Order, workload: Workload) -> dict
         "deepspeed.optimizer.all_reduce.calls": 1,
         "deepspeed.optimizer.all_reduce.bytes": collective_bytes("all_reduce", 8, ranks),  # the norm, float64
     }
+    master = WIDTHS[workload.param_dtype]
     states = {
         "parameters": width * (held + sum(sizes[name] - shard[name] for name in persistent)),
         "gathered": width * (coordinator.most_live + thresholds["reduce_bucket_size"]),
         "gradients": width * held,
-        "optimizer": (MOMENTS_BYTES + (MASTER_BYTES if width < MASTER_BYTES else 0)) * held,
+        "optimizer": (NUM_MOMENTS * master + (master if width < master else 0)) * held,
     }
+    return counters | _memory("deepspeed", _peak(states, traced, master * min(held, SUB_GROUP)))
+
+
+def _peak(states: dict[str, int], traced: Traced, update: int) -> dict[str, int]:
+    """Live bytes by category when most is live: in the step, or in the optimizer's, which takes `update` more."""
     works = [states | {name: work[name] for name in ("activations", "temporary")} for work in traced.works.values()]
-    update = states | {"gathered": 0, "activations": 0, "temporary": MASTER_BYTES * min(held, SUB_GROUP)}
-    peak = max([*works, update], key=lambda each: sum(each.values()))
-    return counters | _memory("deepspeed", peak)
+    updating = states | {"gathered": 0, "activations": 0, "temporary": update}
+    return max([*works, updating], key=lambda each: sum(each.values()))
 
 
 def _memory(engine: str, peak: dict[str, int]) -> dict[str, int]:

@@ -32,7 +32,7 @@ from trainpace.store.files import write_whole
 from trainpace.trainers import external as systems
 from trainpace.trainers.export import Exported, exported
 from trainpace.trainers.external import Description, ReportedSteps
-from trainpace.trainers.recipe import LEARNING_RATE, warmup_steps, zero3
+from trainpace.trainers.recipe import LEARNING_RATE, deepspeed_config, warmup_steps
 
 _ASK = """
 import importlib.metadata as metadata, importlib.util, json, platform, sys
@@ -178,7 +178,7 @@ class Programs:
             write_whole(folder / name, systems.filled(text, values, where=f"{where}, {name}"))
         # Their optimizers are made from what the program asks for, and need not be one that DeepSpeed knows.
         engine = {
-            **zero3(accumulation=workload.accumulation, dtype=workload.dtype, thresholds=workload.thresholds),
+            **deepspeed_config(workload),
             "zero_allow_untested_optimizer": True,
         }
         write_whole(folder / "zero3.json", json.dumps(engine, indent=1))

@@ -115,13 +115,11 @@ def extended(fewer: Traced, more: Traced, layers: int) -> Traced:
     and the last. A test compares it with the trace of all layers.
     """
     assert FEWEST_LAYERS <= fewer.layers < more.layers
-    added = layers - more.layers
-    step = more.layers - fewer.layers
+    times, remainder = divmod(layers - more.layers, more.layers - fewer.layers)
+    assert not remainder
 
     def grown(before: int, after: int) -> int:
-        per_layer, remainder = divmod(after - before, step)
-        assert not remainder
-        return after + added * per_layer
+        return after + times * (after - before)
 
     def counts(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
         names = sorted(before.keys() | after.keys())

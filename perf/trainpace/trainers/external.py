@@ -154,6 +154,9 @@ def cannot(description: Description, workload: Workload, *, device: str) -> str 
         "fp32": workload.dtype == "fp32",
     }
     reasons = [description.cannot[limit] for limit, needed in wanted.items() if needed and limit in description.cannot]
+    # A tag says nothing of what is computed.
+    if beyond := [field for field in workload.beyond_published if not field.startswith("tags=")]:
+        reasons.append(f"descriptions have no placeholder for {', '.join(beyond)}")
     return "; ".join(reasons) or None
 
 

@@ -30,20 +30,22 @@ class Native:
             raise ValueError(
                 f"attention on a GPU needs --perf-dtype bf16, got {workload.dtype}: flash kernels have no other"
             )
+        if workload.compile:
+            raise ValueError("the native trainer cannot compile its layers yet: leave compile out of the case")
         dist.init_process_group("nccl" if context.device == "cuda" else "gloo")
         self._take_place(workload, context.rank, context.device)
-        micro_steps = workload.warmup + workload.steps
+        micro_steps, batch = workload.warmup + workload.steps, workload.micro_batch
         self._data = packed(
             sources=context.data.sources,
             tokenizer=context.data.tokenizer,
             sequence=workload.sequence,
-            count=micro_steps * self._replicas,
+            count=micro_steps * self._replicas * batch,
             seed=context.data.seed,
             cache=context.cache,
             progress=lambda done, text: context.note(f"{text} {done:.0%}"),
         )
         self.data_identity = self._data.identity
-        measured = range(workload.warmup * self._replicas, micro_steps * self._replicas)
+        measured = range(workload.warmup * self._replicas * batch, micro_steps * self._replicas * batch)
         if workload.attention == "varlen":
             self.mean_attended = mean_attended([size for row in measured for size in np.diff(self._ends(row))])
         context.note("building the model")
@@ -58,7 +60,7 @@ class Native:
         self._replicas = workload.ranks // workload.sp
 
     def _model(self) -> CausalLm:
-        return CausalLm(self._workload.shape, self._workload.sequence)
+        return CausalLm(self._workload.shape, self._workload.sequence, self._workload.recompute)
 
     def _build(self, **settings: Any) -> None:
         """Make the sharded model and its optimizer; `settings` are the engine's own."""
@@ -67,22 +69,25 @@ class Native:
         self._engine = ENGINES[workload.engine](self._model, workload, self._device, total=total, **settings)
 
     def load(self, step: int) -> dict[str, Any]:
-        """This rank's part of its replica's sequence: ids, labels of the next token, positions, document ends."""
+        """This rank's part of its replica's micro-batch: ids, labels of the next token, positions, document ends.
+
+        The sequences of a micro-batch follow each other as one, whose documents end at least where they do.
+        """
         workload = self._workload
+        self._last = optimizer_steps_after(step, workload)
         # A profile asks for a few steps beyond those that were packed.
-        index = step % (workload.warmup + workload.steps) * self._replicas + self._replica
-        labels = np.append(self._data.labels[index, 1:], IGNORED)
-        tokens = workload.sequence // workload.sp
+        first = (step % (workload.warmup + workload.steps) * self._replicas + self._replica) * workload.micro_batch
+        rows = range(first, first + workload.micro_batch)
+        labels = np.concatenate([np.append(self._data.labels[row, 1:], IGNORED) for row in rows])
+        ids = np.concatenate([self._data.ids[row] for row in rows])
+        # On purpose, as published: without document masks attention and positions run on across a sequence's documents.
+        own = [self._ends(row) if workload.attention == "varlen" else np.array([0, workload.sequence]) for row in rows]
+        ends = np.concatenate([[0], *(each[1:] + place * workload.sequence for place, each in enumerate(own))])
+        positions = np.arange(len(ids)) - np.repeat(ends[:-1], np.diff(ends))
+        tokens = len(ids) // workload.sp
         mine = slice(self._part * tokens, (self._part + 1) * tokens)
-        if workload.attention == "varlen":
-            ends = self._ends(index)
-            positions = np.arange(workload.sequence) - np.repeat(ends[:-1], np.diff(ends))
-        else:
-            # On purpose, as published: attention and positions run on across the documents of a sequence.
-            ends = np.array([0, workload.sequence])
-            positions = np.arange(workload.sequence)
         return {
-            "tokens": self._put(self._data.ids[index, mine], torch.int64),
+            "tokens": self._put(ids[mine], torch.int64),
             "labels": self._put(labels[mine], torch.int64),
             "positions": self._put(positions[mine], torch.int64),
             "document_ends": self._put(ends, torch.int32),
@@ -94,7 +99,7 @@ class Native:
         """One micro-step. Returns this rank's share of the mean loss, times sp: the ranks' mean is the loss."""
         judged = batch.pop("judged")
         loss = self._engine.forward(**batch, ulysses=self._ulysses) * (self._workload.sp / judged)
-        self._engine.backward(loss)
+        self._engine.backward(loss, last=self._last)
         return loss.detach()
 
     def optimizer_step(self) -> None:
@@ -110,6 +115,14 @@ class Native:
         if self._device == "cpu":
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def optimizer_steps_after(step: int, workload: Any) -> bool:
+    """Whether the step loop has the optimizer step after micro-step `step`, 0 the first of the warm-up."""
+    measured = step - workload.warmup
+    if measured < 0:
+        return measured == -1
+    return (measured + 1) % workload.accumulation == 0 or measured >= workload.steps - 1
 
 
 def _sequence_group(rank: int, ranks: int, sp: int) -> dist.ProcessGroup | None:

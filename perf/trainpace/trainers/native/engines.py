@@ -1,11 +1,13 @@
 """What shards the native trainer: DeepSpeed's ZeRO-3 (as the table was measured) or torch's FSDP2.
 
 An engine owns the model's shards and the optimizer. `forward` returns the summed loss of this rank's part, `backward`
-takes the loss to differentiate, `step` clips, applies and clears the gradients.
+takes the loss to differentiate and whether the optimizer steps next, `step` clips, applies and clears the gradients.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainpace.trainers.native.model import CausalLm, initial
-from trainpace.trainers.recipe import BETAS, CLIP, LEARNING_RATE, warmup_steps, zero3
+from trainpace.trainers.recipe import BETAS, CLIP, LEARNING_RATE, deepspeed_config, warmup_steps
 
 Build = Callable[[], CausalLm]
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def learning_rate_factor(step: int, total: int) -> float:
@@ -42,13 +45,16 @@ class Fsdp2:
         from torch.distributed.tensor import distribute_tensor
 
         mesh = fake_mesh or init_device_mesh(device, (workload.ranks,))
-        with torch.device("meta"):
+        with torch.device("meta"), _parameters_in(DTYPES[workload.param_dtype]):
             self.model = build()
-        dtype = torch.bfloat16 if workload.dtype == "bf16" else torch.float32
-        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        policy = MixedPrecisionPolicy(
+            param_dtype=DTYPES[workload.dtype], reduce_dtype=DTYPES[workload.reduce_dtype or "fp32"]
+        )
+        # ZeRO-2 keeps the parameters that a forward gathered until the optimizer has changed them.
+        shard = partial(fully_shard, mesh=mesh, mp_policy=policy, reshard_after_forward=workload.sharding == "full")
         for layer in self.model.body.layers:
-            fully_shard(layer, mesh=mesh, mp_policy=policy)
-        fully_shard(self.model, mesh=mesh, mp_policy=policy)
+            shard(layer)
+        shard(self.model)
         self.model.to_empty(device=device)
         _fill_buffers(self.model, device)
         if not fake_mesh:
@@ -63,7 +69,7 @@ class Fsdp2:
         """Summed loss of this rank's part."""
         return self.model(**batch)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, last: bool) -> None:  # noqa: ARG002 - the other engine must know
         """Accumulate the gradients of `loss`, averaged over ranks and over the accumulation."""
         (loss / self._accumulation).backward()
 
@@ -85,16 +91,19 @@ class DeepSpeed:
             # A shared-memory all-reduce that takes 40 s to compile; gloo does.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
-        thresholds = vars(workload.thresholds) if not isinstance(workload.thresholds, dict) else workload.thresholds
-        config = zero3(accumulation=workload.accumulation, dtype=workload.dtype, thresholds=thresholds)
+        config = deepspeed_config(workload)
+        self._knows_beforehand = workload.sharding == "zero2"
         # Without its argument `dtype`, which it ignores where the accelerator has no fp16: fp32 became bf16 on a CPU.
-        with deepspeed.zero.Init(config_dict_or_path=config):
+        split = deepspeed.zero.Init(config_dict_or_path=config) if workload.sharding == "full" else nullcontext()
+        with split:
             self.model = build()
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-                    if dist.get_rank() == 0:
+                    if workload.sharding == "zero2" or dist.get_rank() == 0:
                         parameter.copy_(initial(name, parameter.shape, self.model.config, device))
+        if workload.sharding == "zero2":
+            self.model.to(device)
         optimizer, schedule = _optimizer(self.model.parameters(), total)
         self.engine, *_ = deepspeed.initialize(
             model=self.model, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
@@ -106,10 +115,10 @@ class DeepSpeed:
         """Summed loss of this rank's part."""
         return self.engine(**batch)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, last: bool) -> None:
         """Accumulate the gradients of `loss`, averaged over ranks and over the accumulation."""
-        # The step loop says when the optimizer steps: the engine must not count by itself.
-        self.engine.set_gradient_accumulation_boundary(False)
+        # The step loop says when the optimizer steps: the engine must not count by itself. ZeRO-2 must know beforehand.
+        self.engine.set_gradient_accumulation_boundary(last and self._knows_beforehand)
         self.engine.backward(loss)
 
     def step(self) -> None:
@@ -119,6 +128,17 @@ class DeepSpeed:
 
 
 ENGINES: dict[str, Callable[..., Fsdp2 | DeepSpeed]] = {"deepspeed": DeepSpeed, "fsdp2": Fsdp2}
+
+
+@contextmanager
+def _parameters_in(dtype: torch.dtype) -> Iterator[None]:
+    """What is built here has parameters of `dtype`."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _fill_buffers(model: CausalLm, device: str) -> None:
