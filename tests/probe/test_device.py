@@ -56,6 +56,9 @@ def files(root: Path, texts: dict[str, str]) -> Path:
         ("NVIDIA H100 PCIe", "h100-pcie-80gb"),
         ("NVIDIA H200", "h200-sxm5-141gb"),
         ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"),
+        ("NVIDIA B300 SXM6 AC", "b300"),
+        ("NVIDIA A800 80GB PCIe", "a800-pcie-80gb"),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx-6000-ada-generation"),
         ("NVIDIA GeForce RTX 4090", "geforce-rtx-4090"),
         ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", "a100-sxm4-80gb-mig-3g-40gb"),
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "h100-sxm5-80gb-mig-1g-10gb"),
@@ -213,11 +216,13 @@ def test_cuda_visible_devices(with_fake_driver):
     assert list(VISIBLE.values()) == said.splitlines()
 
 
-def test_unknown_gpu_is_noted(with_fake_driver):
-    """A GPU without a datasheet is used, and a note says what cannot be told of it."""
-    actual = with_fake_driver("print(*present().notes)", CUDA_VISIBLE_DEVICES="2")
+def test_what_is_not_known_of_a_gpu_is_noted(with_fake_driver):
+    """A GPU without a datasheet, or without bf16, is used, and a note says what cannot be told of it."""
+    settings = [{"FAKE_UNIFIED": "1"}, {"CUDA_VISIBLE_DEVICES": "2"}]
+    unknown, without = with_fake_driver(in_turn(settings, "print(m.notes[-1])")).splitlines()
 
-    assert actual == "no datasheet for Tesla T4 (t4): % of peak and impossible TFLOPs cannot be told"
+    assert unknown == "no datasheet for NVIDIA GB10 (gb10): % of peak and impossible TFLOPs cannot be told"
+    assert without.startswith("Tesla T4 has no bf16 tensor cores")
 
 
 SAID = "print(m.gpus and f'{m.gpus.slug} {m.gpus.count} {m.gpus.memory_bytes >> 20}', *gpu_uuids(), m.notes[:1])"

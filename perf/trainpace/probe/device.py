@@ -35,6 +35,8 @@ Findings = tuple[tuple[str, ...], tuple[str, ...]]
 GPU_ALIASES = {
     "a100-sxm-80gb": "a100-sxm4-80gb",
     "a100-80gb-pcie": "a100-pcie-80gb",
+    "a800-80gb-pcie": "a800-pcie-80gb",
+    "b300-sxm6-ac": "b300",
     "h100-80gb-hbm3": "h100-sxm5-80gb",
     "h100-pcie": "h100-pcie-80gb",
     "h100-nvl": "h100-nvl-94gb",
@@ -265,6 +267,10 @@ def _gpus(handles: Sequence[Any], unified: tuple[int, int]) -> tuple[Device | No
         )
     elif device.slug not in DATASHEETS:
         notes.append(f"no datasheet for {device.name} ({device.slug}): % of peak and impossible TFLOPs cannot be told")
+    elif DATASHEETS[device.slug].bf16_tflops is None:
+        notes.append(
+            f"{device.name} has no bf16 tensor cores: what computes in bf16 has no peak here, and cannot be fast"
+        )
     return device, min((each or unified)[1] for each in memory), tuple(notes)
 
 

@@ -110,6 +110,7 @@ def _peak_of_the_doubted(costs: Sequence[Cost], published: Mapping[str, float]) 
     case = "llama2_70b-32k-sp4"
     cost = next(each for each in costs if each.workload.case == case)
     peak = DATASHEETS[PUBLISHED_DEVICE].bf16_tflops
+    assert peak is not None
     per_token = flops_per_token(cost.workload.shape, cost.workload.sequence)
     exact = cost.flops / cost.workload.rank_tokens
     shares = [published[case] * flops / 1e12 / peak for flops in (per_token, exact)]

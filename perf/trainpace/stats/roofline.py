@@ -66,10 +66,11 @@ def times(cost: Cost, sheet: Datasheet, engine: str = "deepspeed") -> Times:
     Raises:
         ValueError: for a datasheet without the network between nodes.
     """
-    if sheet.node_bytes_per_second is None:
-        raise ValueError(f"expected a datasheet with the network between nodes, got {sheet}")
     counters, workload = cost.counters, cost.workload
-    peak = 1e12 * (sheet.bf16_tflops if workload.dtype == "bf16" else sheet.tf32_tflops)
+    tflops = sheet.bf16_tflops if workload.dtype == "bf16" else sheet.tf32_tflops
+    if sheet.node_bytes_per_second is None or tflops is None:
+        raise ValueError(f"expected a datasheet with the network between nodes and {workload.dtype}, got {sheet}")
+    peak = 1e12 * tflops
     flops = {group: counters[f"step.flops.{group}"] / peak for group in PRODUCTS}
     nodes = math.ceil(workload.ranks / NODE_GPUS)
     sent = counters[f"{engine}.step.all_gather.bytes"] + counters[f"{engine}.step.reduce_scatter.bytes"]
