@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Container, Iterable, Mapping
+from typing import Any
 
 GIB = 1 << 30
 """Bytes."""
@@ -19,6 +20,18 @@ def harmless(value: str) -> str:
     character becomes U+FFFD. A carriage return begins a new line, as in the log of a progress bar.
     """
     return _CONTROL.sub("\ufffd", _COLOUR.sub("", value.replace("\r\n", "\n").replace("\r", "\n")))
+
+
+def harmless_values(value: Any) -> Any:
+    """What JSON holds, with every text in it `harmless`."""
+    match value:
+        case str():
+            return harmless(value)
+        case dict():
+            return {harmless(key): harmless_values(each) for key, each in value.items()}
+        case list():
+            return [harmless_values(each) for each in value]
+    return value
 
 
 _LAST_COMMAND = re.compile(r"(.*[^\s,:(])[,:]?\s+`((?:pytest|pip|python|tox) [^`]*)`", re.DOTALL)

@@ -198,9 +198,11 @@ def test_commands_that_are_run(ours, started):
 def test_a_command_of_a_comparison_that_is_run(ours, started):
     """What a broken pair prints compares the same head with the same base."""
     options = ("--perf-against", "main", "--perf-steps=20", "--perf-max-pairs=2")
-    (again,) = printed(ours.suite(*options, paths=[SPEED], do="raise").text)
+    broken = ours.suite(*options, paths=[SPEED], do="raise").text
+    (again,) = printed(broken)
     compared = ours.suite(*again, paths=())
 
+    assert 'File "base/training.py", line' in broken
     assert again[-6:] == ["--perf-steps", "20", "--perf-max-pairs", "2", "--perf-against", "main"]
     assert compared.last_line.startswith("1 case: 1 ")
     assert " pairs" in compared.text

@@ -105,8 +105,8 @@ def test_pack_loses_only_the_remainder(
     folder = tmp_path_factory.mktemp("packed")
     count, sequence = shape
     sources = [tokens_of(one), tokens_of(two, first=10_000)]
-    pack(sources, folder, sequence=sequence, count=count, seed=seed)
-    (folder / "identity.json").write_text("{}")
+    fingerprint = pack(sources, folder, sequence=sequence, count=count, seed=seed)
+    (folder / "identity.json").write_text(json.dumps({"fingerprint": fingerprint}))
     made = opened(folder)
     streams = [
         list(stream(tokens, share * sequence, np.random.Generator(np.random.PCG64([seed, index + 1]))))
@@ -253,6 +253,21 @@ def test_entry_that_is_not_whole(tmp_path: Path) -> None:
     assert str(cut.value).startswith(f"{folder}: not whole: ")
     assert str(cut.value).endswith("; delete the folder to have it made again")
     assert str(gone.value).startswith(f"{folder}: not whole: ")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [("ids.npy", "ids and labels"), ("labels.npy", "ids and labels"), ("boundaries.npy", "boundaries")],
+)
+def test_entry_that_somebody_changed(tmp_path: Path, file: str, said: str) -> None:
+    """Tokens that are not those that were packed are refused, though the files are whole and name the same identity."""
+    path = ask(tmp_path).folder / file
+    changed = np.load(path)
+    changed.flat[7] += 1
+    np.save(path, changed)
+
+    with pytest.raises(DataError, match=f"expected {said} of the fingerprint [0-9a-f]{{16}}, as they were packed, got"):
+        ask(tmp_path)
 
 
 def test_bad_record_leaves_no_entry(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_ready_when_all_are(speaking):
     assert hosts.software == {"torch": "2.13.0"}
 
 
+def test_what_a_host_says_is_made_harmless(speaking):
+    """A host has its side's code in it, and what it says of its versions is printed and written."""
+    told = speaking(*[ready(node, flash_attn="\x1b[2J2.0\ud800") for node in (0, 1)])
+    told.wait_ready()
+
+    assert told.software["flash_attn"] == "2.0\ufffd"
+
+
 def test_other_versions_on_a_node_are_refused(speaking):
     """A node with another version is named, with both."""
     hosts = speaking(ready(0), ready(1, torch="2.12.1"))

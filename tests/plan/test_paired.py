@@ -5,7 +5,7 @@ import pytest
 from factories import make_run, make_workload
 from trainpace.plan.paired import PairedCase, PairedPlan
 from trainpace.plan.task import drive
-from trainpace.runs.run import Health
+from trainpace.runs.run import Health, OtherProcess
 from trainpace.stats.sequential import SequentialDesign
 
 WORKLOAD = make_workload("llama2_7b-8k-sp1")
@@ -39,3 +39,15 @@ def test_a_pair_on_unequal_machines_is_measured_again(runs, repeated, failed):
     assert case.repeated == repeated
     assert (case.failure is not None) == failed
     assert next(given, None) is None
+
+
+def test_a_burnt_core_ends_a_case_at_once():
+    """A process that keeps a core busy from end to end disturbs every attempt at a pair: only one is made."""
+    burnt = Health(foreign_cores=0.9, others=(OtherProcess(pid=42, name="firefox", cores=0.9),), faults=("firefox",))
+    case = PairedCase(test="test", workload=WORKLOAD)
+    given = iter([run(5e-4), run(5e-4).model_copy(update={"health": burnt})])
+
+    drive(PairedPlan([case], SequentialDesign()), lambda _: next(given))
+
+    assert case.failure is not None
+    assert "pair 1 was disturbed: head: firefox" in case.failure.reasons[0]

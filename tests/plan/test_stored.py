@@ -12,7 +12,7 @@ from trainpace.app.suite import Suite
 from trainpace.cases import PUBLISHED
 from trainpace.errors import RunFailed
 from trainpace.probe.device import present
-from trainpace.runs.run import Health
+from trainpace.runs.run import Health, OtherProcess
 from trainpace.runs.verdict import Verdict
 from trainpace.store.baselines import refresh
 
@@ -156,6 +156,22 @@ def test_replay_says_what_the_session_said(started_session, tmp_path, speeds):
     assert replay.made == []
 
 
+@pytest.mark.parametrize(("cores", "attempts"), [(0.9, 1), (0.1, 3)])
+def test_a_burnt_core_is_not_tried_again(started_session, monkeypatch, cores, attempts):
+    """Where one process kept a core busy from end to end, further attempts would meet it: the first says invalid."""
+    session = started_session()
+    others = (OtherProcess(pid=42, name="firefox", cores=cores),)
+    disturbed = Health(foreign_cores=cores, others=others, faults=("other processes: firefox",))
+    train = session.train
+    monkeypatch.setattr(
+        session.suite.speed.driver, "train", lambda task: train(task).model_copy(update={"health": disturbed})
+    )
+    found = session.suite.find_speed(SLOW)
+
+    assert found.verdict is Verdict.INVALID
+    assert session.made == [SLOW] * attempts
+
+
 def test_disturbed_look_is_invalid(started_session):
     """A second look that something disturbs, three times, ends the case as any disturbed run does."""
     measuring = started_session(speeds={SLOW: [900.0, 900]})
@@ -222,6 +238,20 @@ def test_refresh_goes_in_rounds(started_session):
     recorded = [each.change.new for each in measuring.results().values()]
     assert {each.num_runs for each in recorded} == {2}
     assert len({each.recorded for each in recorded}) == 1
+
+
+@pytest.mark.parametrize(("speeds", "said"), [([1000.0, 1400.0], len(CASES)), ([1000.0, 1010.0], 0)])
+def test_a_refresh_that_can_decide_nothing_says_so(started_session, speeds, said):
+    """At its end, when the noise of all its cases is known, with the command that records enough."""
+    every = {case.id: speeds for case in CASES}
+    measuring = started_session(every, refresh=True, runs_per_case=2, max_spread=0.5, stored=None)
+    measuring.results()
+    measuring.suite.speed.say_undecidable()
+    told = [text for text in measuring.suite.messages.said if "nothing can be judged by it yet" in text]
+
+    assert len(told) == said
+    assert all("no number of runs would decide against 2 stored" in text for text in told)
+    assert all(text.endswith("--perf-refresh --perf-runs-per-case 4`") for text in told)
 
 
 def test_bounded_refresh_goes_case_by_case(started_session):

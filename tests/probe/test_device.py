@@ -372,12 +372,15 @@ def test_stranger_on_the_gpu_is_a_fault():
     )
 
 
+UNSEEN = "none that still runs and can be seen here"
+
+
 @pytest.mark.parametrize(
     ("foreign_cores", "expected"),
     [
         (0.0, ((), ())),
         (FOREIGN_CORES_LIMIT, ((), ())),
-        (0.8, (("other processes kept 0.80 cores busy (limit 0.05)",), ())),
+        (0.8, ((f"other processes kept 0.80 of a rank's cores busy (limit 0.05): {UNSEEN}",), ())),
         (None, ((), ("whether other processes disturbed the run cannot be told on this machine",))),
     ],
 )

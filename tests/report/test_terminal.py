@@ -174,6 +174,14 @@ def test_commands_are_not_broken(judged):
     assert not any("`" in line for line in found)
 
 
+def test_a_word_in_quotes_is_wrapped():
+    """Only what has blanks could be broken in two."""
+    judged = judge(factories.make_runs(1000.0), None)
+    judged = judged.model_copy(update={"notes": ("a trainer says `tokens(batch)` " * 5,)})
+
+    assert max(map(len, render([judged], width=80).split("\nnote: ")[1].splitlines()[:3])) <= 80
+
+
 def test_versions_that_differ(stored):
     """Versions that differ from the baseline's are shown, once for all cases."""
     baseline = stored().new

@@ -41,6 +41,14 @@ class Sides:
     """The base's checkout, what was built of it and the suite's package, before anything of head ran; none where both
     sides share a checkout."""
 
+    def named(self, text: str) -> str:
+        """`text` with `base/` and `head/` for their checkouts: who reads it has no such folders, or no longer."""
+        if self.base.checkout == self.head.checkout:
+            return text
+        for name, side in (("base", self.base), ("head", self.head)):
+            text = text.replace(f"{side.checkout}{os.sep}", f"{name}{os.sep}")
+        return text
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What must be said first."""

@@ -20,7 +20,7 @@ from trainpace.errors import FileError, RunFailed
 from trainpace.judge import baseline as baselines
 from trainpace.judge.finding import Finding, speed_finding
 from trainpace.judge.refresh import Change
-from trainpace.judge.verdict import Judgement, judge_failure
+from trainpace.judge.verdict import Judgement, judge_failure, would_decide
 from trainpace.judge.waivers import Quarantined, waive
 from trainpace.plan.budget import run_seconds
 from trainpace.plan.paired import PairedCase, PairedPlan, self_tested
@@ -35,7 +35,7 @@ from trainpace.runs.run import SOFTWARE, Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.sequential import SequentialDesign
 from trainpace.stats.tolerance import MOST_RUNS, NoiseModel
-from trainpace.store.baselines import now, refresh
+from trainpace.store.baselines import load_baselines, now, refresh
 from trainpace.store.priorities import load_priorities
 from trainpace.store.runs import runs_in
 from trainpace.text import percent
@@ -61,6 +61,8 @@ class Speed:
     """Cases whose noise is waived for a while."""
     _announced: bool = False
     _paired: dict[str, Finding] = field(default_factory=dict)
+    _recorded_cases: list[StoredCase] = field(default_factory=list)
+    """Whose runs are a baseline now."""
     _seen: set[Path] = field(default_factory=set)
     """Files and folders of baselines that were there at some time of the session."""
 
@@ -234,7 +236,27 @@ class Speed:
         except FileError as error:
             return Change(case.workload.key, None, None, str(error))
         self._see(file)
+        if change.new is not None:
+            self._recorded_cases.append(case)
         return change
+
+    def say_undecidable(self) -> None:
+        """Say by which of the recorded baselines nothing can be judged, however many runs are made.
+
+        At the end of a session: the spread between the runs of all its cases tells how far those of one may lie apart.
+        """
+        for case in self._recorded_cases:
+            try:
+                stored = load_baselines([self.workloads.baselines_folder], case.device.slug)
+            except FileError:  # it was there a moment ago; whoever judges by it is told
+                continue
+            again = stored_case(case.test, case.workload, case.device, stored, noise=self._noise, command=case.command)
+            again.runs = case.runs
+            plan = StoredPlan([again], tests=[(case.test, case.case)], noise=self._noise, measures=False)
+            plan.next(case.test)
+            judged = plan.judgement(case.test)
+            if judged.what_decides == would_decide(None, "run"):
+                self.messages.say(f"{case.case} is recorded, and nothing can be judged by it yet: {judged.reasons[0]}")
 
     def _see(self, file: Path) -> None:
         """Remember that a device's file, or the folder that it will be in, is there."""
@@ -286,7 +308,9 @@ class Speed:
                 self.driver.usage.save(seconds, case.workload.ranks, "pairs that no verdict needed")
             peak = peak_tflops(self.workloads.device_of(case.workload), case.workload.dtype)
             judgement = plan.judgement(case, names=(sides.base_name, sides.head_name), peak_tflops=peak)
-            found[case.test] = speed_finding(judgement, runs=case.head, base_runs=case.base, detail=case.detail)
+            found[case.test] = speed_finding(
+                judgement, runs=case.head, base_runs=case.base, detail=sides.named(case.detail)
+            )
         return found
 
     def _explained(self, test: str, found: Finding) -> Finding:

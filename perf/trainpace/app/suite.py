@@ -151,7 +151,8 @@ class Suite:
             self.messages.say(f"slowdowns are accepted: {self.options.accepted}")
 
     def close(self) -> None:
-        """Say what was spent; end every process that the session started, free the device."""
+        """Say what was recorded in vain, and what was spent; end every process that was started, free the device."""
+        self.speed.say_undecidable()
         self.hours.say_usage(self.speed.driver.usage)
         self.resources.close()
 

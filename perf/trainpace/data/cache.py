@@ -13,8 +13,8 @@ from trainpace.data.base import Progress, silent
 from trainpace.store.locks import exclusive
 
 # Part of every key: a change of template, of tokenised form, of packing or of a file's layout needs a new number.
-# 1: first format (2026-11). 2: a sequence without a judged token judges its last.
-FORMAT = 2
+# 1: first format (2026-11). 2: a sequence without a judged token judges its last. 3: boundaries have a hash.
+FORMAT = 3
 
 
 def content_key(*parts: object) -> str:

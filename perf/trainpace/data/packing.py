@@ -98,27 +98,43 @@ def packed(
 
 
 def opened(folder: Path) -> Packed:
-    """Map what `packed` left in `folder`.
+    """Map what `packed` left in `folder`, and compare it with what it is said to be: others may write there.
+
+    Reads all of it, about a second a gigabyte.
 
     Raises:
-        DataError: where the files are not there or not whole.
+        DataError: where the files are not there, not whole, or not those that were packed.
     """
     try:
-        return Packed(
+        found = Packed(
             ids=np.load(folder / "ids.npy", mmap_mode="r"),
             labels=np.load(folder / "labels.npy", mmap_mode="r"),
             boundaries=np.load(folder / "boundaries.npy"),
             identity=json.loads((folder / "identity.json").read_bytes()),
             folder=folder,
         )
-    except (OSError, ValueError) as error:
+        compared = (
+            ("ids and labels", found.identity["fingerprint"], _fingerprint(found.ids, found.labels)),
+            ("boundaries", (folder / "boundaries.sha256").read_text().strip(), _hash(found.boundaries)),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not whole: {error}; delete the folder to have it made again") from None
+    for name, expected, got in compared:
+        if got != expected:
+            raise DataError(
+                f"{folder}: expected {name} of the fingerprint {expected}, as they were packed, got {got}: somebody "
+                "changed them; delete the folder to have it made again"
+            )
+    return found
 
 
 def pack(
     sources: Sequence[Tokenized], folder: Path, *, sequence: int, count: int, seed: int, progress: Progress = silent
 ) -> str:
-    """Pack `sources` into ids.npy and labels.npy, [count, sequence], and boundaries.npy; return their fingerprint."""
+    """Pack `sources` into ids.npy and labels.npy, [count, sequence], and boundaries.npy with its hash.
+
+    Returns the fingerprint of ids and labels.
+    """
     ids_map, labels_map = (_created(folder / name, (count, sequence)) for name in ("ids.npy", "labels.npy"))
     ids, labels = np.asarray(ids_map), np.asarray(labels_map)
     # Sequence k of the sources, one source after the other, goes to row rows[k].
@@ -140,7 +156,9 @@ def pack(
     _judge_something(ids, labels)
     found = np.sort(np.concatenate(boundaries))
     # A document that starts where its sequence does was found twice.
-    np.save(folder / "boundaries.npy", found[np.diff(found, prepend=-1) > 0])
+    once = found[np.diff(found, prepend=-1) > 0]
+    np.save(folder / "boundaries.npy", once)
+    (folder / "boundaries.sha256").write_text(_hash(once) + "\n")
     return _fingerprint(ids, labels)
 
 
@@ -219,6 +237,10 @@ def _created(path: Path, shape: tuple[int, int]) -> "np.memmap[Any, np.dtype[np.
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return created
+
+
+def _hash(boundaries: Positions) -> str:
+    return hashlib.sha256(boundaries.tobytes()).hexdigest()[:16]
 
 
 def _fingerprint(ids: Ids, labels: Ids) -> str:

@@ -35,6 +35,7 @@ _WRITTEN = (RankSamples.model_fields.keys() - {"observed"}) | {
     "window_seconds",
     "busy_cpu_seconds",
     "own_cpu_seconds",
+    "others",
 }
 """What the samples of a rank hold."""
 
@@ -182,10 +183,13 @@ class Distributed:
             nodes = [Node(**begun.hosts.facts[number]) for number in sorted(begun.hosts.facts)]
             if many:
                 health = nodes_health(
-                    nodes, device, [samples[sum(placed[:node])] for node in range(len(nodes))], window.close()
+                    nodes,
+                    device,
+                    [samples[sum(placed[:node]) : sum(placed[: node + 1])] for node in range(len(nodes))],
+                    window.close(),
                 )
             else:
-                health = health_of(self.machine, device, samples[0], window.close())
+                health = health_of(self.machine, device, samples, window.close())
         run = _claims_checked(
             begun.record(
                 workload,

@@ -29,6 +29,7 @@ from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow
 from trainpace.runs.run import SOFTWARE, RankSamples, Run
 from trainpace.store.files import write_whole
+from trainpace.text import harmless_values
 from trainpace.trainers import external as systems
 from trainpace.trainers.export import Exported, exported
 from trainpace.trainers.external import Description, ReportedSteps
@@ -144,7 +145,7 @@ class Programs:
                 samples = samples_of(
                     claimed, workload, place=seen["place"], peak_memory_bytes=seen["peak_memory_bytes"]
                 )
-                health = health_of(self.machine, device, seen, window.close())
+                health = health_of(self.machine, device, [seen], window.close())
                 faults = claim_faults(
                     claimed,
                     workload,
@@ -213,7 +214,7 @@ class Programs:
                     stdin=subprocess.DEVNULL,
                     env=given(os.environ, self.added),
                 )
-                self._software[description.name] = json.loads(done.stdout)
+                self._software[description.name] = harmless_values(json.loads(done.stdout))
             except (OSError, subprocess.CalledProcessError, ValueError):
                 self._software[description.name] = None
         return self._software[description.name]
@@ -260,7 +261,8 @@ def placeholders(
         "use_cpu": said(device == "cpu"),
         "device": device,
         "backend": "nccl" if device == "cuda" else "gloo",
-        "threads": str(max(1, cores // workload.ranks)),
+        # As a rank of the native trainer, which has one core on a CPU.
+        "threads": "1" if device == "cpu" else str(max(1, cores // workload.ranks)),
     }
 
 

@@ -25,7 +25,7 @@ from trainpace.launch.folders import tail
 from trainpace.rank.imports import Own
 from trainpace.rank.protocol import PROTOCOL
 from trainpace.runs.run import SOFTWARE
-from trainpace.text import differences
+from trainpace.text import differences, harmless_values
 
 POLL_SECONDS = 0.05
 SILENT_SECONDS = 15.0
@@ -411,7 +411,7 @@ class Hosts:
             raise self._transport.ended()
         now, found = time.monotonic(), []
         for line in lines:
-            answer = json.loads(line)
+            answer = harmless_values(json.loads(line))  # a host has the code of its side in it
             node = answer.get("node", 0)
             self._heard[node] = now
             if answer["event"] == "hello":
@@ -445,7 +445,7 @@ def describe_exit(code: int) -> str:
 def _environment(device: str, *, many: bool) -> dict[str, str]:
     """What a host's environment has besides that of the suite; fixed when it starts, before anything is imported."""
     chosen = {
-        # One rank a core, pinned; the step loop gives a rank more threads where it has more cores.
+        # On a CPU each rank is bound to one core.
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",

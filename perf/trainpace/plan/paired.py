@@ -20,7 +20,7 @@ from trainpace.judge.comparison import Comparison
 from trainpace.judge.head_vs_base import judge_pairs, log_ratio, numerics_fault
 from trainpace.judge.validity import core_fault
 from trainpace.judge.verdict import Judgement, judge_failure, unjudged
-from trainpace.plan.task import DISTURBED_ATTEMPTS, Task
+from trainpace.plan.task import Task, attempts
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
@@ -209,9 +209,9 @@ class PairedPlan:
         elif faults := self._faults(base, head):
             case.repeated += 1
             self._attempt += 1
-            if self._attempt > DISTURBED_ATTEMPTS:
-                number = self._number + 1
-                self._fail(case, RunFailed(f"pair {number} was disturbed {DISTURBED_ATTEMPTS} times: {faults}"))
+            if self._attempt > (most := attempts(base, head)):
+                times = f" {most} times" if most > 1 else ""
+                self._fail(case, RunFailed(f"pair {self._number + 1} was disturbed{times}: {faults}"))
         else:
             case.base.append(base)
             case.head.append(head)

@@ -20,7 +20,7 @@ from trainpace.judge.command import Command
 from trainpace.judge.validity import core_fault
 from trainpace.judge.verdict import Judgement, judge, judge_failure, runs_to_measure, unjudged
 from trainpace.plan.retest import RetestPlan
-from trainpace.plan.task import DISTURBED_ATTEMPTS, Task
+from trainpace.plan.task import Task, attempts
 from trainpace.runs import metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
@@ -203,7 +203,7 @@ class StoredPlan:
         case = self._cases[task.test]
         assert isinstance(case, StoredCase)
         told = self._with_core_fault(run)
-        return told, bool(told.health.faults) and case.attempt < DISTURBED_ATTEMPTS
+        return told, bool(told.health.faults) and case.attempt < attempts(told)
 
     def add(self, task: Task, result: Run | RunFailed | Skipped) -> None:
         """Take one run; one that was disturbed is measured again."""
@@ -216,9 +216,9 @@ class StoredPlan:
             case.skipped = result
             return
         run, again = self.examine(task, result)
-        if run.health.faults:
-            self._say(f"{_title(case)}{_again(case)}: disturbed: {run.health.faults[0]}")
         if again:
+            if case.attempt == 1:  # a run that is disturbed to the last says so as its verdict's reason
+                self._say(f"{_title(case)}{_again(case)}: disturbed: {run.health.faults[0]}")
             case.attempt += 1
             return
         case.attempt = 1

@@ -10,7 +10,7 @@ from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed, Skipped
 from trainpace.judge.systems import SideBySide, Status, System, figures
 from trainpace.judge.validity import LOSS_TOLERANCE, NUM_LOSSES, faults
-from trainpace.plan.task import DISTURBED_ATTEMPTS, Task
+from trainpace.plan.task import Task, attempts
 from trainpace.runs import flops, metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
@@ -92,9 +92,10 @@ class SystemsPlan:
         elif wrong := self._faults(result):
             system.repeated += 1
             self._attempt += 1
-            if self._attempt <= DISTURBED_ATTEMPTS:
+            if self._attempt <= (most := attempts(result)):
                 return
-            why = f"{DISTURBED_ATTEMPTS} runs of round {self._number + 1} cannot be trusted: {wrong[0]}"
+            runs = "a run" if most == 1 else f"{most} runs"
+            why = f"{runs} of round {self._number + 1} cannot be trusted: {wrong[0]}"
             system.drop("invalid", why)
         else:
             system.runs.append(result)

@@ -15,6 +15,16 @@ from trainpace.runs.run import Run
 DISTURBED_ATTEMPTS = 3
 """Times that a run is measured before its case is invalid because something disturbed each of them."""
 
+BURNT_CORES = 0.3
+"""Of a core: processes that kept so much busy over a window, and run on, are still there at the next attempt. One that
+wants all of a core has about half of it beside a rank."""
+
+
+def attempts(*runs: Run) -> int:
+    """How often what gave these disturbed runs is measured in all: once where another attempt would meet the same."""
+    burnt = any(sum(other.cores for other in run.health.others) > BURNT_CORES for run in runs)
+    return 1 if burnt else DISTURBED_ATTEMPTS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:

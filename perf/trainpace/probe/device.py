@@ -22,7 +22,7 @@ import pynvml  # type: ignore[import-untyped]
 
 from trainpace.cases.machine import Device, Machine
 from trainpace.runs.datasheets import DATASHEETS
-from trainpace.runs.run import Health
+from trainpace.runs.run import Health, OtherProcess
 from trainpace.text import gib
 
 Findings = tuple[tuple[str, ...], tuple[str, ...]]
@@ -301,7 +301,7 @@ def _asked(question: Any) -> Any:
 # Health
 
 FOREIGN_CORES_LIMIT = 0.05
-"""Cores kept busy by others above which a CPU run is disturbed: it finds loads of 0.3 cores (27 of 27)."""
+"""Of a rank's cores, kept busy by others, above which a CPU run is disturbed: it finds loads of 0.3 (27 of 27)."""
 
 SLOWED_SHARE_LIMIT = 0.01
 """Share of the window that a GPU may be slowed: less cannot move a median by more than the least tolerance, 1 %."""
@@ -392,13 +392,21 @@ def gpu_faults(before: Sequence[GpuState], after: Sequence[GpuState], seconds: f
     return tuple(faults), tuple(notes)
 
 
-def cpu_faults(foreign_cores: float | None) -> Findings:
-    """Judge the load by other processes over a window, in cores; None where it cannot be told."""
+def cpu_faults(foreign_cores: float | None, others: Sequence[OtherProcess] = ()) -> Findings:
+    """Judge the load by other processes over a window.
+
+    Args:
+        foreign_cores: cores that they kept busy, of those that a rank ran on; None where it cannot be told.
+        others: the processes that kept the most busy, as far as they could be read.
+    """
     if foreign_cores is None:
         return (), ("whether other processes disturbed the run cannot be told on this machine",)
-    if foreign_cores > FOREIGN_CORES_LIMIT:
-        return (f"other processes kept {foreign_cores:.2f} cores busy (limit {FOREIGN_CORES_LIMIT})",), ()
-    return (), ()
+    if foreign_cores <= FOREIGN_CORES_LIMIT:
+        return (), ()
+    named = ", ".join(f"{each.name} (pid {each.pid}) {each.cores:.2f}" for each in others)
+    who = f"{named}; end them, or keep them off these cores" if named else "none that still runs and can be seen here"
+    said = f"other processes kept {foreign_cores:.2f} of a rank's cores busy (limit {FOREIGN_CORES_LIMIT}): {who}"
+    return (said,), ()
 
 
 class GpuWindow:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .load import quiet_cores
 from .proc import descendants, die_with_parent
 from .protocol import Placed, RunRequest
 
@@ -29,6 +30,7 @@ class Launch:
         self._exits: list[dict[str, Any]] = []
         self._killed = False
         self._before = descendants(os.getpid())
+        self._cores = quiet_cores(_placed(request)["count"]) if request["pin"] else []
         for local_rank in range(_placed(request)["count"]):
             self._fork(local_rank, request, rank_main)
 
@@ -87,7 +89,7 @@ class Launch:
         if pid == 0:
             code = 1
             try:
-                _enter(local_rank, request, host, group=self._pids[0] if self._pids else 0)
+                _enter(local_rank, request, host, group=self._pids[0] if self._pids else 0, cores=self._cores)
                 code = rank_main(self._first + local_rank, local_rank)
             except BaseException:  # noqa: BLE001 - whatever it was, it must not go on as a second host
                 traceback.print_exc()
@@ -108,7 +110,7 @@ def _placed(request: RunRequest) -> Placed:
     return request.get("placed") or {"node": 0, "first": 0, "count": request["workload"]["ranks"]}
 
 
-def _enter(local_rank: int, request: RunRequest, host: int, *, group: int) -> None:
+def _enter(local_rank: int, request: RunRequest, host: int, *, group: int, cores: list[int]) -> None:
     """What a forked process does before it is a rank: its group, its output, its environment, its cores."""
     os.setpgid(0, group)
     die_with_parent()
@@ -128,8 +130,5 @@ def _enter(local_rank: int, request: RunRequest, host: int, *, group: int) -> No
         LOCAL_WORLD_SIZE=str(placed["count"]),
         GROUP_RANK=str(placed["node"]),
     )
-    if request["pin"]:
-        cores = sorted(os.sched_getaffinity(0))
-        share = max(1, len(cores) // placed["count"])
-        first = local_rank * share % len(cores)
-        os.sched_setaffinity(0, cores[first : first + share])
+    if cores:
+        os.sched_setaffinity(0, {cores[local_rank]})

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from . import proc
+from . import load
 from .batch import Tokens
 from .imports import Own
 from .lines import Write, write_lines
@@ -256,7 +256,7 @@ def measure(
             gc.collect()
             _barrier(clock)
             clock.reset_peak()
-            begin_cpu, begin = _cpu_seconds(watch), time.monotonic()
+            begin = load.look()
         _stepped(clock, write, step)
     measured: list[tuple[Any, float, Any, Any]] = []
     yardsticks = []
@@ -279,7 +279,7 @@ def measure(
     clock.synchronize()
     numbers = _numbers(losses)
     write("measured")  # and this one closes it
-    end_cpu, end = _cpu_seconds(watch), time.monotonic()
+    end = load.look()
     return {
         "warmup_seconds": [clock.seconds(start, end) for start, _, end, _ in warmup],
         "seconds": [clock.seconds(start, end) for start, _, end, _ in measured],
@@ -289,9 +289,7 @@ def measure(
         "tokens": tokens.seen(),
         "yardstick_seconds": statistics.median(yardsticks) if yardsticks else None,
         "peak_memory_bytes": clock.peak_bytes(),
-        "window_seconds": end - begin,
-        "busy_cpu_seconds": end_cpu[0] - begin_cpu[0],
-        "own_cpu_seconds": end_cpu[1] - begin_cpu[1],
+        **load.between(begin, end, watch),
     }
 
 
@@ -436,10 +434,3 @@ def _place(device: str, local_rank: int) -> str:
 
 def _node() -> str:
     return os.environ.get("TRAINPACE_NODE") or socket.gethostname()
-
-
-def _cpu_seconds(watch: list[int]) -> tuple[float, float]:
-    """CPU seconds since boot: of all cores, and of the session (this process session's processes, those in `watch`)."""
-    session = os.getsid(0)
-    own = [each.cpu_seconds for each in proc.stats() if each.session == session or each.pid in watch]
-    return proc.busy_seconds(), sum(own)

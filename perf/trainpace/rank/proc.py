@@ -3,7 +3,7 @@
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,8 @@ class Stat(NamedTuple):
     """One process at one moment."""
 
     pid: int
+    name: str
+    """The command's, at most 15 characters, printable ones."""
     parent: int
     """Process id of its parent."""
     session: int
@@ -45,6 +47,8 @@ class Stat(NamedTuple):
     started: str
     """When it began, in ticks since the machine's start: with its id that is one process for ever."""
     resident_bytes: int
+    core: int
+    """The number of the one that it ran on last."""
 
 
 def stat(pid: int) -> Stat:
@@ -54,14 +58,17 @@ def stat(pid: int) -> Stat:
         OSError: where there is no such process.
     """
     # The command's name is in brackets and may hold anything: the fields start behind the last one.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    name, _, rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").partition("(")[2].rpartition(")")
+    fields = rest.split()
     return Stat(
         pid=pid,
+        name="".join(letter if letter.isprintable() else "?" for letter in name),
         parent=int(fields[1]),
         session=int(fields[3]),
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICK,
         started=fields[19],
         resident_bytes=int(fields[21]) * _PAGE,
+        core=int(fields[36]),
     )
 
 
@@ -93,7 +100,14 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def busy_seconds() -> float:
-    """CPU seconds of all cores since the machine's start."""
-    user, nice, system = (int(field) for field in Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
-    return (user + nice + system) / _TICK
+def busy_by_core() -> dict[int, float]:
+    """CPU seconds of each core since the machine's start, by its number."""
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+    # user, nice, system; the first line is the sum of all
+    return {int(name[3:]): sum(map(int, fields[:3])) / _TICK for name, *fields in lines if name != "cpu"}
+
+
+def busy_seconds(cores: Collection[int]) -> float | None:
+    """CPU seconds of these cores since the machine's start; None where the kernel tells of none or not of all."""
+    found = busy_by_core()
+    return sum(found[core] for core in cores) if found.keys() >= set(cores) else None

@@ -120,7 +120,11 @@ class _Watch:
     def _sample(self) -> None:
         before = None
         while not self._done.wait(_WATCH_SECONDS):
-            now = time.monotonic(), proc.busy_seconds(), self._own()
+            busy = proc.busy_seconds(os.sched_getaffinity(0))
+            if busy is None:  # the window stays without length: nothing is told
+                self._own()
+                continue
+            now = time.monotonic(), busy, self._own()
             # A process that ended took the CPU time of its last moments with it: such an interval says nothing.
             if self.open and before is not None and before[2].keys() <= now[2].keys():
                 self.window["window_seconds"] += now[0] - before[0]

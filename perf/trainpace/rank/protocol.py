@@ -77,7 +77,7 @@ class RunRequest(TypedDict):
     workload: dict[str, Any]
     """Fields of trainpace.cases.workload.Workload; of a program the number of ranks, 1, alone."""
     pin: bool
-    """Whether each rank is bound to its share of the cores."""
+    """Whether each rank is bound to a core, of the quietest that there are."""
     watch: list[int]
     """Process ids of the suite, whose CPU time is not foreign."""
     placed: NotRequired[Placed]

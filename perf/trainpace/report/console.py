@@ -1,6 +1,7 @@
 """A table and the lines below it as the text of a terminal, with colours or without."""
 
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 
@@ -11,6 +12,8 @@ PLAIN_WIDTH = 160
 """Columns where the output is no terminal: wide enough for a line a case."""
 WIDE = 140
 """Columns from which a case takes one line; below, its cells are stacked."""
+
+_QUOTED = re.compile(r"`([^`]*)`")
 
 Line = tuple[str, str]
 """Text and its style in rich's words; empty for none."""
@@ -52,8 +55,8 @@ def as_text(
     *above, last = lines
     for line, style in above:
         words, command = command_apart(line)
-        # A command is not wrapped: broken over two lines it could not be copied.
-        parts = [words] if "`" in words else _wrapped(words, width)
+        # What is to be typed is not broken over two lines: it could not be copied.
+        parts = [words] if any(" " in typed for typed in _QUOTED.findall(words)) else _wrapped(words, width)
         if command:
             parts.append(f"{_indent(line)}  {command}")
         for part in parts or [""]:

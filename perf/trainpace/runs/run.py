@@ -105,11 +105,24 @@ class RankSamples(Record):
         return sum(self.seconds) + sum(self.optimizer_seconds)
 
 
+class OtherProcess(Record):
+    """A process that is not the session's."""
+
+    pid: PositiveInt
+    name: str
+    """Of its command, at most 15 characters."""
+    cores: NonNegativeFloat
+    """Cores that it kept busy over the measured window."""
+
+
 class Health(Record):
     """What disturbed a run."""
 
     foreign_cores: float | None = None
-    """Cores kept busy over the measured window by processes that are not the session's; None where unknown."""
+    """Cores kept busy over the measured window by processes that are not the session's, of those that a rank ran on;
+    of the rank where it is most. None where unknown."""
+    others: tuple[OtherProcess, ...] = ()
+    """Those that kept the ranks' cores busiest, where that made the run invalid, and as far as they could be read."""
     faults: tuple[str, ...] = ()
     """Sentences, with figures, on what makes the run invalid: thermal slowdown, foreign load."""
     notes: tuple[str, ...] = ()
