@@ -134,8 +134,7 @@ class Pool:
         key = json.dumps([command.python, dict(command.settings), dict(command.environment), nodes])
         run_id = uuid.uuid4().hex[:12]
         kept = self._keep_logs / case / run_id if self._keep_logs else None
-        if compared:
-            self._pause_others(key)
+        self._pause_others(key)
         if key not in self._hosts:
             self._start(key, command, nodes, kept)
         hosts = self._hosts[key]
