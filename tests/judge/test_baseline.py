@@ -11,7 +11,8 @@ from factories import make_full_workload, make_runs, make_workload
 from trainpace.cases import PUBLISHED
 from trainpace.errors import FileError
 from trainpace.judge import baseline as stored
-from trainpace.stats.tolerance import Spread
+from trainpace.judge.refresh import baseline_of
+from trainpace.stats.tolerance import CaseNoise, Spread
 from trainpace.store.baselines import load_baselines, load_file, published_folder, refresh
 
 KEY = make_workload().key
@@ -309,13 +310,32 @@ def test_measured_is_preferred_to_published(path):
     assert stored.find([*load_baselines([], "a100-sxm4-80gb"), own], make_full_workload()) == own
 
 
-def test_pool_takes_the_runs_of_one_scale(path):
-    """Spread is pooled over the measured baselines of a scale; published rows have none."""
-    baselines = load_baselines([path.parent], "cpu-test-2c") + load_baselines([], "a100-sxm4-80gb")
-    mini = stored.pool(baselines, "mini")
+def test_noise_is_of_what_is_alike(path):
+    """The variances of a case's own scale moderate it; a published row has none, nor has what nothing is known of."""
+    full = make_full_workload()
+    refresh(path.parent, make_runs(2000.0, 3000.0, workload=full), max_spread=0.5)
+    baselines = load_baselines([path.parent], "cpu-test-2c")
+    mini, other = (stored.find(baselines, workload) for workload in (make_workload(), full))
+    noise = stored.case_noise(mini, baselines, shared=False)
 
-    assert Spread(pytest.approx(0.01, abs=1e-4), 2) == mini
-    assert stored.pool(baselines, "full") is None
+    assert CaseNoise(within=Spread(pytest.approx(0.01, abs=1e-4), 2), runs=pytest.approx(3)) == noise
+    assert stored.case_noise(other, baselines, shared=False).within.dof == 1
+    assert stored.case_noise(load_file(A100).baselines[ROW], baselines, shared=False) is None
+
+
+def test_noise_of_another_engine_is_not_alike(path):
+    """Eight noisy cases of another engine do not make the quiet ones of this noisy, where these tell enough by
+    themselves; with few runs of its own a case is judged by all of them."""
+    quiet, noisy = (
+        [
+            baseline_of(make_runs(*[1000 * (1 + sd * each) for each in (-1.2, -0.4, 0, 0.4, 1.2)], workload=workload))
+            for workload in (make_workload(f"case{number}", engine=engine) for number in range(8))
+        ]
+        for sd, engine in ((0.01, "deepspeed"), (0.09, "fsdp2"))
+    )
+
+    assert pytest.approx(0.009, abs=1e-3) == stored.case_noise(quiet[0], quiet + noisy, shared=False).within.sd
+    assert stored.case_noise(quiet[0], quiet[:1] + noisy, shared=False).within.sd > 0.012
 
 
 def test_proxy_cuts_are_read_back(path):

@@ -1,7 +1,8 @@
 """The plans against sessions recorded before there were plans: the same measurements, labels and findings.
 
 recorded/*.json hold a session a line: its script, what it asked for, and what was said. They were recorded at the last
-revision whose gates had loops of their own, by the answers of `scripted.py`; where a word was renamed since (accident,
+revision whose gates had loops of their own, by the answers of `scripted.py`; those of the stored gate anew when it got
+its second variance and judged gains as it does losses. Where a word was renamed since (accident,
 planted), it was renamed there too. One thing differs on purpose: a case that failed is not measured again because one
 of its earlier runs turns out to have been disturbed (no session here shows it).
 """

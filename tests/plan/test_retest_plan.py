@@ -6,20 +6,20 @@ import pytest
 
 from trainpace.plan.retest import RetestPlan
 from trainpace.plan.task import drive
-from trainpace.stats.tolerance import NoiseModel, Spread
+from trainpace.stats.tolerance import CaseNoise, NoiseModel, Spread
 
 STORED = ((990.0, 1005.0, 995.0, 1012.0, 998.0),)
-QUIET = Spread(0.01, 40)
+QUIET = CaseNoise(within=Spread(0.01, 40))
 
 
 @dataclass
 class Numbers:
-    """A case whose next run has the next of `speeds`; the last one stays."""
+    """A case whose next run has the next of `speeds`; the last one stays. Its first run is as its baseline was."""
 
     speeds: list[float]
     peers: str = "this device"
     stored: tuple[tuple[float, ...], ...] = STORED
-    spread: Spread = QUIET
+    noise: CaseNoise = QUIET
     first_runs: int = 1
     open: bool = True
     first_log_ratio: float | None = 0.0
@@ -38,14 +38,17 @@ def runs(*speeds, others=5, peers="this device"):
 @pytest.mark.parametrize(
     ("speeds", "given", "expected"),
     [
-        ([1000.0], {}, (1, 0)),
+        ([1000.0], {}, (1, 5)),
         ([950.0], {}, (5, 5)),
+        ([1080.0], {}, (3, 5)),
+        ([1080.0, 980.0], {}, (2, 5)),
         ([800.0, 1001.0, 1002.0], {}, (3, 5)),
-        ([950.0], {"others": 2}, (5, 0)),
+        ([950.0], {"others": 2}, (5, 2)),
+        ([950.0], {"others": 0}, (5, 0)),
         ([950.0], {"peers": "another device"}, (5, 0)),
     ],
-    ids=["usual", "slow", "an outlier", "too few others", "others elsewhere"],
+    ids=["usual", "slow", "faster", "a lucky run", "an outlier", "few others", "alone", "others elsewhere"],
 )
 def test_a_slow_case_is_run_again_beside_the_others(speeds, given, expected):
-    """As often as it decides something; the others once, where they can tell what the machine did."""
+    """As often as it decides something; the others once, before any case is judged."""
     assert runs(*speeds, **given) == expected

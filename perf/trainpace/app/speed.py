@@ -229,6 +229,7 @@ class Speed:
                 file.parent,
                 case.runs,
                 recorded=self._recorded_at,
+                num_cases=len(self.selection),
                 max_spread=self.options.max_spread,
                 accept_slower=self.options.accept_slower,
                 peak_tflops=peak_tflops(case.device, case.workload.dtype),

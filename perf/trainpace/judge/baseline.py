@@ -16,13 +16,16 @@ from trainpace.cases.workload import Scale, Workload
 from trainpace.records import Record
 from trainpace.runs.run import DataIdentity
 from trainpace.stats.retest import outliers
-from trainpace.stats.tolerance import Spread, geometric_mean, pooled_spread
+from trainpace.stats.tolerance import CaseNoise, Spread, geometric_mean, pooled_spread
+from trainpace.stats.variance import case_noises
 
 # 1: first format (2026-11), one session a baseline.
 # 2: runs by session, with their peak memory (2026-11). Version 1 is read as one session.
 SCHEMA = 2
 MAX_SESSIONS = 10
 """Sessions that a baseline keeps, the newest."""
+MIN_ALIKE_DOF = 20
+"""Degrees of freedom, between runs, of the baselines of one trainer and engine that tell how alike its cases are."""
 
 
 T = TypeVar("T")
@@ -70,9 +73,6 @@ class Published(Record):
     def counted_tgs(self) -> list[list[float]]:
         """TGS of each of its runs, by session: the row's own."""
         return [[self.tgs]]
-
-    def spread(self, pool: Spread | None) -> None:
-        """None: the spread of our own runs says nothing about somebody else's machine."""
 
 
 class StoredSession(Record):
@@ -191,10 +191,6 @@ class Measured(Record):
         """What its newest session measured."""
         return self.sessions[-1].revision
 
-    def spread(self, pool: Spread | None) -> Spread | None:
-        """Spread of log TGS between runs: `pool`, the device's, else of its own runs; None where it has one run."""
-        return pool or pooled_spread(session.tgs for session in self.sessions)
-
 
 Baseline = Annotated[Published | Measured, Field(discriminator="origin")]
 
@@ -234,16 +230,49 @@ def find(baselines: Sequence[Published | Measured], workload: Workload) -> Publi
     return None
 
 
-def pool(baselines: Iterable[Published | Measured], scale: Scale) -> Spread | None:
-    """Spread of log TGS between runs of a session, pooled over a device's measured baselines of one scale; None where
-    none has two runs. Outliers are left out: one of them would be the noise of every case.
+def case_noise(
+    baseline: Published | Measured, baselines: Iterable[Published | Measured], *, shared: bool
+) -> CaseNoise | None:
+    """How far unchanged code is from `baseline`; None of a published row (our own runs say nothing about somebody
+    else's machine), and where no two runs are known.
+
+    The case's own variances are moderated by those of what is alike: the device's baselines of the same scale, trainer
+    and engine, or, where these are too few to tell, of the same scale. Outliers are left out: one of them would be the
+    noise of every case.
+
+    Args:
+        baseline: of the case.
+        baselines: all of its device.
+        shared: whether what all cases of a session share is taken out when they are judged.
     """
-    measured = _of_scale(baselines, scale)
-    return pooled_spread(
-        _split(session.tgs, aside)[0]
-        for each, marks in zip(measured, _outliers(measured), strict=True)
-        for session, aside in zip(each.sessions, marks, strict=True)
-    )
+    if isinstance(baseline, Published):
+        return None
+    measured = _of_scale([baseline, *baselines], baseline.scale)
+    counted = [
+        [
+            session.model_copy(update={"tgs": _split(session.tgs, aside)[0]})
+            for session, aside in zip(*pair, strict=True)
+        ]
+        for pair in zip([each.sessions for each in measured], _outliers(measured), strict=True)
+    ]
+    kind = baseline.workload.trainer, baseline.workload.engine
+    alike = [
+        sessions
+        for each, sessions in zip(measured, counted, strict=True)
+        if (each.workload.trainer, each.workload.engine) == kind
+    ]
+    dof = sum(len(session.tgs) - 1 for sessions in alike for session in sessions)
+    # `baseline` is the first of both.
+    return case_noises(alike if dof >= MIN_ALIKE_DOF else counted, shared=shared)[0]
+
+
+def run_noise(baseline: Published | Measured | None) -> Spread | None:
+    """Spread of log TGS between runs of one session, of this workload alone, over all sessions that its baseline holds;
+    None where none has two runs.
+    """
+    if not isinstance(baseline, Measured):
+        return None
+    return pooled_spread(session.tgs for session in baseline.sessions)
 
 
 def without_outliers(
@@ -289,15 +318,6 @@ def _split(values: Sequence[T], outlier: Sequence[bool]) -> tuple[list[T], list[
     """Those that are no outliers, and those that are."""
     pairs = list(zip(values, outlier, strict=bool(values)))
     return [value for value, aside in pairs if not aside], [value for value, aside in pairs if aside]
-
-
-def run_noise(baseline: Published | Measured | None) -> Spread | None:
-    """Spread of log TGS between runs of one session, of this workload alone, over all sessions that its baseline holds;
-    None where none has two runs.
-    """
-    if not isinstance(baseline, Measured):
-        return None
-    return pooled_spread(session.tgs for session in baseline.sessions)
 
 
 def proxy_cuts(baselines: Iterable[Published | Measured], case: str) -> list[Workload]:

@@ -1,14 +1,14 @@
 """Recording baselines: which runs may become one, and what that changes in a device's file."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
-from trainpace.judge.baseline import MAX_SESSIONS, BaselineFile, Measured, StoredSession, mean_of_sessions, pool
+from trainpace.judge.baseline import MAX_SESSIONS, BaselineFile, Measured, StoredSession, case_noise, mean_of_sessions
 from trainpace.judge.validity import faults, first_losses
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
-from trainpace.stats.tolerance import CAP, NoiseModel, geometric_mean, relative_spread, tolerance_for
+from trainpace.stats.tolerance import CAP, CaseNoise, NoiseModel, geometric_mean, relative_spread, tolerance_for
 from trainpace.text import percent, signed_percent
 
 MAX_SPREAD = 0.10
@@ -44,6 +44,7 @@ def changes(
     runs: Sequence[Run],
     *,
     recorded: str,
+    num_cases: int = 1,
     max_spread: float = MAX_SPREAD,
     accept_slower: str | None = None,
     peak_tflops: float | None = None,
@@ -58,12 +59,21 @@ def changes(
         stored: the device's file as it is.
         runs: of that device.
         recorded: when the session began to record, the same for all its cases: UTC, ISO 8601.
+        num_cases: that the session refreshes: they share its chance of refusing unchanged code.
         max_spread: largest coefficient of variation of TGS between the runs of a workload.
         accept_slower: the reason to record a slower value all the same, which is stored; None: it is refused.
         peak_tflops: what the device can do; None where that is unknown.
     """
     return [
-        _change(group, stored, recorded, max_spread=max_spread, accept_slower=accept_slower, peak_tflops=peak_tflops)
+        _change(
+            group,
+            stored,
+            recorded,
+            num_cases=num_cases,
+            max_spread=max_spread,
+            accept_slower=accept_slower,
+            peak_tflops=peak_tflops,
+        )
         for group in _by_workload(runs).values()
     ]
 
@@ -80,6 +90,7 @@ def _change(
     file: BaselineFile,
     recorded: str,
     *,
+    num_cases: int,
     max_spread: float,
     accept_slower: str | None,
     peak_tflops: float | None,
@@ -93,8 +104,7 @@ def _change(
     new = _measured(runs, values, recorded)
     if old is None:
         return Change(key, None, new)
-    spread = pool(file.baselines.values(), old.scale)
-    tolerance = tolerance_for(NoiseModel(spread), stored=old.num_runs, now=len(values))
+    tolerance = tolerance_for(NoiseModel(_noise(old, file), num_cases), now=len(values))
     allowed = min(tolerance.value, CAP)
     ratio = new.tgs / old.reference_tgs
     if ratio < 1 - allowed:
@@ -108,6 +118,12 @@ def _change(
     # Other documents are other work, whatever its speed.
     same = ratio <= 1 / (1 - allowed) and new.mean_attended == old.mean_attended
     return Change(key, old, _one_session_more(old, new) if same else _new_level(old, new))
+
+
+def _noise(old: Measured, file: BaselineFile) -> CaseNoise | None:
+    """Of one session against the one that the reference is of; what all cases share is not taken out of a refresh."""
+    noise = case_noise(old, file.baselines.values(), shared=False)
+    return noise and replace(noise, num_sessions=1)
 
 
 def _one_session_more(old: Measured, new: Measured) -> Measured:

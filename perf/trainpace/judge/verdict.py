@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed
-from trainpace.judge.baseline import Baseline, Measured, Published
+from trainpace.judge.baseline import Baseline, Measured, Published, case_noise
 from trainpace.judge.claims import tokens_note
 from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
@@ -17,14 +17,15 @@ from trainpace.records import Record
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import DataIdentity, Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.retest import Assessment, assess
-from trainpace.stats.tolerance import CAP, MOST_RUNS, NoiseModel, Tolerance, first_runs, geometric_mean, runs_needed
+from trainpace.stats.memory import memory_tolerance
+from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, OtherCase, assess
+from trainpace.stats.tolerance import MOST_RUNS, NoiseModel, error_per_case, first_runs, geometric_mean, runs_needed
 from trainpace.text import count, gib, percent, version_changes
 
 RATIO_AGREEMENT = 1e-3
 """Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
 ANOTHER_REVISION = "a comparison with another revision would decide"
-"""Of a loss that all cases share."""
+"""Of what all cases lost or gained."""
 
 
 class Figures(Record):
@@ -122,7 +123,7 @@ def judge(
     *,
     noise: NoiseModel = NoiseModel(),  # noqa: B008 - it is immutable
     peak_tflops: float | None = None,
-    others: Sequence[float] = (),
+    others: Sequence[OtherCase] = (),
     stored_outliers: Sequence[float] = (),
     command: Command = Command(),  # noqa: B008 - it is immutable
 ) -> Judgement:
@@ -131,10 +132,9 @@ def judge(
     Args:
         runs: measured now, all of one workload; the geometric mean of those that count is judged.
         baseline: what `find` gave for the workload.
-        noise: with the spread between runs of the device's baselines at this scale; where that is None, the
-            baseline's own runs serve.
+        noise: with that of the case among the device's baselines; where that is None, the baseline's own runs serve.
         peak_tflops: what one device can do in the workload's dtype; None where it is unknown.
-        others: log ratio to its baseline of the first run of each other case of the session.
+        others: the other cases of the session, as far as they tell what the machine did.
         stored_outliers: TGS of the runs that `without_outliers` left out of the baseline.
         command: of its test.
 
@@ -148,7 +148,7 @@ def judge(
     workload = runs[0].workload
     seen = None
     if baseline is not None:
-        noise = noise.with_spread(baseline.spread(noise.spread))
+        noise = _noise_of(baseline, noise)
         seen = assess([metrics.tgs(run) for run in runs], baseline.counted_tgs, noise, others=others)
     figures = gather(runs, baseline, peak_tflops, seen)
     if stored_outliers and baseline is not None:
@@ -164,8 +164,15 @@ def judge(
         where = f"{workload.key} on {runs[0].device.slug}"
         record = command.speed(workload, refresh=True)
         return judgement(figures, Verdict.NO_BASELINE, f"no baseline for {where}: record it with `{record}`")
-    needed = runs_needed(noise, stored=baseline.num_runs)
-    judged = _against(figures, workload, baseline, seen, needed=needed, command=command)
+    judged = _against(
+        figures,
+        workload,
+        baseline,
+        seen,
+        needed=runs_needed(noise),
+        more_memory=_more_memory(runs, baseline, noise.num_cases),
+        command=command,
+    )
     if seen.regression and (slow := dict.fromkeys(filter(None, map(metrics.slow_node, runs)))):
         # A finding of its own: nothing was changed there.
         out = "take it out (Slurm's --exclude) and measure again"
@@ -193,10 +200,7 @@ def unjudged(case: str, reason: str) -> Judgement:
 
 def runs_to_measure(baseline: Published | Measured | None, noise: NoiseModel, *, at_least: int = 1) -> int:
     """Runs of a case to measure now, so that its bound comes below the cap: `at_least`, by itself up to five."""
-    if baseline is None:
-        return at_least
-    noise = noise.with_spread(baseline.spread(noise.spread))
-    return first_runs(noise, stored=baseline.num_runs, at_least=at_least)
+    return at_least if baseline is None else first_runs(_noise_of(baseline, noise), at_least=at_least)
 
 
 def gather(
@@ -236,7 +240,45 @@ def gather(
     )
 
 
+def _noise_of(baseline: Published | Measured, noise: NoiseModel) -> NoiseModel:
+    """`noise`, with that of the baseline's own runs where it has none."""
+    return noise.of(None if isinstance(baseline, Published) else noise.case or case_noise(baseline, [], shared=False))
+
+
 def _against(
+    figures: Figures,
+    workload: Workload,
+    baseline: Published | Measured,
+    seen: Assessment,
+    *,
+    needed: int | None,
+    more_memory: list[str],
+    command: Command,
+) -> Judgement:
+    # The ratios of TGS and of TFLOPs agree, or the case would be invalid: TGS speaks for both.
+    slower = [_below(figures, baseline, seen)] if seen.regression else []
+    if slower and isinstance(baseline, Measured) and seen.num_others < MIN_OTHER_CASES:
+        slower.append(f"with fewer than {MIN_OTHER_CASES + 1} cases a slow machine looks the same as slower code")
+    if regressions := slower + more_memory:
+        more = command.speed(workload, runs_per_case=max(3, 2 * len(figures.tgs_of_runs)))
+        return judgement(figures, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
+    if seen.unclear or not seen.tolerance.decides:
+        return _undecided(figures, workload, baseline, seen, needed=needed, command=command)
+    above = f"TGS {figures.tgs:.1f} is {percent(math.expm1(seen.log_ratio))} above {_stored(baseline)}"
+    if seen.improvement:
+        refresh = command.speed(workload, refresh=True)
+        stale = f"a stale baseline hides the next regression, record it with `{refresh}`"
+        return judgement(figures, Verdict.IMPROVEMENT, f"{above} (tolerance {seen.tolerance.source}): {stale}")
+    if seen.gained_with_all:
+        gained = percent(math.expm1(seen.common_shift))
+        why = f"all cases gained about {gained}: the machine did, or a change that meets every case"
+        figures = _noted(figures, f"{why}: {_against_another(baseline, command)}")
+    elif seen.faster:
+        figures = _noted(figures, f"{above}, in too few runs, or too uneven ones, to call it an improvement")
+    return judgement(figures, Verdict.PASS)
+
+
+def _undecided(
     figures: Figures,
     workload: Workload,
     baseline: Published | Measured,
@@ -245,51 +287,52 @@ def _against(
     needed: int | None,
     command: Command,
 ) -> Judgement:
-    assert figures.tgs is not None
-    assert figures.ratio is not None
-    tgs, ratio, limit = f"TGS {figures.tgs:.1f}", figures.ratio, seen.tolerance
-    stored = f"the {baseline.origin} baseline's {baseline.tgs:.1f}"
-    below = f"{tgs} is {percent(1 - ratio)} below {stored} (tolerance {limit.source})"
-    # The two ratios agree, or the case would be invalid: TGS speaks for both.
-    slower = [below] if seen.regression else []
-    if regressions := slower + _more_memory(figures, baseline, limit):
-        more = command.speed(workload, runs_per_case=max(3, 2 * len(figures.tgs_of_runs)))
-        return judgement(figures, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
-    if seen.unclear:
-        if seen.common_shift < 0:
-            why = _what_all_lost(seen, baseline, command)
-            return judgement(figures, Verdict.INCONCLUSIVE, f"{below}: {why}", what_decides=ANOTHER_REVISION)
+    """Inconclusive, with what would decide."""
+    stands, decides = f"TGS {figures.tgs:.1f} is {percent(figures.ratio or 0)} of {_stored(baseline)}", ANOTHER_REVISION
+    if seen.lags:
+        gained = f"the other cases gained about {percent(math.expm1(seen.others_gained))}"
+        why = f"{stands} (tolerance {seen.tolerance.source}), but {gained}: it may have lost what the machine gained"
+        why += f": {_against_another(baseline, command)}"
+    elif seen.unclear and seen.common_shift < 0:
+        why = f"{_below(figures, baseline, seen)}: {_what_all_lost(seen, baseline, command)}"
+    elif seen.unclear:
         more_runs = 2 * max(MOST_RUNS, len(figures.tgs_of_runs))
-        why = _uneven(figures, baseline)
         decides = would_decide(more_runs, "run")
         look = f"{decides}, `{command.speed(workload, runs_per_case=more_runs)}`"
-        return judgement(figures, Verdict.INCONCLUSIVE, f"{below}: {why}: {look}", what_decides=decides)
-    if not limit.decides:
+        why = f"{_below(figures, baseline, seen)}: {_uneven(figures, baseline)}: {look}"
+    else:
         decides = would_decide(needed, "run")
-        return judgement(
-            figures,
-            Verdict.INCONCLUSIVE,
-            f"{tgs} is {percent(ratio)} of {stored}, too close to tell ({limit.source}): {decides}"
-            + _how(workload, baseline, needed, command),
-            what_decides=decides,
-        )
-    if ratio > 1 / (1 - limit.value):
-        return judgement(
-            figures,
-            Verdict.IMPROVEMENT,
-            f"{tgs} is {percent(ratio - 1)} above {stored} (tolerance {limit.source}): a stale baseline hides the next "
-            f"regression, record it with `{command.speed(workload, refresh=True)}`",
-        )
-    return judgement(figures, Verdict.PASS)
+        why = f"{stands}, too close to tell ({seen.tolerance.source}): {decides}"
+        why += _how(workload, baseline, needed, command)
+    return judgement(figures, Verdict.INCONCLUSIVE, why, what_decides=decides)
+
+
+def _stored(baseline: Published | Measured) -> str:
+    return f"the {baseline.origin} baseline's {baseline.tgs:.1f}"
+
+
+def _below(figures: Figures, baseline: Published | Measured, seen: Assessment) -> str:
+    lost = percent(-math.expm1(seen.log_ratio))
+    return f"TGS {figures.tgs:.1f} is {lost} below {_stored(baseline)} (tolerance {seen.tolerance.source})"
+
+
+def _noted(figures: Figures, note: str) -> Figures:
+    return figures.model_copy(update={"notes": (*figures.notes, note)})
 
 
 def _what_all_lost(seen: Assessment, baseline: Published | Measured, command: Command) -> str:
-    recorded = baseline.revision if isinstance(baseline, Measured) else None
     lost = percent(-math.expm1(seen.common_shift))
-    shared = f"most of the {seen.num_others + 1} cases lost about {lost}: the machine did, or a change that meets every"
+    return (
+        f"most of the {seen.num_others + 1} cases lost about {lost}: the machine did, or a change that meets every "
+        f"case: {_against_another(baseline, command)}"
+    )
+
+
+def _against_another(baseline: Published | Measured, command: Command) -> str:
+    recorded = baseline.revision if isinstance(baseline, Measured) else None
     if recorded is None or recorded.endswith("+dirty"):
-        return f"{shared} case: {ANOTHER_REVISION}, --perf-against with the one that the baseline was recorded of"
-    return f"{shared} case: {ANOTHER_REVISION}, `{command.session(against=recorded[:10])}`"
+        return f"{ANOTHER_REVISION}, --perf-against with the one that the baseline was recorded of"
+    return f"{ANOTHER_REVISION}, `{command.session(against=recorded[:10])}`"
 
 
 def _uneven(figures: Figures, baseline: Published | Measured) -> str:
@@ -397,17 +440,22 @@ def _tflops_of(baseline: Published | Measured, workload: Workload) -> float:
     return flops.tflops(baseline.tgs, workload, baseline.convention, mean_attended=attended)
 
 
-def _more_memory(figures: Figures, baseline: Published | Measured, limit: Tolerance) -> list[str]:
-    if isinstance(baseline, Published) or figures.peak_memory_bytes is None:
+def _more_memory(runs: Sequence[Run], baseline: Published | Measured, num_cases: int) -> list[str]:
+    if isinstance(baseline, Published):
         return []
-    # Memory has none of the noise of speed: a bound above the cap does not widen its tolerance.
-    allowed = limit.value if limit.decides else CAP
-    memory, stored = figures.peak_memory_bytes, baseline.peak_memory_bytes
+    now = [metrics.peak_memory(run) for run in runs]
+    # Of several runs, and of several baselines, the largest is compared.
+    allowed = memory_tolerance(
+        [now, *(session.peak_memory_bytes for session in baseline.sessions)],
+        allocated=baseline.device.kind == "cuda" and runs[0].source == "measured",
+        error=error_per_case(num_cases),
+    )
+    memory, stored = max(now), baseline.peak_memory_bytes
     if memory <= stored * (1 + allowed):
         return []
     return [
         f"peak memory {gib(memory)} is {percent(memory / stored - 1)} above the baseline's "
-        f"{gib(stored)} (tolerance {percent(allowed)})"
+        f"{gib(stored)} (tolerance of memory: {percent(allowed)})"
     ]
 
 

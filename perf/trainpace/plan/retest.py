@@ -7,8 +7,8 @@ with drawn speeds.
 from collections.abc import Sequence
 from typing import Protocol
 
-from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, assess
-from trainpace.stats.tolerance import NoiseModel, Spread
+from trainpace.stats.retest import Assessment, OtherCase, assess
+from trainpace.stats.tolerance import CaseNoise, NoiseModel
 
 
 class RetestCase(Protocol):
@@ -23,8 +23,8 @@ class RetestCase(Protocol):
         """TGS of each of the baseline's runs that count, by session; empty: there is no baseline."""
 
     @property
-    def spread(self) -> Spread | None:
-        """Between runs; None where it is unknown."""
+    def noise(self) -> CaseNoise | None:
+        """Between runs and sessions; None where it is unknown."""
 
     @property
     def peers(self) -> object:
@@ -40,39 +40,36 @@ class RetestCase(Protocol):
 
     @property
     def first_log_ratio(self) -> float | None:
-        """log(TGS of the first run / TGS of the baseline); None where no run can be trusted."""
+        """log(TGS / TGS of the baseline) of the runs to begin with, as far as they were made; None where none can be
+        trusted."""
 
 
 class RetestPlan:
-    """Decides which case of a session is to be run once more."""
+    """Decides which case of a session is to be run once more.
+
+    Every case makes its first runs before one is judged: what the machine did to all of them shows in no case alone,
+    and what it gained for all hides what one of them lost.
+    """
 
     def __init__(self, cases: Sequence[RetestCase], noise: NoiseModel) -> None:
-        """Plan runs of `cases`; of `noise` what the session has in common, each case has its own spread."""
+        """Plan runs of `cases`; of `noise` what the session has in common, each case has its own."""
         self.cases = list(cases)
         self.noise = noise
-        self._remembered: dict[tuple[int, tuple[float, ...]], Assessment] = {}
 
     def next(self, wanted: RetestCase) -> RetestCase | None:
         """The case whose next run decides most about `wanted`: itself, or one of the others; None: it is decided."""
         if len(wanted.tgs) < wanted.first_runs:
             return wanted if wanted.open else None
-        if not wanted.open or not wanted.stored or not self.assess(wanted, alone=True).slow:
+        if not wanted.open or not wanted.stored:
             return None
-        # The others are asked only where they can make a difference.
         for other in self.others(wanted):
             if other.open and len(other.tgs) < other.first_runs:
                 return other
         return wanted if self.assess(wanted).needs_another_run(wanted.first_runs) else None
 
-    def assess(self, case: RetestCase, *, alone: bool = False) -> Assessment:
-        """What a case's speeds say against its baseline; `alone`: without a look at the other cases."""
-        if not alone:
-            ratios = [each.first_log_ratio for each in self.others(case)]
-            return self._assess(case, [ratio for ratio in ratios if ratio is not None])
-        key = id(case), tuple(case.tgs)
-        if key not in self._remembered:
-            self._remembered[key] = self._assess(case, [])
-        return self._remembered[key]
+    def assess(self, case: RetestCase) -> Assessment:
+        """What a case's speeds say against its baseline, beside those of the other cases."""
+        return assess(case.tgs, case.stored, self.noise.of(case.noise), others=self.compared_with(case))
 
     def add(self, task: RetestCase, result: float) -> None:
         """Take the TGS of a run, where a case's speeds are a list of plain numbers."""
@@ -82,15 +79,20 @@ class RetestPlan:
     def begin_no_more(self) -> None:
         """Nothing is begun here: who takes the time is `StoredPlan`."""
 
-    def _assess(self, case: RetestCase, others: Sequence[float]) -> Assessment:
-        return assess(case.tgs, case.stored, self.noise.with_spread(case.spread), others=others)
+    def compared_with(self, case: RetestCase) -> list[OtherCase]:
+        """What the other cases tell; of those that have a run to be trusted."""
+        return [
+            OtherCase(log_ratio=each.first_log_ratio, noise=each.noise, now=max(1, min(len(each.tgs), each.first_runs)))
+            for each in self.others(case)
+            if each.noise is not None and each.first_log_ratio is not None
+        ]
 
     def others(self, case: RetestCase) -> list[RetestCase]:
         """The other cases that tell what the machine did to this session; none where they would say nothing."""
-        if not self.asks_others(case):
+        if case.noise is None or self.noise.tolerance is not None:
             return []
-        return [each for each in self.cases if each is not case and each.stored and each.peers == case.peers]
-
-    def asks_others(self, case: RetestCase) -> bool:
-        """Whether other cases can say anything: there are enough, and the noise is known that a shift must exceed."""
-        return self.noise.num_cases > MIN_OTHER_CASES and case.spread is not None and self.noise.tolerance is None
+        return [
+            each
+            for each in self.cases
+            if each is not case and each.stored and each.noise is not None and each.peers == case.peers
+        ]

@@ -1,8 +1,8 @@
 """The stored gate: cases against stored baselines; what looks slow is measured again, beside the other cases.
 
-A case is measured for its own test. Two things need the others too, and are measured for the first test that asks: a
-refresh makes the runs of all cases in rounds, so that the runs of one lie apart and their spread holds what the machine
-does meanwhile; and a case that looks slow is judged beside what the other cases of the session lost.
+A case is judged beside what the other cases of its session lost or gained. So the first test that asks has the first
+runs of all of them made; a refresh makes all their runs, in rounds, so that the runs of one lie apart and their spread
+holds what the machine does meanwhile. What looks slow is measured again for its own test.
 
 Which case is to be run once more is decided on speeds alone, in plan/retest.py; here its decisions become tasks.
 """
@@ -10,6 +10,7 @@ Which case is to be run once more is decided on speeds alone, in plan/retest.py;
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
@@ -25,14 +26,12 @@ from trainpace.runs import metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.retest import decision_thresholds
-from trainpace.stats.tolerance import NoiseModel, Spread
+from trainpace.stats.retest import MIN_OTHER_CASES, decision_thresholds
+from trainpace.stats.tolerance import CaseNoise, NoiseModel
 
 DEFAULT_REFRESH_RUNS = 5
 LONG_STEP_SECONDS = 10.0
 """From here on a run ends as soon as its verdict is certain: what that takes between steps does not show in them."""
-UNMOVED = {Verdict.INVALID, Verdict.NO_BASELINE}
-"""Verdicts that do not depend on other cases."""
 
 
 @dataclass(kw_only=True)
@@ -52,8 +51,8 @@ class StoredCase:
     """What runs the test again."""
     outliers: Sequence[float] = ()
     """TGS of the baseline's runs that were set aside."""
-    pool: Spread | None = None
-    """Spread between runs over the device's baselines at this scale."""
+    noise: CaseNoise | None = None
+    """Between its runs and sessions; None where it is unknown."""
     runs: list[Run] = field(default_factory=list)
     failure: RunFailed | None = None
     skipped: Skipped | None = None
@@ -62,6 +61,8 @@ class StoredCase:
     """Of the run that is under way."""
     again: int | None = None
     """The place in `runs` of one that is measured anew; None: the next run is a further one."""
+    left_out: bool = False
+    """Whether the time was up before its first run."""
     checked: int = 0
     """So many of `runs` were compared with what the cores gave to others of their workload since."""
 
@@ -71,11 +72,6 @@ class StoredCase:
         if self.baseline is None:
             return ()
         return self.baseline.counted_tgs
-
-    @property
-    def spread(self) -> Spread | None:
-        """Between runs; None where it is unknown."""
-        return self.baseline.spread(self.pool) if self.baseline else None
 
     @property
     def peers(self) -> tuple[str, str]:
@@ -90,15 +86,17 @@ class StoredCase:
     @property
     def open(self) -> bool:
         """Whether further runs can be made of it."""
-        return self.failure is None and self.skipped is None
+        return self.failure is None and self.skipped is None and not self.left_out
 
     @property
     def first_log_ratio(self) -> float | None:
-        """log(TGS now / TGS stored) of the first run; None where there is none to be trusted."""
+        """log(TGS now / TGS stored) of its first runs; None where there is none, or one that cannot be trusted."""
         if self.baseline is None or not self.runs or self.failure:
             return None
-        first = min(self.runs, key=lambda run: (run.started, run.id))
-        return None if first.health.faults else math.log(metrics.tgs(first) / self.baseline.tgs)
+        first = sorted(self.runs, key=lambda run: (run.started, run.id))[: self.first_runs]
+        if any(run.health.faults for run in first):
+            return None
+        return fmean(math.log(metrics.tgs(run) / self.baseline.tgs) for run in first)
 
 
 def stored_case(
@@ -119,19 +117,22 @@ def stored_case(
         workload: what is trained.
         device: what on.
         stored: every baseline of that device.
-        noise: of the session; each case has its own spread.
+        noise: of the session; each case has its own.
         wanted: runs that the user asked for; None: what the noise between the baseline's runs needs.
         refresh: whether its runs are to become the baseline.
         command: of its test.
     """
-    found, pool = baselines.find(stored, workload), baselines.pool(stored, workload.scale)
+    found = baselines.find(stored, workload)
     baseline, outliers = baselines.without_outliers(found, stored) if found else (None, [])
+    # With fewer cases nothing tells what they share, so that it is part of each one's noise.
+    shared = noise.num_cases > MIN_OTHER_CASES
+    own = baselines.case_noise(found, stored, shared=shared) if found else None
     if refresh:
         number = wanted or DEFAULT_REFRESH_RUNS
     elif noise.tolerance is not None:  # the user's own asks for no runs more
         number = wanted or 1
     else:
-        number = runs_to_measure(baseline, NoiseModel(pool, noise.num_cases), at_least=wanted or 1)
+        number = runs_to_measure(baseline, noise.of(own), at_least=wanted or 1)
     return StoredCase(
         test=test,
         case=workload.case,
@@ -141,7 +142,7 @@ def stored_case(
         baseline=baseline,
         command=command,
         outliers=outliers,
-        pool=pool,
+        noise=own,
     )
 
 
@@ -178,7 +179,7 @@ class StoredPlan:
         """What the user must be told, each once."""
         self._cases = dict(zip([test for test, _ in tests], cases, strict=True))
         self._names = dict(tests)
-        self._retests = RetestPlan([], noise)
+        self._retests = RetestPlan([case for case in cases if isinstance(case, StoredCase)], noise)
         self._refresh, self._in_rounds, self._measures = refresh, in_rounds, measures
         self._own_steps, self._max_minutes = own_steps, max_minutes
         self._core_seconds = dict(core_seconds or {})
@@ -186,8 +187,11 @@ class StoredPlan:
         self._closed = False
 
     def begin_no_more(self) -> None:
-        """Finish the cases that are begun; begin no other."""
+        """Finish the cases that have a run; begin no other."""
         self._closed = True
+        for test, case in self._cases.items():
+            if isinstance(case, StoredCase) and not case.runs and test not in self._begun:
+                case.left_out = True
 
     def next(self, wanted: str) -> Task | None:
         """The next run for the test `wanted`: of its case, or of another that it must be compared with."""
@@ -241,11 +245,6 @@ class StoredPlan:
             return unjudged(name, str(case.skipped))
         if case.failure:
             return judge_failure(name, case.workload, case.failure, case.command)
-        alone = self._judged(case, alone=True)
-        # The others are asked only where they can make a difference, in a replay as in the session.
-        if alone.verdict in UNMOVED or self._refresh or not self._retests.assess(case, alone=True).slow:
-            return alone
-        self._compare(case)
         return self._judged(case)
 
     def case(self, test: str) -> StoredCase | RunFailed | None:
@@ -262,11 +261,6 @@ class StoredPlan:
     def _begin_all(self) -> list[StoredCase]:
         found = [self._begin(test) for test in self._cases]
         return [case for case in found if isinstance(case, StoredCase)]
-
-    def _compare(self, case: StoredCase) -> None:
-        """Let a case be compared with the others of the session, which are begun for that."""
-        if self._retests.asks_others(case):
-            self._retests.cases = list(self._begin_all())
 
     def _next_in_rounds(self) -> Task | None:
         """Every selected case's first runs, a run of each after the other; a case that fails drops out."""
@@ -285,16 +279,17 @@ class StoredPlan:
             return self._task(case)
         if task := self._replacement(case):
             return task
-        if case.baseline is None or self._refresh or self._judged(case, alone=True).verdict is Verdict.INVALID:
+        if case.baseline is None or self._refresh or self._judged(case).verdict is Verdict.INVALID:
             return None
-        if self._retests.assess(case, alone=True).slow:
-            self._compare(case)
         wanted = self._retests.next(case)
         if wanted is None:
             return None
         assert isinstance(wanted, StoredCase)
         if wanted is case:
-            self._say(f"{case.case}: looks slow, and is measured again")
+            looks = "slow" if self._retests.assess(case).looks_slow else "faster"
+            self._say(f"{case.case}: looks {looks}, and is measured again")
+        else:
+            self._begin(wanted.test)
         return self._task(wanted)
 
     def _replacement(self, case: StoredCase) -> Task | None:
@@ -332,19 +327,19 @@ class StoredPlan:
             return ()
         if workload.rank_tokens / baseline.tgs < LONG_STEP_SECONDS:
             return ()
-        ratios = decision_thresholds(baseline.num_runs, self._retests.noise.with_spread(case.spread))
+        ratios = decision_thresholds(self._retests.noise.of(case.noise))
         return tuple(workload.rank_tokens / (baseline.tgs * ratio) for ratio in ratios)
 
     # What is said
 
-    def _judged(self, case: StoredCase, *, alone: bool = False) -> Judgement:
-        ratios = [] if alone else [each.first_log_ratio for each in self._retests.others(case)]
+    def _judged(self, case: StoredCase) -> Judgement:
         return judge(
             case.runs,
             case.baseline,
-            noise=self._retests.noise.with_spread(case.pool),
+            noise=self._retests.noise.of(case.noise),
             peak_tflops=peak_tflops(case.device, case.workload.dtype),
-            others=[ratio for ratio in ratios if ratio is not None],
+            # A refresh is of its own level: the others are being recorded as well.
+            others=() if self._refresh else self._retests.compared_with(case),
             stored_outliers=case.outliers,
             command=case.command,
         )

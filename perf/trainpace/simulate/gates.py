@@ -6,25 +6,21 @@ gives an Outcome.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
 
-from trainpace.plan.paired import OPEN, PASSED, SLOWER, PairedRounds
-from trainpace.plan.retest import RetestCase, RetestPlan
+from trainpace.plan.paired import PASSED, SLOWER, PairedRounds
 from trainpace.plan.task import drive
 from trainpace.simulate.noise import STEPS, Booleans, Floats, Integers, steps
-from trainpace.stats.retest import outliers
+from trainpace.simulate.stored import STORED_RUNS, judged, recorded
 from trainpace.stats.sequential import SequentialDesign
-from trainpace.stats.tolerance import NoiseModel, Spread, error_per_case, first_runs, geometric_mean, pooled_spread
+from trainpace.stats.tolerance import error_per_case
 
 AT_EQUAL_COST = "4 pairs"
 OURS, OURS_RAISED, STORED = "ours, pairs", "ours, pairs, D raised", "ours, stored baseline"
 OTHERS_TOLERANCE = 0.05
-STORED_RUNS = 5
-"""Runs that a baseline is refreshed with."""
 EQUAL_PAIRS = 4
 """Pairs that the others get where they may spend what ours does, and more."""
 
@@ -61,59 +57,10 @@ def pairs(design: SequentialDesign) -> Gate:
     return gate
 
 
-@dataclass(kw_only=True)
-class DrawnCase:
-    """A case of a drawn session, as the stored gate's plan wants it: TGS now and in the baseline."""
-
-    drawn: list[float]
-    """Of every run that there could be; those that are not asked for are not seen."""
-    stored: list[list[float]]
-    spread: Spread | None
-    first_runs: int
-    peers: object = None
-    open: bool = True
-    tgs: list[float] = field(default_factory=list)
-
-    @cached_property
-    def first_log_ratio(self) -> float:
-        """log(TGS of the first run / TGS of the baseline). A session runs every case once, asked for or not."""
-        return float(np.log(self.drawn[0] / geometric_mean(self.stored[0])))
-
-
 def stored_gate(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:
-    """Ours, against a stored baseline: the gate's own plan, on drawn runs."""
-    found = [_one_session(now, then) for now, then in zip(np.exp(log_tgs[..., -1]), np.exp(stored), strict=True)]
-    return Outcome(np.array([verdict for verdict, _ in found]), np.array([spent for _, spent in found], np.float64))
-
-
-def _one_session(now: Floats, then: Floats) -> tuple[list[int], list[int]]:
-    recorded = then[:, :STORED_RUNS, -1].tolist()
-    stored = [
-        [value for value, outlier in zip(of_case, aside, strict=True) if not outlier]
-        for of_case, aside in zip(recorded, outliers(recorded), strict=True)
-    ]
-    spread, noise = pooled_spread(stored), NoiseModel(num_cases=len(stored))
-    cases = [
-        DrawnCase(
-            drawn=drawn,
-            stored=[against],
-            spread=spread,
-            first_runs=first_runs(noise.with_spread(spread), stored=len(against)),
-        )
-        for drawn, against in zip(now.tolist(), stored, strict=True)
-    ]
-    plan = RetestPlan(cases, noise)
-    verdicts = []
-    for case in cases:
-        drive(plan, _next_drawn, wanted=case)
-        seen = plan.assess(case, alone=not plan.assess(case, alone=True).slow)
-        verdicts.append(SLOWER if seen.regression else OPEN if seen.unclear or not seen.tolerance.decides else PASSED)
-    return verdicts, [len(case.tgs) for case in cases]
-
-
-def _next_drawn(task: RetestCase) -> float:
-    assert isinstance(task, DrawnCase)
-    return task.drawn[len(task.tgs)]
+    """Ours, against a baseline of one stored session: the gate's own plan, on drawn runs."""
+    verdict, spent = judged(log_tgs[..., -1], recorded(stored[:, :, None, :STORED_RUNS, -1]))
+    return Outcome(verdict, spent.astype(np.float64))
 
 
 def one_number(_: np.random.Generator, log_tgs: Floats, stored: Floats, __: float) -> Outcome:

@@ -1,12 +1,14 @@
-"""The tolerance of the stored gate, and the spread between runs that it comes from.
+"""The tolerance of the stored gate, and the noise of a case that it comes from.
 
 The unit is the run, its value log TGS: a ratio of two speeds is a difference of logarithms, with the same spread at
-every speed.
+every speed. The runs of a session share what the machine did to that session, so that a case has two spreads: between
+the runs of a session, and between sessions. stats/variance.py estimates both.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean, variance
 
 from trainpace.text import count, percent
@@ -19,8 +21,13 @@ CAP = 0.10
 """Largest tolerance, a share, that can pass a case. A wider one decides only regressions beyond it."""
 NO_SPREAD = 0.05
 """Tolerance, a share, where the spread between runs is unknown: a published row, a single recorded run."""
+ASSUMED_BETWEEN = 0.003
+"""Standard deviation of log TGS between sessions, beside what all cases share, that is assumed where the baselines hold
+too few sessions to tell (MIN_SESSION_DOF). Of unchanged sessions 1 % are red where it is true."""
 MOST_RUNS = 5
 """Largest number of runs of a case that are measured without an option that asks for more."""
+MANY_RUNS = 1_000
+"""A case that is undecided after so many runs is undecided after any number."""
 WITHIN_CASE_ALPHA = 0.0125
 """Level of the test on a case's own spread, which a regression must pass too."""
 OUTLIER_SD = 6.0
@@ -33,26 +40,92 @@ MIN_OUTLIER_DOF = 10
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviation of log TGS between runs of one workload, and the degrees of freedom that it rests on."""
+    """Standard deviation of log TGS, and the degrees of freedom that it rests on; `math.inf`: known, or assumed."""
 
     sd: float
-    dof: int
+    dof: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseNoise:
+    """How far the speed of one unchanged case is from its baseline, and with how many stored runs it is compared."""
+
+    within: Spread | None
+    """Between the runs of one session; None where no session has two."""
+    session: Spread | None = None
+    """Of the mean of a session of `runs` runs, beside what all cases of the session share: what the session did to the
+    case, and the noise of its runs. None where too few sessions are known: then `assumed` stands for it."""
+    assumed: float = ASSUMED_BETWEEN
+    """What a session does to the case, a standard deviation, where that is not known."""
+    num_sessions: int = 1
+    """Sessions that the baseline's mean is of."""
+    runs: float = 5.0
+    """Runs of a stored session; the harmonic mean where their numbers differ."""
+
+    @property
+    def between(self) -> float:
+        """What a session does to the case, beside the noise of its runs: a standard deviation."""
+        if self.session is None:
+            return self.assumed
+        within = self.within.sd**2 / self.runs if self.within else 0.0
+        return math.sqrt(max(0.0, self.session.sd**2 - within))
+
+    def sd(self, now: int) -> float:
+        """Standard deviation of log(mean of `now` runs of one session / the baseline's mean)."""
+        return self._combined(now, lambda spread: spread.sd)
+
+    def bound(self, now: int, error: float) -> float:
+        """One-sided prediction bound on log(mean of `now` runs of one session / the baseline's mean).
+
+        0.1 means that the mean now falls more than a tenth (on the log scale) below the stored one with a chance of at
+        most `error`, though nothing changed. With K sessions of n runs stored and m runs now, the ratio's variance is
+
+            (effect^2 + run^2 / m) + (effect^2 + run^2 / n) / K    effect: of a session on the case; run: within one
+            = session^2 (1 + 1 / K) + run^2 (1 / m - 1 / n)        session^2 = effect^2 + run^2 / n
+
+        `session` is estimated as such, from the means of sessions. More than n runs now do not make a session's effect
+        smaller: where m > n the last term is left out. Each of the two parts has Student's quantile at its own degrees
+        of freedom; the bound is the root of the sum of their squares, which is conservative and never grows with m.
+
+        Source: Meeker, Hahn and Escobar, Statistical Intervals (2nd edition, 2017), chapter 4, for the prediction of a
+        mean; the sum after Cochran and Cox, Experimental Designs (2nd edition, 1957), who weight the two quantiles.
+        """
+        return self._combined(now, lambda spread: quantile(spread, error) * spread.sd)
+
+    def _combined(self, now: int, size: Callable[[Spread], float]) -> float:
+        return math.sqrt(self._fixed(size) + self._of_runs(size) * max(0.0, 1 / now - self._known))
+
+    @property
+    def _known(self) -> float:
+        """The part of a run's variance that stands in `session` already."""
+        return 0.0 if self.session is None else 1 / self.runs
+
+    def _fixed(self, size: Callable[[Spread], float]) -> float:
+        """The square of what more runs now leave as it is."""
+        sessions = 1 + 1 / self.num_sessions
+        if self.session is not None:
+            return sessions * size(self.session) ** 2
+        stored = self.runs * self.num_sessions
+        return sessions * size(Spread(self.assumed, math.inf)) ** 2 + self._of_runs(size) / stored
+
+    def _of_runs(self, size: Callable[[Spread], float]) -> float:
+        return size(self.within) ** 2 if self.within else 0.0
 
 
 @dataclass(frozen=True)
 class NoiseModel:
     """What a case is judged by besides its own speeds."""
 
-    spread: Spread | None = None
-    """Between runs; None where it is unknown."""
+    case: CaseNoise | None = None
+    """Of the case; None where it is unknown."""
     num_cases: int = 1
     """Cases judged in the session; they share its chance of a false alarm."""
     tolerance: float | None = None
-    """The user's own, a share, which stands above all of it; None: it follows from the spread."""
+    """The user's own, a share, which stands above all of it; None: it follows from the noise."""
 
-    def with_spread(self, spread: Spread | None) -> "NoiseModel":
-        """The same by another spread."""
-        return replace(self, spread=spread)
+    def of(self, case: CaseNoise | None) -> "NoiseModel":
+        """The same for another case."""
+        return replace(self, case=case)
 
 
 @dataclass(frozen=True)
@@ -77,6 +150,12 @@ def relative_spread(values: Sequence[float]) -> float:
     return math.sqrt(variance(values)) / fmean(values) if len(values) > 1 else 0.0
 
 
+def squares(values: Sequence[float]) -> float:
+    """Sum of the squared differences to the mean; `statistics.variance` is exact, and takes a hundred times as long."""
+    mean = fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values)
+
+
 def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
     """Pool the spread between runs over workloads: s^2 = sum((n_i - 1) s_i^2) / sum(n_i - 1), on log TGS.
 
@@ -89,74 +168,85 @@ def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
     dof = sum(len(group) - 1 for group in logs)
     if dof == 0:
         return None
-    return Spread(math.sqrt(sum((len(group) - 1) * variance(group) for group in logs) / dof), dof)
+    return Spread(math.sqrt(sum(map(squares, logs)) / dof), dof)
 
 
 def error_per_case(selected: int) -> float:
     """One-sided error of each of `selected` cases that keeps SESSION_ERROR for the session: 1 - (1 - e)^(1/k).
 
-    Source: Sidak, Journal of the American Statistical Association 62 (1967), 626-633; exact for independent cases.
+    Source: Sidak, Journal of the American Statistical Association 62 (1967), 626-633; exact for independent cases,
+    conservative for ours, whose bounds come from the same spreads.
     """
     return float(1 - (1 - SESSION_ERROR) ** (1 / max(1, selected)))
 
 
-def prediction_bound(spread: Spread, *, stored: int, now: int, error: float) -> float:
-    """One-sided prediction bound on log(mean of `now` future runs / mean of `stored` runs): t s sqrt(1/now + 1/stored).
+def tolerance_for(noise: NoiseModel, *, now: int) -> Tolerance:
+    """The tolerance for `now` runs of one session against the stored ones.
 
-    t is Student's quantile at 1 - `error` with the spread's degrees of freedom. 0.1 means that the new mean falls more
-    than a tenth (on the log scale) below the stored one with a chance of `error`, though nothing changed.
-
-    Source: Meeker, Hahn and Escobar, Statistical Intervals (2nd edition, 2017), chapter 4: prediction of the mean of
-    m future observations of a normal distribution.
-    """
-    return quantile(spread, error) * spread.sd * math.sqrt(1 / now + 1 / stored)
-
-
-def tolerance_for(noise: NoiseModel, *, stored: int, now: int) -> Tolerance:
-    """The tolerance for `now` runs against `stored` ones.
-
-    1 - exp(-bound), between FLOOR and CAP; above CAP it is given as it is and marked as undecided. NO_SPREAD without a
-    spread; the user's own stands above all of it.
+    1 - exp(-bound), between FLOOR and CAP; above CAP it is given as it is and marked as undecided. NO_SPREAD where the
+    noise is unknown; the user's own stands above all of it.
     """
     if noise.tolerance is not None:
         return Tolerance(noise.tolerance, f"--perf-tolerance: {percent(noise.tolerance)}")
-    if noise.spread is None:
+    case = noise.case
+    if case is None:
         return Tolerance(NO_SPREAD, f"no spread: {percent(NO_SPREAD)}")
-    error = error_per_case(noise.num_cases)
-    value = -math.expm1(-prediction_bound(noise.spread, stored=stored, now=now, error=error))
-    runs = f"{count(stored, 'run')}, {now} now: {percent(value)}"
+    value = -math.expm1(-case.bound(now, error_per_case(noise.num_cases)))
+    stored = count(round(case.runs * case.num_sessions), "run")
+    if case.num_sessions > 1:
+        stored += f" of {case.num_sessions} sessions"
+    said = f"{stored}, {now} now: {percent(value)}"
+    if case.session is None and case.assumed:
+        said += f", {percent(case.assumed)} between sessions assumed"
     if value > CAP:
-        return Tolerance(value, f"{runs}, above the cap of {percent(CAP)}", decides=False)
+        return Tolerance(value, f"{said}, above the cap of {percent(CAP)}", decides=False)
     if value < FLOOR:
         return Tolerance(FLOOR, f"floor: {percent(FLOOR)}")
-    return Tolerance(value, runs)
+    return Tolerance(value, said)
 
 
-def runs_needed(noise: NoiseModel, *, stored: int) -> int | None:
-    """The fewest runs now whose tolerance stays within CAP: smallest m with t s sqrt(1/m + 1/stored) <= -log(1 - CAP).
-
-    None where no number of runs does, because `stored` runs alone leave more doubt than that. 1 without a spread.
+def runs_needed(noise: NoiseModel) -> int | None:
+    """The fewest runs now whose tolerance stays within CAP; None where no number of runs does, because the stored
+    sessions alone leave more doubt than that. 1 where the noise is unknown.
     """
-    if noise.spread is None:
+    case, cap = noise.case, -math.log1p(-CAP)
+    if case is None:
         return 1
-    doubt = quantile(noise.spread, error_per_case(noise.num_cases)) * noise.spread.sd
-    if doubt == 0:
+    error = error_per_case(noise.num_cases)
+    if case.bound(1, error) <= cap:
         return 1
-    rest = (math.log1p(-CAP) / doubt) ** 2 - 1 / stored
-    return max(1, math.ceil(1 / rest - 1e-9)) if rest > 0 else None
+    if case.bound(MANY_RUNS, error) > cap:
+        return None
+    needed = 1
+    while case.bound(needed, error) > cap:
+        needed *= 2
+    low = needed // 2
+    while needed - low > 1:
+        middle = (low + needed) // 2
+        low, needed = (low, middle) if case.bound(middle, error) <= cap else (middle, needed)
+    return needed
 
 
-def first_runs(noise: NoiseModel, *, stored: int, at_least: int = 1) -> int:
-    """Runs of a case to measure now: `at_least`, raised up to MOST_RUNS where fewer leave the bound above CAP.
+def first_runs(noise: NoiseModel, *, at_least: int = 1) -> int:
+    """Runs of a case to measure now: `at_least`, raised up to MOST_RUNS where so many bring the bound within CAP.
 
-    Where no number reaches CAP it is MOST_RUNS: the bound is then at its tightest, and what lies beyond is found.
+    Where more than MOST_RUNS are needed, or no number is enough, they would be spent on what is known beforehand: one
+    run that is not slow is as undecided.
     """
-    return max(at_least, min(MOST_RUNS, runs_needed(noise, stored=stored) or MOST_RUNS))
+    needed = runs_needed(noise)
+    return max(at_least, needed) if needed is not None and needed <= MOST_RUNS else at_least
 
 
 def quantile(spread: Spread, error: float) -> float:
-    """Student's, exceeded with a chance of `error`, at the degrees of freedom of `spread`."""
-    # scipy.special, not scipy.stats, which takes a second to import; and only where something is judged.
-    from scipy.special import stdtrit
+    """Student's, exceeded with a chance of `error`, at the degrees of freedom of `spread`; at infinite ones the normal
+    distribution's.
+    """
+    return _quantile(spread.dof, error)
 
-    return float(stdtrit(spread.dof, 1 - error))
+
+@lru_cache(maxsize=4096)
+def _quantile(dof: float, error: float) -> float:
+    # scipy.special, not scipy.stats, which takes a second to import; and only where something is judged.
+    from scipy.special import ndtri, stdtrit
+
+    return float(-ndtri(error) if math.isinf(dof) else stdtrit(dof, 1 - error))

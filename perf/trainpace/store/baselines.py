@@ -131,12 +131,14 @@ def refresh(
     runs: Sequence[Run],
     *,
     recorded: str | None = None,
+    num_cases: int = 1,
     max_spread: float = MAX_SPREAD,
     accept_slower: str | None = None,
     peak_tflops: float | None = None,
 ) -> list[Change]:
     """Record `runs` of one device in `folder`'s file of that device: what judge.refresh.changes lets be recorded.
-    `recorded` is `now()` unless given: a session that records its cases one by one gives all of them the same.
+    `recorded` is `now()` unless given: a session that records its cases one by one gives all of them the same, and how
+    many they are.
 
     Raises:
         ValueError: where the runs are of more than one device, or none is given.
@@ -156,6 +158,7 @@ def refresh(
             stored,
             runs,
             recorded=recorded or now(),
+            num_cases=num_cases,
             max_spread=max_spread,
             accept_slower=accept_slower,
             peak_tflops=peak_tflops,
