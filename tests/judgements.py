@@ -9,10 +9,16 @@ from trainpace.judge.refresh import baseline_of
 from trainpace.judge.verdict import judge, judge_failure, unjudged
 from trainpace.runs.run import Health
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.tolerance import NoiseModel, Spread
+from trainpace.stats.retest import OtherCase
+from trainpace.stats.tolerance import CaseNoise, NoiseModel, Spread
 
 CASE = "ours-8k-sp1"
-QUIET, NOISY, HOPELESS = (NoiseModel(Spread(sd, 40)) for sd in (0.01, 0.06, 0.2))
+QUIET, NOISY, HOPELESS = (NoiseModel(CaseNoise(within=Spread(sd, 40))) for sd in (0.01, 0.06, 0.2))
+
+
+def beside(log_ratio):
+    """Four other cases of the session, all so far from their baselines."""
+    return [OtherCase(log_ratio=log_ratio, noise=CaseNoise(within=Spread(0.01, 40)))] * 4
 
 
 def of_stored_gate(command=Command(), **workload):  # noqa: B008 - it is immutable
@@ -24,11 +30,13 @@ def of_stored_gate(command=Command(), **workload):  # noqa: B008 - it is immutab
     shown = {
         "pass": ([1000.0], baseline, QUIET, ()),
         "slower": ([700.0], baseline, QUIET, ()),
-        "faster": ([1300.0], baseline, QUIET, ()),
+        "faster": ([1300.0] * 3, baseline, QUIET, ()),
         "alone": ([1000.0], None, QUIET, ()),
         "close": ([950.0], baseline, NOISY, ()),
         "hopeless": ([950.0], baseline, HOPELESS, ()),
-        "shared": ([900.0], baseline, QUIET, (-0.1,) * 4),
+        "shared": ([900.0], baseline, QUIET, beside(-0.1)),
+        "gained": ([1080.0] * 3, baseline, QUIET, beside(0.08)),
+        "hidden": ([1000.0] * 5, baseline, QUIET, beside(0.08)),
         "uneven": ([900.0], uneven, QUIET, ()),
     }
     found = {
