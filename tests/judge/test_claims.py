@@ -24,9 +24,9 @@ def seen(least, most=None, *, rank=1, tgs=1000.0, **overrides):
     return run.model_copy(update={"ranks": tuple(ranks)})
 
 
-def loaded(*counted, said=(), sp=1, sequence=128, sequences=1):
+def loaded(*counted, said=(), sp=1, sequence=128, sequences=1, micro_batch=1):
     """A run whose batches had between the least and the most of `counted` tokens, or `said` to have."""
-    workload = make_workload(ranks=4, sp=sp, sequence=sequence, accumulation=1)
+    workload = make_workload(ranks=4, sp=sp, sequence=sequence, accumulation=1, micro_batch=micro_batch)
     run = make_run(workload=workload)
     of = {
         how: TokenRange(least=min(n), least_step=7, most=max(n), most_step=9, sequences=sequences) if n else None
@@ -109,17 +109,20 @@ def test_a_pair_leaves_the_same_without_an_account(base, head, faulty):
         (loaded(132, sequences=4), None),
         (loaded(32, sp=4), None),
         (loaded(128, sp=4), None),
+        (loaded(4 * 129, sequences=4, micro_batch=4), None),
+        (loaded(4 * 128, sp=4, micro_batch=4), None),
         (loaded(4 * 128, said=[128]), None),
         (loaded(), None),
         (make_run(), None),
-        (loaded(64), "expected 128 tokens in a batch, as the workload declares (sequence / sp), got 64 at step 7"),
+        (loaded(64), "as the workload declares (micro-batch x sequence / sp), got 64 at step 7"),
         (loaded(4 * 128), "got 512 at step 7 on rank 0, by the shapes of what load() returned"),
         (loaded(128, 140), "got 140 at step 9"),
         (loaded(64, sp=4), "expected 32 or 128 tokens"),
         (loaded(128, said=[64]), "got 64 at step 7 on rank 0, as its tokens(batch) says"),
     ],
     ids=[
-        "declared", "one more to predict", "one less", "one more a sequence", "its part", "the whole sequence", "said",
+        "declared", "one more to predict", "one less", "one more a sequence", "its part", "the whole sequence",
+        "a micro-batch", "the whole micro-batch", "said",
         "not known", "recorded before", "half", "four times", "at one step", "half of its part", "said otherwise",
     ],
 )  # fmt: skip

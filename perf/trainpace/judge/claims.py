@@ -81,18 +81,19 @@ def token_faults(run: Run) -> list[str]:
     """Why the speed of a run, which is declared tokens over measured seconds, is not that of what it trained."""
     declared = [run.workload.rank_tokens]
     if run.workload.sp > 1:  # or a rank loads the whole sequence, and takes its part afterwards
-        declared.append(run.workload.sequence)
+        declared.append(run.workload.rank_tokens * run.workload.sp)
     for samples in run.ranks:
         if samples.tokens is None or (found := samples.tokens.said or samples.tokens.counted) is None:
             continue
         for tokens, step in ((found.least, found.least_step), (found.most, found.most_step)):
-            if any(_alike(want, tokens, found.sequences) for want in declared):
+            if any(_alike(each, tokens, found.sequences) for each in declared):
                 continue
             how = "as its tokens(batch) says" if samples.tokens.said else "by the shapes of what load() returned"
+            want = " or ".join(map(str, declared))
             return [
-                f"expected {' or '.join(map(str, declared))} tokens in a batch, as the workload declares (sequence / "
-                f"sp), got {tokens} at step {step} on rank {samples.rank}, {how}: TGS counts the declared ones; have "
-                f"load() return as many, or {_SAY}"
+                f"expected {want} tokens in a batch, as the workload declares (micro-batch x sequence / sp), got "
+                f"{tokens} at step {step} on rank {samples.rank}, {how}: TGS counts the declared ones; have load() "
+                f"return as many, or {_SAY}"
             ]
     return []
 

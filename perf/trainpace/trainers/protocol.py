@@ -48,8 +48,8 @@ class Trainer(Protocol):
     def load(self, step: int) -> Any:
         """This rank's batch for micro-step `step`, counted from 0 over warm-up and measured steps.
 
-        It holds sequence / sp tokens, as the workload declares, or the whole sequence where sp ranks share one; else
-        the run is invalid. They are told by the shapes of its integer arrays (trainpace/rank/batch.py).
+        It holds `micro_batch` x `sequence` / `sp` tokens, or `sp` times as many where each of sp ranks has the whole;
+        else the run is invalid. They are told by the shapes of its integer arrays (trainpace/rank/batch.py).
         """
 
     def forward_backward(self, batch: Any) -> Any:
