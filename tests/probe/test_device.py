@@ -294,6 +294,15 @@ def test_processes_of_another_namespace(with_fake_driver):
     assert named.startswith("('GPU 0: used by other processes too (pid ")
 
 
+def test_window_of_a_mig_instance(with_fake_driver):
+    """Of an instance the whole GPU's clocks are watched, and its own processes."""
+    code = "w = GpuWindow(1); w.open(); time.sleep(0.05); h = w.close(); print(*h.faults, *h.notes)"
+
+    assert with_fake_driver(code, FAKE_MIG="1") == (
+        "GPU 0: thermal slowdown during 100% of the window (1155 MHz, 71 C, 399 W at its end)"
+    )
+
+
 def test_window_with_gpus(with_fake_driver):
     """A window finds heat and strangers invalid, and notes a power cap."""
     actual = with_fake_driver(
