@@ -7,6 +7,7 @@ from trainpace.judge.comparison import Comparison
 from trainpace.judge.head_vs_base import judge_pairs
 from trainpace.judge.refresh import baseline_of
 from trainpace.judge.verdict import judge, judge_failure, unjudged
+from trainpace.plan.paired import self_tested
 from trainpace.runs.run import Health
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import OtherCase
@@ -75,4 +76,5 @@ def of_paired_gate(command=Command(), **workload):  # noqa: B008 - it is immutab
         comparison = compared.model_copy(update={"pairs_needed": needed})
         found[name] = judge_pairs(base, head, comparison, verdict, peak_tflops=None, command=command)
     found["failed"] = judge_failure(CASE, trained, RunFailed("base: killed by SIGKILL"), command)
+    found["blind"] = self_tested(found["close"], found["pass"], "30 %")
     return found

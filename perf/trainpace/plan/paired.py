@@ -313,6 +313,6 @@ def self_tested(unchanged: Judgement, injected: Judgement, slowdown: str) -> Jud
             f"({injected.tolerance_source})"
         )
     if wrong:
-        return unchanged.model_copy(update={"verdict": Verdict.INVALID, "reasons": tuple(wrong)})
+        return unchanged.model_copy(update={"verdict": Verdict.INVALID, "reasons": tuple(wrong), "what_decides": ""})
     note = f"self-test: an injected slowdown of {slowdown} was found ({injected.tolerance_source})"
     return unchanged.model_copy(update={"notes": (*unchanged.notes, note)})
