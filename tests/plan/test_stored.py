@@ -92,6 +92,16 @@ def test_accident_is_measured_again_and_named(started_session):
     assert f"{SLOW}: looks slow, and is measured again" in measuring.suite.messages.said
 
 
+def test_what_no_number_of_runs_decides_is_measured_once(started_session):
+    """Against two stored runs that lie apart a usual run says all; what is slower than their noise is found."""
+    measuring = started_session({SLOW: [730.0]}, stored=(1000.0, 1100.0))
+    results = measuring.results()
+
+    assert measuring.made == [*(case.id for case in CASES), *[SLOW] * 4]
+    assert results[NEXT].judgement.what_decides == "no number of runs would decide"
+    assert verdicts(results) == {case.id: Verdict.INCONCLUSIVE for case in CASES} | {SLOW: Verdict.REGRESSION}
+
+
 def test_regression_takes_five_runs(started_session):
     """It is red once five runs say so; the others were measured ahead, and not again by their own tests."""
     measuring = started_session(speeds={SLOW: [950.0]})
