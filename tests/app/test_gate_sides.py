@@ -209,6 +209,7 @@ def test_slow_setup(compare):
     assert done.code == 6
 
 
+@pytest.mark.slow
 def test_what_a_build_leaves_running(compare, repository, tmp_path):
     """A build's daemon is gone before anything is measured."""
     (repository.path / "build.sh").write_text("true")
@@ -222,6 +223,7 @@ def test_what_a_build_leaves_running(compare, repository, tmp_path):
     assert (tmp_path / "seen").read_text() == "False"
 
 
+@pytest.mark.slow
 def test_programs_that_git_is_told_to_start(compare, repository, tmp_path):
     """The suite asks git about a head that can write git's configuration: no program of head's is started by it."""
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "base"]):

@@ -72,6 +72,9 @@ NO_CHANGES = {
     "nothing": lambda _: None,
     "the same text, written again": lambda folder: (folder / "training.py").write_text("SPEED = 1\n"),
     "a cache of kernels": lambda folder: (folder / ".cache").mkdir() or (folder / ".cache" / "kernel.so").touch(),
+    "a copy of code beside a log": lambda folder: (
+        (folder / "runs" / "run-1").mkdir(parents=True) or (folder / "runs" / "run-1" / "training.py").touch()
+    ),
     "a log": lambda folder: (folder / "train.log").write_text("step 1"),
     "a baseline": lambda folder: (folder / "baselines" / "device.json").write_text("{ }"),
     "an environment": lambda folder: subprocess.run(
@@ -112,12 +115,15 @@ def test_bytecode_that_says_something_else_is_found(checkout, mode):
     assert before.changed() == ["training.py (its bytecode)"]
 
 
-def test_another_sides_folder_is_not_looked_at(checkout):
-    """A workflow may check head out inside of the base."""
+def test_another_sides_folder_is_not_looked_at(checkout, tmp_path):
+    """A workflow may check head out inside of the base, name both by links, and have temporary files there."""
     head = checkout / "head"
     head.mkdir()
-    before = Tree.of(checkout, besides=[head])
+    (tmp_path / "link").symlink_to(checkout)
+    before = Tree.of(tmp_path / "link", besides=[tmp_path / "link" / "head"])
     (head / "training.py").touch()
+    (checkout / "trainpace-build-x").mkdir()
+    (checkout / "trainpace-build-x" / "training.py").touch()
 
     assert before.changed() == []
 

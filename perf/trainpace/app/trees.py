@@ -49,6 +49,7 @@ class Tree:
         """
         tracked = tracked_files(source or folder)
         apart = frozenset(each.resolve() for each in besides) - {folder.resolve()}
+        folder = folder.resolve()
         tree = cls(folder=folder, besides=apart, commit=commit, tracked=tracked, marks={}, compiled={})
         tree.marks.update(tree._marks())
         tree.compiled.update(tree._compiled())
@@ -67,7 +68,8 @@ class Tree:
     def _counts(self, name: str) -> bool:
         if self.tracked is not None and name in self.tracked:
             return True
-        if any(part.startswith(".") for part in Path(name).parts):  # a cache; nothing in it is imported by a name
+        # Nothing in caches, in logs of a run (wandb/run-2026..) and in temporary folders is imported by a name.
+        if not all(map(str.isidentifier, Path(name).parts[:-1])):
             return False
         return Path(name).suffix in _IMPORTED or (self.tracked is None and name in self.marks)
 
