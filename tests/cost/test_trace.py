@@ -86,9 +86,11 @@ def test_peak_memory_is_a_checkpoint_a_layer():
 def test_an_operator_of_unknown_flops_is_listed(monkeypatch):
     """What nobody has a formula for is named with its calls, not counted as nothing."""
     forward = LossHead.forward
-    monkeypatch.setattr(LossHead, "forward", lambda self, hidden, labels: forward(self, hidden.sort().values, labels))
+    monkeypatch.setattr(
+        LossHead, "forward", lambda self, hidden, labels: forward(self, hidden.cummax(-1).values, labels)
+    )
 
-    assert count(small()).unknown == {"aten.sort": 1}
+    assert count(small()).unknown == {"aten.cummax": 1}
 
 
 def test_what_cannot_be_traced_names_its_operator(monkeypatch):
@@ -105,22 +107,61 @@ def test_what_cannot_be_traced_names_its_operator(monkeypatch):
         count(small())
 
 
-def test_layers_that_differ_are_traced_whole():
-    """A model whose layers alternate is not extended from its first few."""
-    layers = 6
-    kinds = ["sliding_attention", "full_attention"] * (layers // 2)
-    shape = Shape(
-        hidden=64,
-        layers=layers,
-        intermediate=128,
-        heads=4,
-        kv_heads=4,
-        vocabulary=128,
-        architecture="qwen2",
-        config={"layer_types": kinds, "use_sliding_window": True, "sliding_window": 32, "max_window_layers": 0},
-    )
+def shape_of(architecture, layers, **fields):
+    """A small shape as a workload's."""
+    numbers = {"hidden": 64, "intermediate": 128, "heads": 4, "kv_heads": 4, "vocabulary": 128, **fields}
+    return {"shape": Shape(layers=layers, architecture=architecture, **numbers).model_dump(), "layers": layers}
 
-    assert count(small(shape=shape.model_dump(), layers=layers)).traced_layers == layers
+
+def kinds(*pattern, layers):
+    """Kinds of layers by a pattern that repeats: `s` attends within a window."""
+    names = {"s": "sliding_attention", "f": "full_attention"}
+    return {"sliding_window": 32, "layer_types": [names[pattern[index % len(pattern)]] for index in range(layers)]}
+
+
+PERIODS = {
+    "every sixth layer is another": shape_of("gemma3_text", 20, head=16, config=kinds(*"sssssf", layers=20)),
+    "experts": shape_of("mixtral", 6, config={"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "every second layer is made again": shape_of("llama", 9) | {"recompute": "selective_layer"},
+    "products are kept, two sequences": shape_of("llama", 8) | {"recompute": "selective_op", "micro_batch": 2},
+    "gpt2": shape_of("gpt2", 7, tied=True) | {"recompute": "none", "sharding": "zero2"},
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "experts" else pytest.param(name, marks=pytest.mark.slow) for name in PERIODS]
+)
+def test_layers_that_repeat_are_extended_exactly(name):
+    """Whatever repeats, and however often: what is extended equals a trace of all layers."""
+    workload = small(**PERIODS[name])
+
+    few, whole = count(workload), count(workload, extend=False)
+
+    assert few.traced_layers < whole.traced_layers == workload.shape.layers
+    assert few.counters == whole.counters
+    assert few.operators == whole.operators
+    assert not few.unknown
+
+
+def test_layers_that_never_repeat_are_traced_whole():
+    """A model whose layers follow no pattern is not extended from its first few."""
+    config = kinds(*"sffsss", layers=6)
+
+    assert count(small(**shape_of("gemma3_text", 6, head=16, config=config))).traced_layers == 6
+
+
+def test_a_window_is_fewer_products():
+    """A token of a windowed layer attends to the window's keys alone, and what is traced counts that."""
+    whole, windowed = (
+        count(small(sp=1, **shape_of("gemma3_text", 2, head=16, config=kinds(kind, layers=2)))).counters
+        for kind in "fs"
+    )
+    tokens, window = 256, 32
+
+    assert windowed["step.flops.attention_forward"] / whole["step.flops.attention_forward"] == (
+        (2 * tokens * window - window**2) / tokens**2
+    )
+    assert windowed["step.flops.matmul"] == whole["step.flops.matmul"]
 
 
 def test_key_value_heads_are_sent_as_they_are_where_sp_divides_them():

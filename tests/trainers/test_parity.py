@@ -58,23 +58,35 @@ def workload(model, attention, engine, ranks, sp, **fields):
     )
 
 
-QWEN3 = Model(
-    name="qwen3",
-    title="Qwen3",
-    shape=YI_34B_200K.shape,
-    mini=Shape(
-        hidden=64,
-        layers=2,
-        intermediate=172,
-        heads=8,
-        kv_heads=2,
-        vocabulary=512,
-        architecture="qwen3",
-        head=16,
-        tied=True,
-    ),
-)
-"""Heads wider than hidden / heads, norms of queries and keys, and the embedding for a head."""
+def of(architecture, *, heads=(32, 8), vocabulary=32000, **fields):
+    """A model of an architecture, and its small shape by rule."""
+    shape = Shape(
+        hidden=4096,
+        layers=32,
+        intermediate=14336,
+        heads=heads[0],
+        kv_heads=heads[1],
+        vocabulary=vocabulary,
+        architecture=architecture,
+        **fields,
+    )
+    return Model(name=architecture, title=architecture, shape=shape)
+
+
+EXPERTS = {"num_local_experts": 8, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 1024}
+WINDOWS = {"sliding_window": 2048, "layer_types": ["sliding_attention", "full_attention"] * 16}
+ARCHITECTURES = {
+    "qwen3": of("qwen3", head=256, tied=True),
+    "mistral, windows": of("mistral", config={"sliding_window": 2048}),
+    "qwen2": of("qwen2"),
+    "gemma3, windows": of("gemma3_text", head=256, tied=True, config=WINDOWS),
+    "phi3": of("phi3", config={"sliding_window": None}),
+    "gpt_neox": of("gpt_neox", heads=(32, 32)),
+    "gpt2": of("gpt2", heads=(32, 32), tied=True),
+    "cohere": of("cohere", tied=True),
+    "mixtral": of("mixtral", config=EXPERTS),
+    "qwen3_moe": of("qwen3_moe", head=128, config=EXPERTS),
+}
 
 
 def gradient_error(expected, actual):
@@ -153,6 +165,8 @@ def test_every_way_to_train_is_the_same_on_ranks_that_share_a_sequence(trained, 
     assert gradient_error(expected, actual) < TOLERANCE
 
 
+QUICK = {("qwen3", ("deepspeed", 2, 2)), ("gpt2", ("fsdp2", 4, 4)), ("mixtral", ("deepspeed", 2, 2))}
+"""The others are left to the environment gate."""
 KEPT = [{"recompute": "none"}, {"recompute": "selective_op"}, {"sharding": "zero2"}]
 
 
@@ -168,14 +182,20 @@ def test_what_is_kept_changes_no_gradient(trained, fields):
 
 
 @pytest.mark.parametrize(
-    ("engine", "ranks", "sp"), [("deepspeed", 2, 2), pytest.param("fsdp2", 4, 4, marks=pytest.mark.slow)]
+    ("name", "engine", "ranks", "sp"),
+    [
+        pytest.param(name, *way, marks=() if (name, way) in QUICK else pytest.mark.slow)
+        for name in ARCHITECTURES
+        for way in (("fsdp2", 4, 4), ("deepspeed", 2, 2))
+    ],
 )
-def test_other_heads_and_a_tied_head_train_the_same(trained, engine, ranks, sp):
-    """Qwen3's shape, whose embedding is its head, gives the same gradients with each engine and shared sequences."""
-    expected = trained(QWEN3, "varlen", "fsdp2", 1, 1)
+def test_every_architecture_trains_the_same(trained, name, engine, ranks, sp):
+    """Loss and gradients of each architecture are one rank's, with each engine and ranks that share a sequence."""
+    model = ARCHITECTURES[name]
+    expected = trained(model, "varlen", "fsdp2", 1, 1)
 
-    actual = trained(QWEN3, "varlen", engine, ranks, sp)
+    actual = trained(model, "varlen", engine, ranks, sp)
 
-    assert "head.weight" not in expected["grads"]
+    assert ("head.weight" in expected["grads"]) is not model.shape.tied
     assert float(expected["loss"]) == pytest.approx(float(actual["loss"]), rel=TOLERANCE)
     assert gradient_error(expected, actual) < TOLERANCE

@@ -6,6 +6,7 @@ Source of each: the config.json that the model's authors published (also tabulat
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from trainpace.cases.workload import Shape
 
@@ -32,6 +33,9 @@ MINI_HEADS = 8
 """Smallest number of heads at mini scale; a multiple of 4, so that four ranks can share a sequence."""
 MINI_LAYERS = 2
 MINI_VOCABULARY = 512
+MINI_EXPERTS = 4
+MINI_WINDOW_CUT = 64
+"""A window of attention is cut as sequences are."""
 
 
 def mini_of(shape: Shape) -> Shape:
@@ -52,8 +56,30 @@ def mini_of(shape: Shape) -> Shape:
             "kv_heads": heads // group,
             "vocabulary": min(shape.vocabulary, MINI_VOCABULARY),
             "head": head,
+            "config": _mini_config(shape.config, shape.layers, hidden / shape.hidden),
         }
     )
+
+
+def _mini_config(config: dict[str, Any], layers: int, share: float) -> dict[str, Any]:
+    """Further fields of a config at mini scale: few experts, narrow ones, short windows, both of two kinds of layers.
+
+    `share` is the small hidden over the full one.
+    """
+    small = dict(config)
+    for name in ("num_local_experts", "num_experts"):
+        if name in small:
+            small[name] = min(small[name], max(MINI_EXPERTS, small.get("num_experts_per_tok", 1)))
+    if "moe_intermediate_size" in small:
+        small["moe_intermediate_size"] = max(4, 4 * round(small["moe_intermediate_size"] * share / 4))
+    if small.get("sliding_window"):
+        small["sliding_window"] = max(4, small["sliding_window"] // MINI_WINDOW_CUT)
+    for name, value in config.items():
+        if isinstance(value, list) and len(value) == layers > MINI_LAYERS:
+            kinds = list(dict.fromkeys(map(str, value)))
+            picked = [value[0], next(each for each in value if str(each) == kinds[-1])]
+            small[name] = picked[:MINI_LAYERS]
+    return small
 
 
 LONGEST_NAME = 100

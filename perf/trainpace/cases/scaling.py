@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trainpace.cases.architectures import cannot
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.published import Case
 from trainpace.cases.workload import Attention, Dtype, Scale, Shape, Workload
@@ -91,8 +92,12 @@ def resolve(
     `memory` gives the peak memory of one rank, bytes (default: memory_bytes).
 
     Raises:
-        ValueError: a scale was asked for that this machine cannot run; the message names what is missing.
+        ValueError: a scale was asked for that this machine cannot run, or the native trainer for a model that it cannot
+            train; the message names what is missing.
     """
+
+    if trainer == "native" and (why := cannot(case.model.shape)):
+        raise ValueError(f"{case.id}: {why}")
 
     def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int) -> Workload:
         table_warmup, table_steps = default_steps(scale, sequence, sp)

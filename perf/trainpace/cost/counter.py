@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from trainpace.cost.memory import Memory, tensors
 from trainpace.errors import SuiteError
@@ -42,14 +42,18 @@ MOVING = frozenset(
         "aten.arange aten.embedding aten.index aten.index_select aten.gather aten.scatter aten.index_put_ "
         "aten.repeat aten.repeat_interleave aten.roll aten.flip aten.tril aten.triu aten.constant_pad_nd "
         "aten.slice_backward aten.select_backward aten.slice_scatter aten.select_scatter "
-        "aten.split_with_sizes_copy aten._foreach_copy_ aten._foreach_zero_ aten.masked_fill_ aten.normal_ "
-        "aten.uniform_ fsdp.all_gather_copy_in fsdp.split_with_sizes_copy fsdp.chunk_cat"
+        "aten.index_put aten.split_with_sizes_copy aten._foreach_copy_ aten._foreach_zero_ aten.masked_fill_ "
+        "aten.normal_ aten.uniform_ fsdp.all_gather_copy_in fsdp.split_with_sizes_copy fsdp.chunk_cat"
     ).split()
 )
 # FLOPs an element of the first argument, where neither torch's tags nor its registry tell. AdamW: decay, two moments
 # (3 each), two corrections, root, sum, quotient, update.
 PER_ELEMENT = {
     "aten.cumsum": 1,
+    "aten.floor_divide": 1,
+    "aten.histc": 1,
+    "aten.sort": 1,
+    "aten.topk": 1,
     "aten.embedding_dense_backward": 1,
     "aten.index_add": 1,
     "aten.index_add_": 1,
@@ -92,6 +96,19 @@ _WHOLE: dict[str, tuple[str, int | None]] = {
     "_c10d_functional.broadcast_": ("broadcast", 0),
 }
 _NO_TRAFFIC = frozenset({"_c10d_functional.wait_tensor", "_c10d_functional._wrap_tensor_autograd", "c10d.barrier"})
+
+
+# Experts' products. Of the two matrices one or both are split into groups, which take every row or column once:
+# whatever the groups, 2 * rows * columns * inner FLOPs.
+@register_flop_formula(torch.ops.aten._grouped_mm)
+def grouped_mm_flops(left: Any, right: Any, *_: Any, **__: Any) -> int:
+    """FLOPs of [rows, inner] by [groups, inner, columns], or of [rows, inner] by [inner, columns] cut along `inner`.
+
+    `left` and `right` are the shapes. Rows are tokens x the experts of a token.
+    """
+    rows, inner, columns = left[-2], left[-1], right[-1]
+    assert right[-2] == inner
+    return int(2 * rows * inner * columns)
 
 
 _DEVICE = torch.ops.prim.device.default

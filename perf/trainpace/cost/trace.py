@@ -7,6 +7,7 @@ engine; what it does is counted by counter.py. Where the layers are identical, a
 """
 
 import gc
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,21 +39,22 @@ SOFTWARE = ("torch", "transformers")
 def count(workload: Workload, *, extend: bool = True) -> Cost:
     """Count one step of `workload`, per rank.
 
-    Layers that are identical are traced FEWEST_LAYERS and one more deep and extended exactly; a model of other layers,
-    of fewer, or with `extend` false, is traced whole.
+    Where every p-th layer is alike (all of them: p = 1), two depths that differ by p are traced and extended exactly; a
+    model of other layers, of too few, or with `extend` false, is traced whole.
 
     Raises:
         CannotTrace: naming the operator that stopped it.
     """
     layers = workload.shape.layers
-    # Layers of two kinds in turn are added in twos.
-    period = 2 if workload.recompute == "selective_layer" else 1
-    fewest = FEWEST_LAYERS + (layers - FEWEST_LAYERS) % period
-    depth = fewest + period
-    if extend and layers > depth and _identical_layers(workload, depth):
+    period = _period(workload) if extend else None
+    # Each kind of layer stands between the first and the last.
+    least = max(FEWEST_LAYERS, period + 2) if period else layers
+    fewest = least + (layers - least) % (period or 1)
+    depth = fewest + (period or 0)
+    if period and depth < layers:
         fewer, _ = trace(workload, fewest)
         more, order = trace(workload, depth)
-        traced, order = extended(fewer, more, layers), order.deeper(layers)
+        traced, order = extended(fewer, more, layers), order.deeper(layers, period)
     else:
         depth = layers
         traced, order = trace(workload, layers)
@@ -83,7 +85,9 @@ def trace(workload: Workload, layers: int) -> tuple[Traced, Order]:
         mesh = init_device_mesh("cpu", (workload.ranks,))
         batch = trainer.load(0)
         with FakeTensorMode() as fake, memory.resizes(), counter:
+            fake.allow_non_fake_inputs = True  # a model may make constants of its own
             trainer.build(mesh)
+            fake.allow_non_fake_inputs = False
             memory.claim_rest("parameters")
             trainer.fill_gradients()
             trainer.optimizer_step()  # makes the moments
@@ -148,7 +152,7 @@ class _Watch:
     """Follows the modules of one step: which begin and end, and where the backward has come to."""
 
     def __init__(self, model: CausalLm, memory: Memory) -> None:
-        self._layers: Any = model.body.layers
+        self._layers = model.layers
         self._memory = memory
         self._events: list[tuple[int | None, Event]] = []
         self._recomputed = [False] * len(self._layers)
@@ -238,13 +242,21 @@ def _cut(workload: Workload, layers: int) -> Workload:
     return workload.model_copy(update={"shape": shape.model_copy(update={"layers": layers, "config": config})})
 
 
-def _identical_layers(workload: Workload, cut: int) -> bool:
-    """Whether every layer of the model computes the same, and those of the model cut to `cut` layers too."""
-    found = set()
-    for each in (workload, _cut(workload, cut)):
-        with torch.device("meta"):
-            found |= {_likeness(layer) for layer in CausalLm(each.shape, each.sequence).body.layers}
-    return len(found) == 1
+def _period(workload: Workload) -> int | None:
+    """The smallest p for which every p-th layer computes the same, also in a model cut to fewer; None: it has none."""
+    kinds = _kinds(workload)
+    for period in range(1, len(kinds) // 2 + 1):
+        if kinds[period:] == kinds[:-period]:
+            depth = FEWEST_LAYERS + 2 * period
+            alike = depth >= len(kinds) or _kinds(_cut(workload, depth)) == kinds[:depth]
+            # Every second layer is made again, whatever it computes.
+            return math.lcm(period, 2 if workload.recompute == "selective_layer" else 1) if alike else None
+    return None
+
+
+def _kinds(workload: Workload) -> list[str]:
+    with torch.device("meta"):
+        return [_likeness(layer) for layer in CausalLm(workload.shape, workload.sequence).layers]
 
 
 def _likeness(layer: nn.Module) -> str:

@@ -6,6 +6,7 @@ partitioned_param_coordinator.py does once it has recorded a step. Tests compare
 torch.
 """
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
@@ -35,11 +36,15 @@ class Event:
     grad: bool
     """Whether what goes in (where it begins) or comes out (where it ends) is differentiated."""
 
-    def of_layer(self, index: int) -> "Event":
-        """The same in layer `index`, given one in layer 0."""
-        old, new = ".layers.0", f".layers.{index}"
-        parameters = {name.replace(old, new, 1): size for name, size in self.parameters.items()}
-        return Event(self.module.replace(old, new, 1), parameters, self.begins, self.grad)
+    def moved(self, old: int, new: int) -> "Event":
+        """The same in layer `new`, given one in layer `old`."""
+
+        def renamed(name: str) -> str:
+            # The first number in a name is the layer's: `body.layers.0.mlp`, `body.h.0`.
+            return re.sub(rf"\.{old}(?=\.|$)", f".{new}", name, count=1)
+
+        parameters = {renamed(name): size for name, size in self.parameters.items()}
+        return Event(renamed(self.module), parameters, self.begins, self.grad)
 
 
 Visit = tuple[Event, bool]
@@ -57,11 +62,11 @@ class Order:
     recomputed: list[bool]
     """Of each layer."""
 
-    def deeper(self, layers: int) -> "Order":
-        """The same with `layers` identical layers."""
-        more = [[event.of_layer(index) for event in self.layers[0]] for index in range(layers)]
-        recomputed = [self.recomputed[index % 2] for index in range(layers)]
-        return Order(self.before, more, self.after, recomputed)
+    def deeper(self, layers: int, period: int) -> "Order":
+        """The same with more layers, of which every `period`-th is alike."""
+        like = [index % period for index in range(layers)]
+        more = [[event.moved(old, new) for event in self.layers[old]] for new, old in enumerate(like)]
+        return Order(self.before, more, self.after, [self.recomputed[old] for old in like])
 
     @property
     def forward(self) -> list[Event]:

@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 @torch.library.custom_op("trainpace::attention", mutates_args=(), device_types="cpu")
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, scale: float
+    query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, scale: float, window: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Causal attention within each document of one packed sequence.
 
@@ -40,12 +40,13 @@ def attention(
         document_ends: int32 [documents + 1], from 0 to S; [0, S] is plain causal attention over the sequence.
         longest: tokens of the longest document.
         scale: factor of the scores.
+        window: keys that a token attends to at most, itself among them; 0: all before it.
 
     Returns:
         [S, heads, d], and the log-sum-exp of the scores, float32 [heads, S].
     """
     parts = [
-        attention_cpu.forward(query[begin:end], key[begin:end], value[begin:end], scale)
+        attention_cpu.forward(query[begin:end], key[begin:end], value[begin:end], scale, window)
         for begin, end in _documents(document_ends)
     ]
     return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts], dim=1)
@@ -62,28 +63,53 @@ def attention_backward(
     document_ends: Tensor,
     longest: int,
     scale: float,
+    window: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, in their shapes."""
     grads = []
     for begin, end in _documents(document_ends):
         cut = slice(begin, end)
-        grads.append(attention_cpu.backward(grad[cut], query[cut], key[cut], value[cut], out[cut], lse[:, cut], scale))
-    joined = [torch.cat(parts) for parts in zip(*grads, strict=True)]
+        parts = (grad[cut], query[cut], key[cut], value[cut], out[cut], lse[:, cut])
+        grads.append(attention_cpu.backward(*parts, scale, window))
+    joined = [torch.cat(each) for each in zip(*grads, strict=True)]
     return joined[0], joined[1], joined[2]
 
 
 @attention.register_kernel("cuda")
 def _attention_cuda(
-    query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, scale: float
+    query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, scale: float, window: int = 0
 ) -> tuple[Tensor, Tensor]:
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    left, right = _window(window)
     if (flash := _flash_attn()) is not None:
         out, lse, *_ = flash._flash_attn_varlen_forward(
-            query, key, value, document_ends, document_ends, longest, longest, 0.0, scale, causal=True
+            query,
+            key,
+            value,
+            document_ends,
+            document_ends,
+            longest,
+            longest,
+            0.0,
+            scale,
+            causal=True,
+            window_size_left=left,
+            window_size_right=right,
         )
     else:
         out, lse, *_ = aten._flash_attention_forward(
-            query, key, value, document_ends, document_ends, longest, longest, 0.0, True, False, scale=scale
+            query,
+            key,
+            value,
+            document_ends,
+            document_ends,
+            longest,
+            longest,
+            0.0,
+            True,
+            False,
+            scale=scale,
+            **_aten_window(window),
         )
     return out, lse
 
@@ -99,24 +125,37 @@ def _attention_backward_cuda(
     document_ends: Tensor,
     longest: int,
     scale: float,
+    window: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad, query, key, value = (part.contiguous() for part in (grad, query, key, value))
     ends = (document_ends, document_ends, longest, longest, 0.0)
     if (flash := _flash_attn()) is not None:
         grads = [torch.empty_like(part) for part in (query, key, value)]
         flash._flash_attn_varlen_backward(
-            grad, query, key, value, out, lse, *grads, *ends, scale, True, -1, -1, 0.0, None, False
+            grad, query, key, value, out, lse, *grads, *ends, scale, True, *_window(window), 0.0, None, False
         )
         return grads[0], grads[1], grads[2]
     # Without dropout the kernel reads neither of the two states that its forward hands over.
     state = torch.empty(2, dtype=torch.uint64, device=query.device)
-    found = aten._flash_attention_backward(grad, query, key, value, out, lse, *ends, True, state, state, scale=scale)
+    found = aten._flash_attention_backward(
+        grad, query, key, value, out, lse, *ends, True, state, state, scale=scale, **_aten_window(window)
+    )
     return found[0], found[1], found[2]
+
+
+def _window(window: int) -> tuple[int, int]:
+    """Keys to the left and to the right of a token, as flash kernels are told; -1: no limit."""
+    return (window - 1, 0) if window else (-1, -1)
+
+
+def _aten_window(window: int) -> dict[str, int]:
+    left, right = _window(window)
+    return {"window_size_left": left, "window_size_right": right} if window else {}
 
 
 @attention.register_fake
 def _attention_fake(
-    query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, scale: float
+    query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, scale: float, window: int = 0
 ) -> tuple[Tensor, Tensor]:
     return query.new_empty(query.shape), query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32)
 
@@ -132,42 +171,61 @@ def _attention_backward_fake(
     document_ends: Tensor,
     longest: int,
     scale: float,
+    window: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, document_ends, ctx.longest, ctx.scale = inputs
+    query, key, value, document_ends, ctx.longest, ctx.scale, ctx.window = inputs
     ctx.save_for_backward(query, key, value, *output, document_ends)
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     query, key, value, out, lse, document_ends = ctx.saved_tensors
-    grads = attention_backward(grad, query, key, value, out, lse, document_ends, ctx.longest, ctx.scale)
-    return (*grads, None, None, None)
+    grads = attention_backward(grad, query, key, value, out, lse, document_ends, ctx.longest, ctx.scale, ctx.window)
+    return (*grads, None, None, None, None)
 
 
 attention.register_autograd(_backward, setup_context=_setup_context)
 
 
-# Causal attention computes half of the S x S scores. Two products of 2 * S^2 * d FLOPs a head each in the forward
-# (scores; weighted sum). Flash attention's backward does five (scores again; gradients of weights, value, query, key).
-# Documents are taken as equally long as the longest: exact for plain causal attention, where there is one.
-@register_flop_formula(torch.ops.trainpace.attention)
-def attention_flops(query: Any, key: Any, value: Any, ends: Any, longest: int, *_: Any, **__: Any) -> int:
-    """FLOPs of the forward; `query` is the shape [S, heads, d]."""
+# Causal attention computes half of the n x n scores of a document of n tokens; with a window of w < n keys those of a
+# band, n w - w^2 / 2. Two products of 2 d FLOPs a score and head in the forward (scores; weighted sum). Flash
+# attention's backward does five (scores again; gradients of weights, value, query, key). Documents are taken as equally
+# long as the longest: exact for plain causal attention, where there is one.
+def _products(number: int, query: Any, longest: int, window: int) -> int:
     tokens, heads, size = query
-    return 2 * (2 * tokens * longest * size * heads) // 2
+    reach = min(window, longest) if window else longest
+    twice_the_scores = tokens * (2 * longest * reach - reach**2) // longest
+    return int(number * size * heads * twice_the_scores)
+
+
+@register_flop_formula(torch.ops.trainpace.attention)
+def attention_flops(
+    query: Any, key: Any, value: Any, ends: Any, longest: int, scale: float, window: int = 0, **__: Any
+) -> int:
+    """FLOPs of the forward; `query` is the shape [S, heads, d]."""
+    return _products(2, query, longest, window)
 
 
 @register_flop_formula(torch.ops.trainpace.attention_backward)
 def attention_backward_flops(
-    grad: Any, query: Any, key: Any, value: Any, out: Any, lse: Any, ends: Any, longest: int, *_: Any, **__: Any
+    grad: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    out: Any,
+    lse: Any,
+    ends: Any,
+    longest: int,
+    scale: float,
+    window: int = 0,
+    **__: Any,
 ) -> int:
     """FLOPs of the backward; `query` is the shape [S, heads, d]."""
-    tokens, heads, size = query
-    return 5 * (2 * tokens * longest * size * heads) // 2
+    return _products(5, query, longest, window)
 
 
 # Flash attention 2 (mha_varlen_bwd): the query's gradient is summed up in float32, the sums of gradient * output too, a
@@ -239,11 +297,14 @@ def _forward(
     ulysses: Ulysses,
     document_ends: Tensor,
     longest: int,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: [1, heads, S / sp, d] in, [1, S / sp, heads, d] out."""
     parts = (ulysses.gather(part[0].transpose(0, 1)) for part in (query, key, value))
-    out, _lse = attention(*parts, document_ends, longest, scaling)
+    # A window that holds every document is none.
+    window = sliding_window if sliding_window and sliding_window < longest else 0
+    out, _lse = attention(*parts, document_ends, longest, scaling, window)
     return ulysses.scatter(out).unsqueeze(0), None
 
 

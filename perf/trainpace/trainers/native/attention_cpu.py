@@ -14,8 +14,11 @@ _BLOCK = 64  # queries at a time: measured best from 512 to 8,192 tokens, of 32,
 _LOG2_E = math.log2(math.e)
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """One document: query [n, heads, d], key and value [n, kv_heads, d] -> like query; log-sum-exp [heads, n]."""
+def forward(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int = 0) -> tuple[Tensor, Tensor]:
+    """One document: query [n, heads, d], key and value [n, kv_heads, d] -> like query; log-sum-exp [heads, n].
+
+    `window` keys at most are attended to, the token's own among them; 0: all before it.
+    """
     tokens, heads, size = query.shape
     kv_heads = key.shape[1]
     group = heads // kv_heads
@@ -27,17 +30,18 @@ def forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Te
     for begin in range(0, tokens, _BLOCK):
         end = min(begin + _BLOCK, tokens)
         block = (kv_heads, size, group, end - begin)
-        scores = _scores(queries, keys, begin, end)
+        first = max(0, begin - window + 1) if window else 0
+        scores = _scores(queries, keys, first, begin, end, window)
         largest = scores.amax(1, keepdim=True)
         weights = scores.sub_(largest).exp2_()
         total = weights.sum(1, keepdim=True)
-        out[..., begin:end] = (torch.bmm(values[:, :, :end], weights) / total).view(block)
+        out[..., begin:end] = (torch.bmm(values[:, :, first:end], weights) / total).view(block)
         log_sum[..., begin:end] = (largest + total.log2()).view(kv_heads, group, end - begin)
     return _ungrouped(out).to(query.dtype), log_sum.view(heads, tokens) / _LOG2_E
 
 
 def backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float, window: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value of one document, in their shapes and dtypes."""
     tokens, heads, size = query.shape
@@ -59,12 +63,13 @@ def backward(
         end = min(begin + _BLOCK, tokens)
         query_block = queries[..., begin:end].reshape(kv_heads, size + 1, -1)
         grad_block = grads[..., begin:end].reshape(kv_heads, size + 1, -1)
-        weights = _scores(queries, keys, begin, end).exp2_()
-        grad_value[:, :, :end].baddbmm_(grad_block[:, :-1], weights.transpose(1, 2))
-        grad_scores = torch.bmm(values[:, :end], grad_block).mul_(weights)
-        of_queries = torch.bmm(keys_last[:, :, :end], grad_scores)
+        first = max(0, begin - window + 1) if window else 0
+        weights = _scores(queries, keys, first, begin, end, window).exp2_()
+        grad_value[:, :, first:end].baddbmm_(grad_block[:, :-1], weights.transpose(1, 2))
+        grad_scores = torch.bmm(values[:, first:end], grad_block).mul_(weights)
+        of_queries = torch.bmm(keys_last[:, :, first:end], grad_scores)
         grad_query[..., begin:end] = of_queries.view(kv_heads, size, group, end - begin)
-        grad_key[:, :, :end].baddbmm_(query_block[:, :-1], grad_scores.transpose(1, 2))
+        grad_key[:, :, first:end].baddbmm_(query_block[:, :-1], grad_scores.transpose(1, 2))
     # The queries carry scale * log2(e): the scores' gradient is in units of the scores themselves.
     return (
         _ungrouped(grad_query).mul_(scale).to(query.dtype),
@@ -73,12 +78,18 @@ def backward(
     )
 
 
-def _scores(queries: Tensor, keys: Tensor, begin: int, end: int) -> Tensor:
-    """Scores in powers of two, [kv_heads, end, group * queries]: keys up to `end`, queries from `begin` to `end`."""
+def _scores(queries: Tensor, keys: Tensor, first: int, begin: int, end: int, window: int) -> Tensor:
+    """Scores in powers of two, [kv_heads, end - first, group * queries]: keys from `first` to `end`, queries from
+    `begin` to `end`."""
     kv_heads, rows, group, _ = queries.shape
-    scores = torch.bmm(keys[:, :end], queries[..., begin:end].reshape(kv_heads, rows, -1))
-    later = torch.ones(end - begin, end - begin, dtype=torch.bool).tril(-1)  # keys behind their query
-    scores[:, begin:].view(kv_heads, end - begin, group, end - begin).masked_fill_(later[:, None, :], -math.inf)
+    number = end - begin
+    scores = torch.bmm(keys[:, first:end], queries[..., begin:end].reshape(kv_heads, rows, -1))
+    later = torch.ones(number, number, dtype=torch.bool).tril(-1)  # keys behind their query
+    scores[:, begin - first :].view(kv_heads, number, group, number).masked_fill_(later[:, None, :], -math.inf)
+    if window:
+        behind = torch.arange(begin, end) - torch.arange(first, end)[:, None]  # how far a key lies before its query
+        far = (behind >= window)[:, None, :]
+        scores.view(kv_heads, end - first, group, number).masked_fill_(far, -math.inf)
     return scores
 
 

@@ -52,7 +52,7 @@ class Fsdp2:
         )
         # ZeRO-2 keeps the parameters that a forward gathered until the optimizer has changed them.
         shard = partial(fully_shard, mesh=mesh, mp_policy=policy, reshard_after_forward=workload.sharding == "full")
-        for layer in self.model.body.layers:
+        for layer in self.model.layers:
             shard(layer)
         shard(self.model)
         self.model.to_empty(device=device)
@@ -142,10 +142,19 @@ def _parameters_in(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _fill_buffers(model: CausalLm, device: str) -> None:
-    """Give the rotary embedding the frequencies that no checkpoint holds, in float32."""
-    rotary = model.body.rotary_emb
-    for name, buffer in type(rotary)(model.config).named_buffers():
-        rotary.register_buffer(name, buffer.to(device), persistent=False)
-    left = [name for name, buffer in model.named_buffers() if not name.startswith("body.rotary_emb.")]
+    """Give the model what no checkpoint holds: frequencies of rotary embeddings, in float32, and embeddings' scales."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            for name, buffer in type(module)(model.config).named_buffers():
+                module.register_buffer(name, buffer.to(device), persistent=False)
+        elif isinstance(scale := getattr(module, "scalar_embed_scale", None), float):
+            module.register_buffer("embed_scale", torch.tensor(scale, device=device), persistent=False)
+    rotary = {id(each) for module in model.modules() for each in _filled(module)}
+    left = [name for name, buffer in model.named_buffers() if id(buffer) not in rotary]
     if left:
         raise ValueError(f"the model has buffers that only its own constructor could fill: {', '.join(left)}")
+
+
+def _filled(module: nn.Module) -> list[Tensor]:
+    known = type(module).__name__.endswith("RotaryEmbedding") or hasattr(module, "scalar_embed_scale")
+    return list(module.buffers(recurse=False)) if known else []

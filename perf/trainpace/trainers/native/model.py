@@ -1,5 +1,6 @@
 """The model of the native trainer: transformers' decoder from a shape, random weights, and a fused loss head."""
 
+import difflib
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainpace.trainers.native.attention import NAME
 from trainpace.trainers.native.loss import LossHead
@@ -27,10 +29,18 @@ class CausalLm(nn.Module):
         with no_init_weights():
             self.body = AutoModel.from_config(self.config, attn_implementation=NAME)
         self.head = LossHead(shape.hidden, shape.vocabulary)
+        for module in self.body.modules():
+            if hasattr(module, "scalar_embed_scale"):  # filled later; made from a number it would be no fake tensor
+                module.register_buffer("embed_scale", torch.empty(()), persistent=False)
         if shape.tied:
             self.head.weight = self.body.get_input_embeddings().weight
         recompute_layers(self.body, recompute)
         self.train()
+
+    @property
+    def layers(self) -> Any:
+        """The decoder's layers, a ModuleList."""
+        return layers_of(self.body)
 
     def forward(self, tokens: Tensor, labels: Tensor, positions: Tensor, **attention: Any) -> Tensor:
         """Summed loss of one rank's part: tokens, labels and positions are int64 [S / sp]."""
@@ -51,7 +61,7 @@ def recompute_layers(body: Any, recompute: str) -> None:
         return
     contexts = _products_kept if recompute == "selective_op" else _named_recompute
     body.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
-    for layer in body.layers[1::2] if recompute == "selective_layer" else ():
+    for layer in layers_of(body)[1::2] if recompute == "selective_layer" else ():
         layer.gradient_checkpointing = False
 
 
@@ -81,22 +91,51 @@ def _named(context: AbstractContextManager[Any]) -> Iterator[None]:
         yield
 
 
+def layers_of(body: nn.Module) -> Any:
+    """The decoder's layers, whatever its module of them is called."""
+    found = [
+        each
+        for each in body.children()
+        if isinstance(each, nn.ModuleList) and all(isinstance(layer, GradientCheckpointingLayer) for layer in each)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"expected a decoder with one list of layers, got {type(body).__name__} with {len(found)}")
+    return found[0]
+
+
+# What a shape's numbers are called where it is not as Llama has it, and what is no part of a speed: dropout.
+NAMES: dict[str, dict[str, str]] = {"gpt2": {"intermediate_size": "n_inner"}}
+WITHOUT: dict[str, dict[str, Any]] = {"gpt2": dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)}
+
+
 def transformers_config(shape: Any, sequence: int) -> Any:
     """The transformers config of `shape` (a `trainpace.cases.Shape` or its like) for `sequence` tokens."""
-    named = {
+    numbers = {
         "hidden_size": shape.hidden,
         "num_hidden_layers": shape.layers,
         "intermediate_size": shape.intermediate,
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.kv_heads,
+        # Some configs have a width of their own, whatever hidden and heads are.
+        "head_dim": shape.head or shape.hidden // shape.heads,
         "vocab_size": shape.vocabulary,
         "max_position_embeddings": sequence,
         "tie_word_embeddings": False,
+        # Ids of the original vocabulary may lie beyond one that was cut.
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
     }
-    if shape.head is not None:
-        named["head_dim"] = shape.head
+    names = NAMES.get(shape.architecture, {})
+    named = {names.get(name, name): value for name, value in numbers.items()}
     given = shape.config if isinstance(shape.config, dict) else vars(shape.config)
-    return AutoConfig.for_model(shape.architecture, **{**named, **given})
+    without = WITHOUT.get(shape.architecture, {})
+    known = AutoConfig.for_model(shape.architecture)
+    if unknown := [name for name in given if not hasattr(known, name)]:
+        found = {name: difflib.get_close_matches(name, vars(known), n=1) for name in unknown}
+        near = [f"{name} (the nearest is {match[0]})" if match else name for name, match in found.items()]
+        raise ValueError(f"the config of {shape.architecture} has no field {', '.join(near)}")
+    return AutoConfig.for_model(shape.architecture, **{**named, **without, **given})
 
 
 def initial(name: str, shape: torch.Size, config: Any, device: str) -> Tensor:
@@ -105,6 +144,8 @@ def initial(name: str, shape: torch.Size, config: Any, device: str) -> Tensor:
     Drawn by name and not in turn, so that every engine and every number of ranks starts from the same weights.
     """
     if len(shape) == 1:
-        return torch.zeros(shape, device=device) if name.endswith("bias") else torch.ones(shape, device=device)
+        # Gemma's norms multiply by 1 + weight.
+        zero = name.endswith("bias") or config.model_type.startswith("gemma")
+        return torch.zeros(shape, device=device) if zero else torch.ones(shape, device=device)
     generator = torch.Generator(device).manual_seed(zlib.crc32(name.encode()))
     return torch.empty(shape, device=device).normal_(0.0, config.initializer_range, generator=generator)
