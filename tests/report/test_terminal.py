@@ -82,10 +82,7 @@ def test_wide_table_has_a_line_a_case(judged):
 
     assert words("case scale GPUs TGS TFLOPs of peak memory baseline ratio tolerance verdict") == actual[0]
     assert (
-        words(
-            "llama2_7b-8k-sp1 mini 2 cpu 1001.0 0.0011 - 1.00 GiB 1000.0 measured 1.001 "
-            "5 runs, 1 now: 3.3 %, 0.3 % between pass"
-        )
+        words("llama2_7b-8k-sp1 mini 2 cpu 1001.0 0.0011 - 1.00 GiB 1000.0 measured 1.001 5 runs, 1 now: 3.3 % pass")
         == actual[2]
     )
 
@@ -272,6 +269,14 @@ def test_columns_of_a_comparison():
     assert all(word in text for text in (wide, narrow) for word in ("base", "interval"))
     assert not any(word in text for text in (wide, narrow) for word in ("baseline", "tolerance"))
     assert "ours-8k-sp1 0.90 of the base, to be found 5.0 %" in last_line(judged)
+
+
+def test_what_a_tolerance_assumes_is_said_once(judged):
+    """Below the table, whose cell holds the number and the runs that it is of."""
+    text = render(judged, width=80)
+
+    assert text.count("\ntolerance: 0.3 % between sessions assumed") == 1
+    assert "assumed" not in text.split("\n\nregression")[0]
 
 
 def test_data_are_said(judged):

@@ -135,7 +135,13 @@ def _baseline_and_origin(judgement: Judgement) -> str:
 
 
 def _tolerance(judgement: Judgement) -> str:
-    return judgement.tolerance_source or UNKNOWN
+    return _split_tolerance(judgement)[0] or UNKNOWN
+
+
+def _split_tolerance(judgement: Judgement) -> tuple[str, list[str]]:
+    """`5 runs, 1 now: 4.7 %` for the table, and what is said besides, which would make a row of it five lines long."""
+    number, percent, besides = judgement.tolerance_source.partition(" %, ")
+    return (f"{number} %", besides.split(", ")) if percent else (number, [])
 
 
 def _of_pairs(column: Column[Judgement]) -> Column[Judgement]:
@@ -188,6 +194,8 @@ def _details(
             yield from ((f"  {reason}", "") for reason in judgement.reasons)
         yield from ((f"  {line}", "") for line in judgement.explanation)
     yield from ((line, "") for line in [*refresh_lines(changes), *said])
+    besides = [(_case(each), _split_tolerance(each)[1]) for each in judgements]
+    yield from ((f"tolerance: {line}", "") for line in _grouped(besides))
     data = [(_case(each), [str(each.data)] if each.data else []) for each in judgements]
     yield from ((f"trained on: {line}", "") for line in _grouped(data))
     versions = [(_case(each), each.version_differences) for each in judgements]
