@@ -132,3 +132,30 @@ def test_a_line_without_an_end(file):
     with pytest.raises(RunFailed, match=r"none of the step loop's, above 64 MiB: b'{"):
         RankLog(file, 0).read()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (200 << 10)
+
+
+def test_the_window_lies_between_looks(file):
+    """It is at least as long as between the look that found it open and the last one that did not find it closed."""
+    lines = RankLog(file, 0, warmup=5)
+    lines.read()
+    file.write_text(STEP)
+    lines.read()
+    opened = lines.opened
+    file.write_text(file.read_text() + STEP + '{"event": "measured"}\n')
+    lines.read()
+    seen = lines.observed()
+
+    assert opened.after <= opened.by <= lines.closed.by
+    assert lines.opened == opened, "the same line once more opens nothing"
+    assert seen == {"least": lines.closed.after - opened.by, "most": lines.closed.by - opened.after}
+
+
+def test_a_window_that_never_opened(file):
+    """Without the line of the warm-up's last step nothing was seen; nor where nobody asked."""
+    file.write_text('{"event": "step", "step": 7}\n{"event": "measured"}\n')
+    asked, not_asked = RankLog(file, 0, warmup=5), RankLog(file, 0)
+    asked.read()
+    not_asked.read()
+
+    assert asked.observed() is None
+    assert not_asked.observed() is None

@@ -115,3 +115,16 @@ def test_resumed_session(name, place, tmp_path, clock):
     assert {test: expected(each) for test, each in findings.items()} == {
         test: found(each) for test, each in session.findings.items()
     }
+
+
+def test_a_large_gain_is_warned_of(tmp_path, clock):
+    """Of a head that is 1.85 times as fast summary.md, and so the comment, say so first, and their counts again."""
+    script = json.loads(json.dumps(RECORDED["paired"]["improvement_without_noise"]["script"]))
+    script["answers"]["llama2_7b-128k-sp8/head"] = [{"tgs": 1850.0}]
+    session = started(script, tmp_path, clock)
+    session.measure()
+    session.suite.report(0)
+    said = "llama2_7b-128k-sp8 is 1.85 times as fast as the base: see that it does the same work"
+
+    assert session.suite.results.warnings == (said,)
+    assert session.suite.results.summary.endswith(f"; warning: {said}")
