@@ -95,6 +95,22 @@ def test_quarantine_excuses_noise(verdict, excused):
     assert (verdict, excused) == (found.verdict, found.waiver)
 
 
+@pytest.mark.parametrize(
+    ("facts", "excused"),
+    [
+        ({"ratio": 0.85}, True),
+        ({"ratio": 0.75}, False),
+        ({"ratio": 1.0, "more_memory": True}, False),
+    ],
+    ids=["a loss as of noise", "no noise is that large", "memory"],
+)
+def test_quarantine_excuses_what_noise_can_look_like(facts, excused):
+    """A quarantined case that takes more memory, or lost a quarter of its speed, is red."""
+    red = judgement(Verdict.REGRESSION).model_copy(update=facts)
+
+    assert (waive(red, [QUARANTINED], None).waiver is not None) is excused
+
+
 def test_quarantine_is_of_its_case():
     """Another case has no part in it, also where its name begins alike."""
     assert waive(judgement(Verdict.REGRESSION, "llama2_7b-8k-sp16"), [QUARANTINED], None).waiver is None

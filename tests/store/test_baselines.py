@@ -1,6 +1,8 @@
 """Recording: what is refused, what is kept, and what survives two writers and a kill."""
 
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from factories import CPU, DATA, make_run, make_runs, make_workload
+from factories import CPU, DATA, LOSSES, make_run, make_runs, make_workload
 from trainpace.errors import FileError
 from trainpace.runs.run import Health
 from trainpace.store.baselines import load_file, published_folder, refresh
@@ -180,6 +182,36 @@ def test_change_of_level_keeps_the_sessions_for_their_noise(folder):
     assert [each.level for each in found.sessions] == [1, 2, 3]
     assert found.counted_tgs == [[1100.0, 1100.0]]
     assert found.tgs == found.reference_tgs == 1100.0
+
+
+def drawn(chance, level, noise, number):
+    """The runs of one refresh: log TGS around `level`, of `noise`, with ids of their own."""
+    runs = make_runs(*(1000 * math.exp(level + chance.gauss(0, noise)) for _ in range(5)))
+    return [run.model_copy(update={"id": f"{number}-{run.id}"}) for run in runs]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_small_losses_of_ten_refreshes_are_refused(folder, noise):
+    """Half a per cent lost at each of ten refreshes adds up: one of them is refused, and the reference stays."""
+    chance = random.Random(1)  # noqa: S311 - noise, no secret
+    (first,) = refresh(folder, drawn(chance, 0, noise, 0))
+    refused = [
+        number for number in range(1, 11) if refresh(folder, drawn(chance, -0.005 * number, noise, number))[0].refused
+    ]
+
+    assert refused
+    assert read(folder)[KEY].reference_tgs == first.new.tgs
+
+
+def test_cases_of_a_refresh_share_its_error(folder):
+    """What one case alone is refused for is within what one of 14 may show by chance."""
+    refresh(folder, make_runs(990.0, 1000.0, 1010.0, 995.0, 1005.0))
+    lower = make_runs(967.0, 977.0, 987.0, 972.0, 982.0, losses=LOSSES)
+    (alone,) = refresh(folder, lower)
+    (one_of_many,) = refresh(folder, lower, num_cases=14)
+
+    assert "expected at least" in alone.refused
+    assert one_of_many.refused is None
 
 
 def test_the_newest_ten_sessions_are_kept(folder):

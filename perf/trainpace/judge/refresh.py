@@ -1,14 +1,14 @@
 """Recording baselines: which runs may become one, and what that changes in a device's file."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from trainpace.judge.baseline import MAX_SESSIONS, BaselineFile, Measured, StoredSession, case_noise, mean_of_sessions
 from trainpace.judge.validity import faults, first_losses
 from trainpace.runs import flops, metrics
 from trainpace.runs.run import Run
-from trainpace.stats.tolerance import CAP, CaseNoise, NoiseModel, geometric_mean, relative_spread, tolerance_for
+from trainpace.stats.tolerance import NoiseModel, allowed_loss, geometric_mean, relative_spread
 from trainpace.text import percent, signed_percent
 
 MAX_SPREAD = 0.10
@@ -104,8 +104,10 @@ def _change(
     new = _measured(runs, values, recorded)
     if old is None:
         return Change(key, None, new)
-    tolerance = tolerance_for(NoiseModel(_noise(old, file), num_cases), now=len(values))
-    allowed = min(tolerance.value, CAP)
+    # What all cases share is not taken out of a refresh.
+    noise = NoiseModel(case_noise(old, file.baselines.values(), shared=False), num_cases)
+    tolerance = allowed_loss(noise, now=len(values))
+    allowed = tolerance.value
     ratio = new.tgs / old.reference_tgs
     if ratio < 1 - allowed:
         if accept_slower:
@@ -118,12 +120,6 @@ def _change(
     # Other documents are other work, whatever its speed.
     same = ratio <= 1 / (1 - allowed) and new.mean_attended == old.mean_attended
     return Change(key, old, _one_session_more(old, new) if same else _new_level(old, new))
-
-
-def _noise(old: Measured, file: BaselineFile) -> CaseNoise | None:
-    """Of one session against the one that the reference is of; what all cases share is not taken out of a refresh."""
-    noise = case_noise(old, file.baselines.values(), shared=False)
-    return noise and replace(noise, num_sessions=1)
 
 
 def _one_session_more(old: Measured, new: Measured) -> Measured:

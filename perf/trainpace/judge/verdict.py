@@ -90,6 +90,8 @@ class Judgement(Figures):
     and the summary say it; empty of any other."""
     explanation: tuple[str, ...] = ()
     """Where the time went, on both sides of a comparison."""
+    more_memory: bool = False
+    """Whether peak memory is a regression, by itself or besides speed."""
     waiver: str | None = None
     """Why the verdict does not fail its test, though it would (judge/waivers.py); None where nothing is waived."""
 
@@ -261,7 +263,8 @@ def _against(
         slower.append(f"with fewer than {MIN_OTHER_CASES + 1} cases a slow machine looks the same as slower code")
     if regressions := slower + more_memory:
         more = command.speed(workload, runs_per_case=max(3, 2 * len(figures.tgs_of_runs)))
-        return judgement(figures, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
+        found = judgement(figures, Verdict.REGRESSION, *regressions, f"look closer with `{more}`")
+        return found.model_copy(update={"more_memory": bool(more_memory)})
     if seen.unclear or not seen.tolerance.decides:
         return _undecided(figures, workload, baseline, seen, needed=needed, command=command)
     above = f"TGS {figures.tgs:.1f} is {percent(math.expm1(seen.log_ratio))} above {_stored(baseline)}"

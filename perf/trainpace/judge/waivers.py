@@ -16,6 +16,8 @@ from trainpace.runs.verdict import Verdict
 
 NOISE = {Verdict.REGRESSION, Verdict.INCONCLUSIVE}
 """Verdicts that noise can cause, which a quarantine waives. It never waives a run without a value."""
+MOST_NOISE = 0.2
+"""The largest loss of speed, a share, that is noise. A quarantined case that lost more is slower, however noisy."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -40,8 +42,14 @@ def waive(judgement: Judgement, quarantine: Iterable[Quarantined], accepted: str
     `accepted` is the reason given with --perf-accepted; None: slowdowns are not accepted in this session.
     """
     for entry in quarantine:
-        if entry.case == judgement.case and judgement.verdict in NOISE:
+        if entry.case == judgement.case and _noise(judgement):
             return judgement.model_copy(update={"waiver": str(entry)})
     if accepted is not None and judgement.verdict is Verdict.REGRESSION:
         return judgement.model_copy(update={"waiver": f"accepted: {accepted}"})
     return judgement
+
+
+def _noise(judgement: Judgement) -> bool:
+    """Whether noise can look like it: a loss of speed, not too large, and not one of memory, which hardly has any."""
+    lost = judgement.ratio is not None and judgement.ratio < 1 - MOST_NOISE
+    return judgement.verdict in NOISE and not judgement.more_memory and not lost

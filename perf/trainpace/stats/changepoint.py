@@ -239,7 +239,8 @@ class _Search:
         if p > error:
             return None
         # Every place whose log likelihood is within x of the best one's; the change is beyond on one side with a
-        # chance of exp(-x). Source: Siegmund, Annals of Statistics 16 (1988), 31-46.
+        # chance of exp(-x). Source: Siegmund, Confidence sets in change-point problems, International Statistical
+        # Review 56 (1988), 31-48.
         behind = (explained[at - 1] - explained) / (2 * variance)
         likely = np.flatnonzero(behind <= -math.log(1 - math.sqrt(1 - LOCATION_ERROR))) + 1
         return _Split(start + at, start + min(at, int(likely[0])), start + max(at, int(likely[-1])), p)

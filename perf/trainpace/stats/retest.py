@@ -34,7 +34,7 @@ from trainpace.stats.tolerance import (
     tolerance_for,
 )
 
-RETEST_ALPHA = 0.04
+RETEST_ALPHA = 0.05
 """Chance that an unchanged case looks slow and is retested. It takes a smaller loss than the tolerance, because one of
 the minimum effect rarely shows in one run, and nearly always in five. A larger chance would find more, and raise
 more false alarms on machines where consecutive runs resemble each other."""

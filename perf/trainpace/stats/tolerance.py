@@ -84,8 +84,11 @@ class CaseNoise:
             = session^2 (1 + 1 / K) + run^2 (1 / m - 1 / n)        session^2 = effect^2 + run^2 / n
 
         `session` is estimated as such, from the means of sessions. More than n runs now do not make a session's effect
-        smaller: where m > n the last term is left out. Each of the two parts has Student's quantile at its own degrees
-        of freedom; the bound is the root of the sum of their squares, which is conservative and never grows with m.
+        smaller: where m > n the last term is left out. Runs now follow each other at once, those of a stored session
+        lie a round apart: on machines that remember, the former resemble each other, so that each of them but the
+        first counts for half there (an assumed effect stands for that too). Each of the two parts has Student's
+        quantile at its own degrees of freedom; the bound is the root of the sum of their squares, which is conservative
+        and never grows with m.
 
         Source: Meeker, Hahn and Escobar, Statistical Intervals (2nd edition, 2017), chapter 4, for the prediction of a
         mean; the sum after Cochran and Cox, Experimental Designs (2nd edition, 1957), who weight the two quantiles.
@@ -93,12 +96,8 @@ class CaseNoise:
         return self._combined(now, lambda spread: quantile(spread, error) * spread.sd)
 
     def _combined(self, now: int, size: Callable[[Spread], float]) -> float:
-        return math.sqrt(self._fixed(size) + self._of_runs(size) * max(0.0, 1 / now - self._known))
-
-    @property
-    def _known(self) -> float:
-        """The part of a run's variance that stands in `session` already."""
-        return 0.0 if self.session is None else 1 / self.runs
+        part = 1 / now if self.session is None else max(0.0, 2 / (now + 1) - 1 / self.runs)
+        return math.sqrt(self._fixed(size) + self._of_runs(size) * part)
 
     def _fixed(self, size: Callable[[Spread], float]) -> float:
         """The square of what more runs now leave as it is."""
@@ -203,6 +202,15 @@ def tolerance_for(noise: NoiseModel, *, now: int) -> Tolerance:
     if value < FLOOR:
         return Tolerance(FLOOR, f"floor: {percent(FLOOR)}")
     return Tolerance(value, said)
+
+
+def allowed_loss(noise: NoiseModel, *, now: int) -> Tolerance:
+    """The largest loss, at most CAP, with which `now` runs are recorded as one session more, against the one session
+    that the baseline's reference is of.
+    """
+    one = noise.of(noise.case and replace(noise.case, num_sessions=1))
+    tolerance = tolerance_for(one, now=now)
+    return replace(tolerance, value=min(tolerance.value, CAP))
 
 
 def runs_needed(noise: NoiseModel) -> int | None:
