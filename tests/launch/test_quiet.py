@@ -16,6 +16,7 @@ from trainpace.launch import quiet
 from trainpace.launch.distributed import Distributed
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import present
+from trainpace.rank import proc
 
 # Starts a program that nothing points to: another session, no parent, no environment; its pid goes to a file.
 LOST = """
@@ -116,6 +117,21 @@ def test_another_priority_fails_the_run(sides):
     assert sides.run(toy(), side="base").steps == 4
 
 
+def test_other_cores_of_the_suite_fail_the_run(sides):
+    """What was done to the suite's own process would be inherited by the hosts that it starts later."""
+    present = os.sched_getaffinity(0)
+    if len(present) == 1:
+        pytest.skip("a single core cannot be taken away")
+    os.sched_setaffinity(0, {min(present)})
+    try:
+        with pytest.raises(RunFailed, match="the suite was given another priority or other cores"):
+            sides.run(toy(), side="base")
+    finally:
+        os.sched_setaffinity(0, present)
+
+    assert sides.run(toy(), side="base").steps == 4
+
+
 def test_what_a_killed_host_leaves_is_ended(sides, tmp_path):
     """What a rank had started and hidden goes also where the rank has killed its host."""
     add(sides, "head", LOST.format(pid=str(tmp_path / "pid"), note="ours"))
@@ -159,11 +175,12 @@ def test_stopping_waits_until_nothing_runs(started):
     process = subprocess.Popen([sys.executable, "-c", FORKS], start_new_session=True)
     time.sleep(0.2)
     quiet.stop(process.pid)
-    first = started.pids()
-    states = {state(pid) for pid in first}
+    first = proc.descendants(process.pid)
+    states = {state(pid) for pid in first | {process.pid}}
     time.sleep(0.1)
 
+    assert "T" in states
     assert states <= {"T", "Z"}
-    assert started.pids() == first
-    assert quiet.end(process.pid) <= set(first)
+    assert proc.descendants(process.pid) == first
+    assert quiet.end(process.pid) == first
     process.wait()

@@ -11,6 +11,7 @@ from trainpace.cases.workload import Dtype
 from trainpace.cost.worker import CountFailed, counted
 from trainpace.errors import RunFailed
 from trainpace.judge.finding import Finding
+from trainpace.launch.quiet import nothing_left
 from trainpace.report.explain import beside, count_differences, explain
 from trainpace.runs.cost import Cost
 
@@ -41,7 +42,8 @@ def _counted(case: Case, dtype: Dtype, *, resources: Resources, show: Show) -> l
     costs: list[Cost] = []
     sides = resources.prepare_sides()
     for side in (sides.base, sides.head):
-        with show(f"{case.id}, counting a full-size step", 1):
+        # Counting runs head's code, and the report is written after it.
+        with show(f"{case.id}, counting a full-size step", 1), nothing_left():
             try:
                 full = full_workload(case, dtype=dtype)
                 ((_, cost),) = counted(

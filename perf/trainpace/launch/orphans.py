@@ -3,7 +3,8 @@
 A run host ends what its ranks start, and ends itself when the suite dies. Killed outright it can do neither: its ranks
 die with it, by the kernel's hand, but a process that a rank had started and let go lives on. Every process below a host
 inherits a tag in its environment, by which it is found: by the suite when its host dies, or, where both were killed at
-once, by the next suite on this machine. A process that clears its environment is not found.
+once, by the next suite on this machine. A process that has cleared its environment is found by its own suite alone,
+which is the parent of what its hosts lose (quiet.py).
 """
 
 import os
