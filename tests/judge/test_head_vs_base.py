@@ -43,3 +43,14 @@ def test_steps_that_both_sides_have_are_no_difference():
 
     assert judge_pairs(base, head, passed(4), Verdict.PASS, peak_tflops=None).verdict is Verdict.PASS
     assert judge_pairs(even, [*head[:3], even[0]], passed(4), Verdict.PASS, peak_tflops=None).verdict is Verdict.PASS
+
+
+def test_a_head_that_takes_more_cores_is_invalid():
+    """A rank that frees itself from its core is not compared with one that kept to its own."""
+    base = [make_run(workload=WORKLOAD, seed=seed) for seed in range(2)]
+    wide = tuple(each.model_copy(update={"place": "host/cpu 0,1,2"}) for each in base[0].ranks)
+    head = [run.model_copy(update={"ranks": wide}) for run in base]
+    found = judge_pairs(base, head, passed(2), Verdict.IMPROVEMENT, peak_tflops=None)
+
+    assert found.verdict is Verdict.INVALID
+    assert "on as many cores on both sides, got 1 of the base and 3 of head" in found.reasons[0]

@@ -116,6 +116,19 @@ def tokens_fault(base: Run, head: Run) -> str | None:
     return None
 
 
+def cores_fault(base: Run, head: Run) -> str | None:
+    """Why two sides did not have the same cores: code of a rank can take more than it was given. None where they did,
+    and on GPUs."""
+    for ours, theirs in zip(base.ranks, head.ranks, strict=True):
+        before, after = (each.place.partition("/cpu ")[2].split(",") for each in (ours, theirs))
+        if len(before) != len(after):
+            return (
+                f"expected rank {ours.rank} to run on as many cores on both sides, got {len(before)} of the base and "
+                f"{len(after)} of head: leave the affinity of a rank as the suite sets it"
+            )
+    return None
+
+
 def tokens_note(run: Run) -> str | None:
     """Say that nobody knows how many tokens a batch had; None where that is known, or was not asked."""
     if any(rank.tokens is not None and not (rank.tokens.said or rank.tokens.counted) for rank in run.ranks):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from trainpace.judge.claims import tokens_fault
+from trainpace.judge.claims import cores_fault, tokens_fault
 from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.numerics import later_losses_fault
@@ -96,7 +96,9 @@ def judge_pairs(
         reasons.append(f"{found}, by the median step; {tail}")
     elif verdict is Verdict.INCONCLUSIVE:
         reasons.append(f"{found}, too close to tell")
-    if impossible := [fault for run in head for fault in faults(run, peak_tflops=peak_tflops)]:
+    impossible = [fault for run in head for fault in faults(run, peak_tflops=peak_tflops)]
+    impossible += filter(None, map(cores_fault, base, head))
+    if impossible:
         verdict, reasons = Verdict.INVALID, impossible
     decides, more = "", {}
     if verdict is Verdict.INCONCLUSIVE:
