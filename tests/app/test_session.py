@@ -333,7 +333,7 @@ def test_replay_of_one_of_several_workloads(replay, published):
 
 def test_improvement_warns(replay, published):
     """Faster passes with a warning that names the refresh."""
-    done = replay(published, runs=[make_run(tgs=1100.0)])
+    done = replay(published, runs=make_runs(1100.0, 1101.0, 1099.0))
 
     assert done.code == 0
     assert "1 improvement (" in done.last_line
