@@ -136,10 +136,13 @@ def test_a_base_that_is_changed(compare, repository):
 
 
 def test_build_base(compare, repository):
-    """A build of head's that writes into what was built of the base leaves nothing to judge: no run is begun."""
-    (repository.path / "build.sh").write_text("true")
+    """A build of head's that writes into what was built of the base leaves nothing to judge: no run is begun.
+
+    Builds find no file of a workflow either.
+    """
+    (repository.path / "build.sh").write_text('test -z "$GITHUB_ENV"')
     edit = f"for each in ../../trainpace-build-*/{repository.path.name}/training.py; do echo '# slower' >> $each; done"
-    done = compare("", "--perf-build=sh build.sh", "--perf-runs=runs", slower=False, build=edit)
+    done = compare("", "--perf-build=sh build.sh", "--perf-runs=runs", slower=False, build=edit, GITHUB_ENV="x")
 
     assert done.code == 7
     assert "got changes to training.py" in done.text

@@ -49,6 +49,20 @@ def test_a_process_that_cannot_start_says_why(started, monkeypatch, tmp_path):
     assert "no torch here" in failure.value.detail
 
 
+def test_counting_is_given_what_a_rank_is(started, monkeypatch, tmp_path):
+    """It runs the trainer's code: without the session's secrets, and with what --perf-env adds."""
+    (tmp_path / "torch.py").write_text(
+        "import os\nraise ImportError(os.environ.get('A_TOKEN'), os.environ.get('OURS'))"
+    )
+    for name, value in (("PYTHONPATH", str(tmp_path)), ("A_TOKEN", "word"), ("OURS", "1")):
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(CountFailed) as failure:
+        list(counted([small()], added=["OURS"]))
+
+    assert "ImportError: (None, '1')" in failure.value.detail
+
+
 def test_what_is_not_waited_for_is_ended(started):
     """Whoever stops listening leaves no process behind."""
     results = counted([small("one"), small("two")])

@@ -10,7 +10,9 @@ another one of its user in /proc (docs/gate.md).
 import re
 from collections.abc import Iterable, Mapping
 
-# Names, or their beginnings with a `*`: (what is given, why).
+# Names, or their beginnings with a `*`: (what is given, why). Not here: a workflow's (GITHUB_*, ACTIONS_*, RUNNER_*,
+# CI_*); ways to other programs of the user (SSH_AUTH_SOCK, DBUS_*); a place in a job of MPI's that ranks are not in
+# (OMPI_*, PMI*).
 ALLOWED: tuple[tuple[str, str], ...] = (
     ("PATH", "programs are found"),
     ("HOME", "caches and settings of libraries"),
