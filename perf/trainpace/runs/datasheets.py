@@ -83,13 +83,6 @@ DATASHEETS = {
     "gh200-480gb": Datasheet(
         989.4, 494.7, 4.0e12, 450e9, "NVIDIA GH200 datasheet: 96 GB HBM3 (sparse figures, halved)"
     ),
-    "gh200-120gb": Datasheet(
-        989.4,
-        494.7,
-        4.0e12,
-        450e9,
-        "NVIDIA GH200 datasheet: its GPU has the same 96 GB of HBM3 (97871 MiB)",
-    ),
     "gb200": Datasheet(2500, 1250, 8.0e12, 900e9, "NVIDIA GB200 NVL72 datasheet (sparse figures of 72, halved)"),
     "b200": Datasheet(
         2250,
@@ -121,13 +114,14 @@ DATASHEETS = {
 UNKNOWN = (
     "A10G",
     "GB10",
+    "GH200 120GB",
     "GeForce RTX 4090 D",
     "H100 96GB",
     "H800 PCIe",
     "RTX PRO 6000 Blackwell",
 )
 """Cards that people rent and whose dense figures were looked for: nobody was found who prints the maker's, or two
-sources contradict each other (A10G: 62.5, 70 and 125 TFLOPs)."""
+sources contradict each other (A10G: 62.5 and 125 TFLOPs)."""
 
 
 def peak_tflops(device: Device, dtype: Dtype) -> float | None:
