@@ -4,16 +4,19 @@ from contextlib import nullcontext
 
 import pytest
 
-from factories import make_run, make_runs
+from factories import make_run, make_runs, make_workload
 from trainpace.app.driver import Messages
 from trainpace.app.hours import Selected
 from trainpace.app.options import Options
 from trainpace.app.suite import Suite
 from trainpace.cases import PUBLISHED
 from trainpace.errors import RunFailed
+from trainpace.judge.refresh import baseline_of
+from trainpace.plan.stored import StoredPlan, stored_case
 from trainpace.probe.device import present
 from trainpace.runs.run import Health, OtherProcess
 from trainpace.runs.verdict import Verdict
+from trainpace.stats.tolerance import NoiseModel
 from trainpace.store.baselines import refresh
 
 NOISY = (990.0, 1005.0, 995.0, 1012.0, 998.0)
@@ -286,6 +289,18 @@ def test_long_steps_may_end_early(started_session):
     assert border > 128.0
     assert set(map(tuple, own.borders)) == {()}
     assert set(map(tuple, short.borders)) == {()}
+
+
+@pytest.mark.parametrize(("accumulation", "borders"), [(1, 3), (2, 0)])
+def test_zero2_makes_all_its_steps(accumulation, borders):
+    """An optimizer step that comes sooner than DeepSpeed's ZeRO-2 was told would have no gradients."""
+    workload = make_workload(sharding="zero2", accumulation=accumulation)
+    runs = [make_run(workload=workload, tgs=tgs / 1000, seed=seed) for seed, tgs in enumerate(NOISY)]
+    noise = NoiseModel()
+    case = stored_case("test", workload, runs[0].device, [baseline_of(runs)], noise=noise)
+    plan = StoredPlan([case], tests=[("test", workload.case)], noise=noise)
+
+    assert len(plan.next("test").stop_at) == borders
 
 
 def test_a_users_tolerance_asks_for_no_more_runs(started_session):

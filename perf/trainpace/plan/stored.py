@@ -327,6 +327,8 @@ class StoredPlan:
             return ()
         if workload.rank_tokens / baseline.tgs < LONG_STEP_SECONDS:
             return ()
+        if workload.sharding == "zero2" and workload.accumulation > 1:
+            return ()  # DeepSpeed must know before a backward whether the optimizer steps after it
         ratios = decision_thresholds(self._retests.noise.of(case.noise))
         return tuple(workload.rank_tokens / (baseline.tgs * ratio) for ratio in ratios)
 
