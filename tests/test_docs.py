@@ -29,6 +29,7 @@ INLINE = re.compile(r"`((?:pytest\s+perf|python\s+-m\s)[^`]*)`")
 NOT_TYPED = {
     "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py does too",
     "python -m trainpace.simulate --out docs": "takes seven minutes",
+    "python -m trainpace.simulate.stored --out docs": "takes ten minutes; tests/simulate draws less",
     "python -m trainpace.simulate --quick": "takes 17 s; tests/simulate/test_simulate.py runs the same",
 }
 MEASURED = {"pytest", "perf", "--perf-refresh", "--perf-runs", "--perf-resume", "runs"}

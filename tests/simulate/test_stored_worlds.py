@@ -1,6 +1,7 @@
 """The stored gate on drawn sessions: its worlds draw what they say, and its claims hold in a few of them."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,3 +84,21 @@ def test_page_is_written(tmp_path, capsys, monkeypatch):
 def test_share_has_its_interval():
     """Wilson's interval of 5 in 100."""
     assert stored.wilson(5, 100) == "5.0 [2.2, 11.2]"
+
+
+COMMITTED = (Path(__file__).parents[2] / "docs" / stored.PAGE).read_text()
+
+
+def test_committed_page_is_of_these_worlds():
+    """docs/ has a row of each world, in this order."""
+    rows = [line for line in COMMITTED.splitlines() if line.startswith("| ") and ": " in line][1:]
+
+    assert [each.name for each in WORLDS] == [row.split(" | ")[0].removeprefix("| ") for row in rows]
+
+
+@pytest.mark.slow
+def test_committed_row_is_reproduced():
+    """The same seed gives the same row: the gate has not changed since the page was written."""
+    sessions = int(COMMITTED.split("--out docs`: ")[1].split()[0])
+
+    assert stored.line(WORLDS[1], sessions, stored.SEED) in COMMITTED

@@ -19,7 +19,7 @@ from trainpace.judge import baseline as baselines
 from trainpace.judge.baseline import Measured, Published
 from trainpace.judge.command import Command
 from trainpace.judge.validity import core_fault
-from trainpace.judge.verdict import Judgement, judge, judge_failure, runs_to_measure, unjudged
+from trainpace.judge.verdict import Judgement, counts_memory, judge, judge_failure, runs_to_measure, unjudged
 from trainpace.plan.retest import RetestPlan
 from trainpace.plan.task import Task, attempts
 from trainpace.runs import metrics
@@ -30,6 +30,8 @@ from trainpace.stats.retest import MIN_OTHER_CASES, decision_thresholds
 from trainpace.stats.tolerance import CaseNoise, NoiseModel
 
 DEFAULT_REFRESH_RUNS = 5
+MEMORY_RUNS = 3
+"""Runs whose median tells that a case's resident memory grew; what a GPU's allocator counts, one tells."""
 LONG_STEP_SECONDS = 10.0
 """From here on a run ends as soon as its verdict is certain: what that takes between steps does not show in them."""
 
@@ -279,17 +281,25 @@ class StoredPlan:
             return self._task(case)
         if task := self._replacement(case):
             return task
-        if case.baseline is None or self._refresh or self._judged(case).verdict is Verdict.INVALID:
+        return None if case.baseline is None or self._refresh else self._further(case)
+
+    def _further(self, case: StoredCase) -> Task | None:
+        """A run that can change what is said of a case: its own, or the first ones of another."""
+        judged = self._judged(case)
+        if judged.verdict is Verdict.INVALID:
             return None
-        wanted = self._retests.next(case)
+        doubted = judged.more_memory and len(case.runs) < MEMORY_RUNS and not counts_memory(case.runs[0])
+        wanted, looks = self._retests.next(case), ""
+        if wanted is case:
+            looks = "looks slow" if self._retests.assess(case).looks_slow else "looks faster"
+        elif wanted is None and doubted:
+            wanted, looks = case, "takes more memory"
+        if looks:
+            self._say(f"{case.case}: {looks}, and is measured again")
         if wanted is None:
             return None
         assert isinstance(wanted, StoredCase)
-        if wanted is case:
-            looks = "slow" if self._retests.assess(case).looks_slow else "faster"
-            self._say(f"{case.case}: looks {looks}, and is measured again")
-        else:
-            self._begin(wanted.test)
+        self._begin(wanted.test)
         return self._task(wanted)
 
     def _replacement(self, case: StoredCase) -> Task | None:

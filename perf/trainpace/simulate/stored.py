@@ -27,6 +27,7 @@ CASES = 14
 STORED_RUNS = 5
 """Runs of a case in a session of a baseline."""
 PAGE = "statistics-stored.md"
+SEED = 20261126
 LOOKS = 10
 """Runs of a case that the stored gate makes at most: five to begin with, and as many again."""
 
@@ -348,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m trainpace.simulate.stored", description=__doc__)
     parser.add_argument("--sessions", type=int, default=700, help="of each row (default: the committed page's)")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"write {PAGE} there (default: print only)")
-    parser.add_argument("--seed", type=int, default=20261126, help="of every draw (default: the committed page's)")
+    parser.add_argument("--seed", type=int, default=SEED, help="of every draw (default: the committed page's)")
     options = parser.parse_args(arguments)
     text = ""
     for each in page(options.sessions, options.seed):
