@@ -17,7 +17,7 @@ from trainpace.judge.cost import judge_cost
 from trainpace.runs.verdict import Verdict
 from trainpace.store.costs import load_costs
 
-CHECKPOINTING = re.compile(r"^ +self\.body\.activation_checkpointing_enable\(.*$", re.MULTILINE)
+CHECKPOINTING = re.compile(r"^ +body\.activation_checkpointing_enable\(.*$", re.MULTILINE)
 
 # name -> (file of the native trainer, what is changed, a row that it concerns, counters that must be named)
 CHANGES = {
@@ -39,8 +39,8 @@ CHANGES = {
     "one more all-gather a layer": (
         "engines.py",
         lambda text: text.replace(
-            "            fully_shard(layer, mesh",
-            "            fully_shard(layer.mlp, mesh=mesh, mp_policy=policy)\n            fully_shard(layer, mesh",
+            "            shard(layer)\n",
+            "            shard(layer.mlp)\n            shard(layer)\n",
         ),
         "llama2_7b-8k-sp1",
         ["fsdp2.step.all_gather.calls", "c10d._allgather_base_"],

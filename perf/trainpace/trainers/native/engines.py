@@ -50,8 +50,9 @@ class Fsdp2:
         policy = MixedPrecisionPolicy(
             param_dtype=DTYPES[workload.dtype], reduce_dtype=DTYPES[workload.reduce_dtype or "fp32"]
         )
-        # ZeRO-2 keeps the parameters that a forward gathered until the optimizer has changed them.
-        shard = partial(fully_shard, mesh=mesh, mp_policy=policy, reshard_after_forward=workload.sharding == "full")
+        shard = partial(fully_shard, mesh=mesh, mp_policy=policy)
+        if workload.sharding == "zero2":  # what a forward gathered is kept until the optimizer has changed it
+            shard = partial(shard, reshard_after_forward=False)
         for layer in self.model.layers:
             shard(layer)
         shard(self.model)
