@@ -223,13 +223,14 @@ QUARANTINE = '[[case]]\ncase = "ours-8k-sp1"\nreason = "noisy node"\nuntil = {un
 def test_quarantined_regression(pytester, recorded):
     """A quarantined regression is named in the table, the report and JUnit, and does not fail the session."""
     (recorded.path / "baselines" / "quarantine.toml").write_text(QUARANTINE.format(until="2999-12-31"))
-    done = recorded.inside(pytester, "--perf-replay=slower", "--perf-report=out", "--junitxml=junit.xml")
+    write_run(make_run(CASE, tgs=850.0), recorded.path / "noisy")
+    done = recorded.inside(pytester, "--perf-replay=noisy", "--perf-report=out", "--junitxml=junit.xml")
     (case,) = validated(recorded.path / "out" / "results.json")["cases"]
 
     assert done.code == 0
     assert "ours-8k-sp1 is quarantined until 2999-12-31 by jane: noisy node" in done.text
     assert "1 xfailed" in done.text
-    assert done.last_line.startswith("1 case: 1 regression (ours-8k-sp1 0.70 of baseline")
+    assert done.last_line.startswith("1 case: 1 regression (ours-8k-sp1 0.85 of baseline")
     assert (case["verdict"], case["outcome"]) == ("regression", "excused")
     assert recorded.cases()["test_ours[ours-8k-sp1]"][0] == "skipped"
 

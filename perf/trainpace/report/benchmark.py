@@ -75,8 +75,11 @@ def step_seconds(run: Run) -> list[float]:
 def extra_info(runs: Sequence[Run], judgement: Judgement) -> dict[str, Any]:
     """What a benchmark's `extra_info` holds beside the steps: judgement, device, software, runs. Plain JSON."""
     return {
-        # Readers outside know the reason of a waiver as `excused`.
-        "judgement": {**judgement.model_dump(mode="json", exclude={"waiver"}), "excused": judgement.waiver},
+        # Readers outside know the reason of a waiver as `excused`; that memory is red stands in the reasons.
+        "judgement": {
+            **judgement.model_dump(mode="json", exclude={"waiver", "more_memory"}),
+            "excused": judgement.waiver,
+        },
         "device": runs[0].device.model_dump(mode="json") if runs else None,
         "software": runs[0].software if runs else None,
         "runs": [
