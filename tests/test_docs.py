@@ -28,9 +28,10 @@ READ = PAGES | {name: ROOT / name for name in ("CONTRIBUTING.md", "tests/README.
 INLINE = re.compile(r"`((?:pytest\s+perf|python\s+-m\s)[^`]*)`")
 NOT_TYPED = {
     "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py does too",
-    "python -m trainpace.simulate --out docs": "takes seven minutes",
+    "python -m trainpace.simulate --out docs": "takes a quarter of an hour",
+    "python -m trainpace.simulate --part pairs --out docs": "takes ten minutes",
+    "python -m trainpace.simulate --quick": "takes a minute; tests/simulate/test_simulate.py runs the same",
     "python -m trainpace.simulate.stored --out docs": "takes ten minutes; tests/simulate draws less",
-    "python -m trainpace.simulate --quick": "takes 17 s; tests/simulate/test_simulate.py runs the same",
 }
 MEASURED = {"pytest", "perf", "--perf-refresh", "--perf-runs", "--perf-resume", "runs"}
 """Commands of these words alone are run: they measure whatever cases there are, and those of the toy take no time."""

@@ -23,7 +23,6 @@ from trainpace.plan.paired import PairedCase, PairedPlan
 from trainpace.plan.task import drive
 from trainpace.probe.device import present
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.sequential import SequentialDesign
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own-trainer"
 TRAINER = "bigram/training.py"
@@ -37,7 +36,7 @@ WORKLOAD = make_workload(
     steps=10,
     shape=Shape(hidden=64, layers=2, intermediate=172, heads=8, kv_heads=2, vocabulary=64),
 )
-DESIGN = SequentialDesign(min_effect=0.2, max_pairs=4)
+MIN_EFFECT, MAX_PAIRS = 0.2, 4
 
 
 def checkout(folder, *edits):
@@ -87,8 +86,8 @@ class measuring:  # noqa: N801 - used as a function
 def judged(base, head):
     """The gate's judgement of the checkout `head`, and the exit status of a session that has no other case."""
     folder, run_of_base = base
-    case = PairedCase(test="test", workload=WORKLOAD)
-    plan = PairedPlan([case], DESIGN)
+    case = PairedCase(test="test", workload=WORKLOAD, min_effect=MIN_EFFECT)
+    plan = PairedPlan([case], max_pairs=MAX_PAIRS)
 
     with measuring({"base": folder, "head": head}) as run:
 

@@ -125,3 +125,15 @@ def test_variables_are_named_without_values(options):
     assert options("--perf-env=HF_TOKEN", "--perf-env", "OURS").environment == ("HF_TOKEN", "OURS")
     with pytest.raises(pytest.UsageError, match="--perf-env: expected the name of an environment variable, got 'A=1'"):
         options("--perf-env=A=1")
+
+
+def test_minimum_effects_are_of_all_and_of_cases(options):
+    """The last plain share counts, and each case's own; typed after the ini file's they stand above them."""
+    chosen = options("--perf-head=.", "--perf-detect=0.1", "--perf-detect=a-8k=0.2", "--perf-detect=0.03").gate
+
+    assert (chosen.detect.of("a-8k"), chosen.detect.of("b")) == (0.2, 0.03)
+    assert options("--perf-head=.").gate.detect.of("a-8k") == 0.05
+    assert options("--perf-head=.").gate.max_pairs is None
+    for wrong in ("2", "a=", "=0.1", "a=x", "nan"):
+        with pytest.raises(pytest.UsageError, match="--perf-detect: expected a share between 0 and 1"):
+            options("--perf-head=.", f"--perf-detect={wrong}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from factories import make_run, make_workload
+from factories import CPU, make_run, make_workload
 from trainpace.judge.comparison import Comparison
 from trainpace.judge.head_vs_base import judge_pairs
 from trainpace.runs.verdict import Verdict
@@ -54,3 +54,45 @@ def test_a_head_that_takes_more_cores_is_invalid():
 
     assert found.verdict is Verdict.INVALID
     assert "on as many cores on both sides, got 1 of the base and 3 of head" in found.reasons[0]
+
+
+def with_memory(*peaks, allocated):
+    """Runs with these peaks, in MiB, on a GPU or a CPU."""
+    device = CPU.model_copy(update={"kind": "cuda"}) if allocated else CPU
+    return [
+        make_run(workload=WORKLOAD, seed=seed, peak_memory_bytes=int(peak * (1 << 20)), device=device)
+        for seed, peak in enumerate(peaks)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "allocated", "red"),
+    [
+        ((1000,) * 3, (1009,) * 3, True, False),
+        ((1000,) * 3, (1011,) * 3, True, True),
+        ((1000, 1001, 999), (1020, 1021, 1019), False, False),
+        ((1000, 1001, 999), (1040, 1041, 1039), False, True),
+        ((1000, 1030, 990), (1040, 1000, 1020), False, False),
+        ((1000, 1001, 999), (1000, 1190, 1001), False, False),
+    ],
+    ids=["allocated 0.9 %", "allocated 1.1 %", "resident 2 %", "resident 4 %", "that spreads", "once a fifth more"],
+)
+def test_memory_is_judged_by_its_own_noise(base, head, allocated, red):
+    """Not by the minimum effect, 5 % here: 1 % on a GPU, what the runs spread on a CPU."""
+    sides = [with_memory(*peaks, allocated=allocated) for peaks in (base, head)]
+    found = judge_pairs(*sides, passed(3), Verdict.PASS, peak_tflops=None)
+
+    assert found.verdict is (Verdict.REGRESSION if red else Verdict.PASS)
+    assert not red or "above the base's" in found.reasons[0]
+
+
+def test_undecided_case_names_what_would_decide():
+    """The pairs, in a command; and the minimum effect that its pairs would have excluded."""
+    figures = {"ratio": 1.0, "low": 0.905, "high": 1.1, "detect": 0.05, "spread": 0.05, "pairs_needed": 31}
+    comparison = Comparison(base="b", head="h", base_tgs=1000.0, log_ratios=(0.0,) * 8, **figures)
+    runs = [make_run(workload=WORKLOAD, seed=seed) for seed in range(8)]
+    reasons = judge_pairs(runs, runs, comparison, Verdict.INCONCLUSIVE, peak_tflops=None).reasons
+
+    assert reasons[0].endswith("too close to tell a loss of 5 %, its runs spread 5 %: 31 pairs would decide")
+    assert "--perf-max-pairs 31" in reasons[1]
+    assert f"--perf-detect {WORKLOAD.case}=0.1`" in reasons[2]

@@ -18,6 +18,7 @@ from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import resolve
 from trainpace.errors import RunFailed, Skipped
 from trainpace.launch.host_client import Side
+from trainpace.plan.paired import MinEffects
 from trainpace.runs.run import Health, RunNode
 from trainpace.store import baselines as baseline_store
 from trainpace.store.baselines import refresh
@@ -47,7 +48,8 @@ DEFAULTS = {
     "warmup": None,
     "keep": False,
     "detect": 0.05,
-    "max_pairs": 8,
+    "detect_of": {},
+    "max_pairs": None,
     "new_numerics": None,
     "self_test": False,
     "explain": False,
@@ -182,7 +184,7 @@ class Scripted:
             head="head",
             python=None,
             build=None,
-            detect=options["detect"],
+            detect=MinEffects(options["detect"], tuple(options["detect_of"].items())),
             max_pairs=options["max_pairs"],
             new_numerics=options["new_numerics"],
             explain=options["explain"],

@@ -26,8 +26,9 @@ RESUMED = [
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """Time stands still but for measurements; versions and dates are those of the recording."""
+def clock(monkeypatch, tmp_path):
+    """Time stands still but for measurements; versions and dates are those of the recording; no session was before."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return fixed(monkeypatch)
 
 

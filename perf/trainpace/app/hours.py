@@ -15,6 +15,7 @@ from trainpace.judge import baseline as baselines
 from trainpace.judge.command import Command
 from trainpace.plan.budget import Duration, ResourceUsage, duration_of, estimate_of, format_duration
 from trainpace.plan.stored import DEFAULT_REFRESH_RUNS
+from trainpace.stats.sequential import PAIRS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ class Hours:
         found = baselines.find(self.workloads.baselines(device), workload)
         runs = options.runs_per_case or (DEFAULT_REFRESH_RUNS if options.refresh else 1)
         if options.gate is not None:
-            runs = 2 * options.gate.max_pairs
+            runs = 2 * (options.gate.max_pairs or PAIRS)
         return duration_of(workload, found, predicted_tgs(workload, device.slug), runs)
 
     def _hours_are_counted(self) -> bool:

@@ -1,5 +1,6 @@
 """What a typed value becomes: paths of where the command was typed, systems that exist, folders that can be written."""
 
+import math
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from trainpace.plan.paired import MinEffects
 from trainpace.trainers.external import is_external, names
 
 INVOCATION = "TRAINPACE_INVOCATION"
@@ -124,6 +126,24 @@ def tokenizer(value: str, config: pytest.Config) -> str:
     """A whole path where there is such a file or folder; anything else is a name on the hub."""
     path = invocation_folder(config) / value
     return str(path.resolve()) if path.exists() else value
+
+
+def min_effects(values: Sequence[str], _: pytest.Config) -> MinEffects:
+    """Shares, and shares of single cases: `0.03`, `llama2_7b-8k-sp1=0.1`."""
+    share, of_cases = MinEffects().share, {}
+    for value in values:
+        case, equals, number = value.rpartition("=")
+        try:
+            effect = float(number)
+        except ValueError:
+            effect = math.nan
+        if not 0 < effect < 1 or (equals and not case):
+            raise ValueError(f"expected a share between 0 and 1 (0.05 is 5 %), or CASE=SHARE, got {value!r}")
+        if equals:
+            of_cases[case] = effect
+        else:
+            share = effect
+    return MinEffects(share, tuple(sorted(of_cases.items())))
 
 
 def reason(value: str | None, _: pytest.Config) -> str | None:

@@ -21,7 +21,9 @@ from trainpace.app.declare import (
 )
 from trainpace.app.exclusions import EXTERNAL_SYSTEM, SECOND_SIDE, SEVERAL_TRAINERS, refuse
 from trainpace.cases.workload import Dtype, Scale
+from trainpace.plan.paired import MinEffects
 from trainpace.plan.stored import DEFAULT_REFRESH_RUNS
+from trainpace.stats.sequential import FURTHER_PAIRS, PAIRS
 from trainpace.trainers.external import is_external
 
 LAUNCHERS = ("local", "slurm", "torchrun")
@@ -60,23 +62,25 @@ class Gate:
         metavar="COMMAND",
         help="Build each side in a copy of its own, with its own environment.",
     )
-    detect: float = option(
+    detect: MinEffects = option(
         "--perf-detect",
         group="perf-gate",
-        default=0.05,
-        type=share,
-        metavar="D",
-        help="The loss of TGS that must be found (default: 0.05; raised where the noise allows no less).",
+        default=MinEffects(),
+        repeatable=True,
+        read=values.min_effects,
+        metavar="D|CASE=D",
+        help="The loss of TGS that must be found, or the case is inconclusive (default: 0.05); CASE=D for one case; "
+        "repeatable, the last one counts.",
     )
-    max_pairs: int = option(
+    max_pairs: int | None = option(
         "--perf-max-pairs",
         group="perf-gate",
-        default=8,
         type=several,
         metavar="N",
-        help="Most pairs of runs a case, at least 2 (default: 8).",
+        help=f"Most pairs of runs a case, at least 2 (default: {PAIRS}, and up to {FURTHER_PAIRS} of a case that its "
+        "own noise leaves undecided).",
     )
-    """A single pair has no spread."""
+    """A single pair has no spread. None: not typed."""
     new_numerics: str | None = option(
         "--perf-new-numerics",
         group="perf-gate",

@@ -16,9 +16,10 @@ from trainpace.app.workloads import Workloads
 from trainpace.cases.machine import Device
 from trainpace.cases.published import Case
 from trainpace.cases.workload import Workload
-from trainpace.errors import FileError, RunFailed
+from trainpace.errors import FileError, RunFailed, Skipped
 from trainpace.judge import baseline as baselines
 from trainpace.judge.finding import Finding, speed_finding
+from trainpace.judge.noise import SessionNoise, prior
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, judge_failure, would_decide
 from trainpace.judge.waivers import Quarantined, waive
@@ -27,15 +28,16 @@ from trainpace.plan.paired import PairedCase, PairedPlan, self_tested
 from trainpace.plan.priority import rank
 from trainpace.plan.resume import Now, resumed
 from trainpace.plan.stored import StoredCase, StoredPlan, stored_case
-from trainpace.plan.task import drive
+from trainpace.plan.task import Task, drive
 from trainpace.probe.device import revision
 from trainpace.rank.host import versions
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import SOFTWARE, Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.sequential import SequentialDesign
+from trainpace.stats.sequential import PAIRS
 from trainpace.stats.tolerance import MOST_RUNS, NoiseModel
 from trainpace.store.baselines import load_baselines, now, refresh
+from trainpace.store.noise import keep_noise, load_noise, noise_path
 from trainpace.store.priorities import load_priorities
 from trainpace.store.runs import runs_in
 from trainpace.text import percent
@@ -290,22 +292,30 @@ class Speed:
         cases: list[PairedCase] = []
         for each in sorted(self.selection, key=lambda each: rank(each.case.id, sides.changed, order)):
             try:
-                workload = self.workloads.resolve(each.case, each.trainer).workload
-                cases.append(PairedCase(test=each.test, workload=workload, command=each.command))
+                cases.append(self._paired_case(each))
             except RunFailed as failure:
                 found[each.test] = speed_finding(judge_failure(each.case.id, None, failure), detail=failure.detail)
-        design = SequentialDesign(min_effect=gate.detect, max_pairs=gate.max_pairs)
-        plan = PairedPlan(cases, design, head=head, new_numerics=gate.new_numerics is not None)
+        plan = PairedPlan(cases, max_pairs=gate.max_pairs, head=head, new_numerics=gate.new_numerics is not None)
+
+        def measure(task: Task) -> Run | RunFailed | Skipped:
+            while plan.messages:
+                self._tell(plan.messages.pop(0))
+            return self.driver.measure(task, plan)
+
         # Head's build has run by now, and an earlier case of its head.
         if (spoilt := sides.spoilt()) is None:
-            drive(plan, lambda task: self.driver.measure(task, plan), out_of_time=self.driver.out_of_time)
+            drive(plan, measure, out_of_time=self.driver.out_of_time)
             spoilt = sides.spoilt()
+        if head == "head" and spoilt is None:
+            self._keep_noise(cases)
         for case in cases:
             if spoilt is not None:
                 found[case.test] = speed_finding(_invalid(case.workload.case, spoilt))
                 continue
             if case.base and not case.open:
-                seconds = (gate.max_pairs - len(case.base)) * (run_seconds(case.base[0]) + run_seconds(case.head[0]))
+                seconds = max(0, (gate.max_pairs or PAIRS) - len(case.base)) * (
+                    run_seconds(case.base[0]) + run_seconds(case.head[0])
+                )
                 self.driver.usage.save(seconds, case.workload.ranks, "pairs that no verdict needed")
             peak = peak_tflops(self.workloads.device_of(case.workload), case.workload.dtype)
             judgement = plan.judgement(case, names=(sides.base_name, sides.head_name), peak_tflops=peak)
@@ -313,6 +323,54 @@ class Speed:
                 judgement, runs=case.head, base_runs=case.base, detail=sides.named(case.detail)
             )
         return found
+
+    def _paired_case(self, selected: Selected) -> PairedCase:
+        """A case with the minimum effect that it is judged by, and what is known of its noise.
+
+        Raises:
+            RunFailed: where the asked-for scale cannot run here.
+        """
+        assert self.options.gate is not None
+        workload = self.workloads.resolve(selected.case, selected.trainer).workload
+        device, min_effects = self.workloads.device_of(workload), self.options.gate.detect
+        min_effect = min_effects.of(workload.case)
+        if min_effect != min_effects.share:
+            self.messages.say(f"{workload.case}: judged by a minimum effect of its own, {percent(min_effect)}")
+        stored = self.workloads.baselines(device)
+        baseline = baselines.find(stored, workload)
+        if baseline is not None:
+            baseline, _ = baselines.without_outliers(baseline, stored)
+        noise = self._noise_of_pairs(device.slug).get(workload.key, ())
+        known = prior(noise, baselines.run_noise(baseline))
+        return PairedCase(
+            test=selected.test, workload=workload, min_effect=min_effect, prior=known, command=selected.command
+        )
+
+    def _noise_of_pairs(self, device: str) -> dict[str, tuple[SessionNoise, ...]]:
+        """What the pairs of earlier sessions on a device spread, by key of the workload."""
+        try:
+            return load_noise(noise_path(device))
+        except FileError as error:
+            self.messages.say(f"what earlier sessions showed of the noise is not used: {error}")
+            return {}
+
+    def _keep_noise(self, cases: Sequence[PairedCase]) -> None:
+        """Keep what the pairs of this session spread, for the next one."""
+        found: dict[str, dict[str, SessionNoise]] = {}
+        for case in cases:
+            if case.failure is None and case.decision is not None and (own := case.decision.own) is not None:
+                of_device = found.setdefault(self.workloads.device_of(case.workload).slug, {})
+                of_device[case.workload.key] = SessionNoise(recorded=now(), sd=own.sd, dof=int(own.dof))
+        for device, of_device in found.items():
+            try:
+                keep_noise(noise_path(device), of_device)
+            except FileError as error:
+                self.messages.say(f"the noise of this session is not kept: {error}")
+
+    def _tell(self, text: str) -> None:
+        """Say something at once, and in the report."""
+        self.messages.tell(text)
+        self.messages.say(text)
 
     def _explained(self, test: str, found: Finding) -> Finding:
         """The finding with where the time went on both sides, where it is red or the user asked for it."""

@@ -1,6 +1,6 @@
 """What a case of a pull request was compared with, and how closely."""
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from trainpace.records import Record
 
@@ -21,10 +21,16 @@ class Comparison(Record):
     """The ratio's interval, at the error that the session leaves a case."""
     high: PositiveFloat
     detect: PositiveFloat
-    """The loss of TGS that had to be found, a share; raised where the noise allowed no less."""
+    """The loss of TGS that had to be found, a share."""
     set_aside: NonNegativeInt = 0
     """Pairs that were outliers, and are in none of the figures."""
     repeated: NonNegativeInt = 0
     """Pairs measured again because something disturbed them."""
     pairs_needed: PositiveInt | None = None
     """Of an undecided case: pairs in all that would decide it; None where no number does."""
+    spread: NonNegativeFloat | None = None
+    """Standard deviation of log TGS between runs that it was judged by; None: nothing is known."""
+    informed: bool = False
+    """Whether the case's own spread was known before the session, and was used."""
+    contradicted: bool = False
+    """Whether it was known, and the session's pairs do not spread so."""

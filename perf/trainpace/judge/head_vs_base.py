@@ -12,8 +12,12 @@ from trainpace.judge.verdict import Judgement, gather, judgement, would_decide
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
+from trainpace.stats.memory import memory_tolerance, peak_of
+from trainpace.stats.tolerance import SESSION_ERROR
 from trainpace.text import gib, percent
 
+MOST_EFFECT = 0.5
+"""A larger minimum effect is not suggested: nobody wants to know of nothing but half of the speed."""
 MIN_TAIL_PAIRS = 4
 """Pairs from which on a longer tail of head's steps is a regression; with fewer the case is inconclusive."""
 _NEW = 'say so with `--perf-new-numerics "reason"`'
@@ -70,11 +74,13 @@ def judge_pairs(
     *,
     peak_tflops: float | None,
     command: Command = Command(),  # noqa: B008 - it is immutable
+    error: float = SESSION_ERROR,
 ) -> Judgement:
     """Say what was found of one case.
 
     `verdict` is the statistics'. Memory can still make it a regression, and an impossible speed makes it invalid.
-    `command` is that of its test.
+    `command` is that of its test. `error` is the chance that unchanged code takes more resident memory than is
+    tolerated.
     """
     workload = head[0].workload
     ratio = comparison.ratio
@@ -86,16 +92,16 @@ def judge_pairs(
     reasons, needed = [], comparison.pairs_needed
     if verdict is Verdict.REGRESSION:
         reasons.append(f"{found}; to be found was a loss of {percent(comparison.detect)}")
-    memory, base_memory = figures.peak_memory_bytes, max(metrics.peak_memory(run) for run in base)
-    if memory > base_memory * (1 + comparison.detect):
+    if more_memory := _more_memory(base, head, error):
         verdict = Verdict.REGRESSION
-        reasons.append(f"peak memory {gib(memory)} is {percent(memory / base_memory - 1)} above the base's")
+        reasons.append(more_memory)
     if verdict in {Verdict.PASS, Verdict.IMPROVEMENT} and (tail := longer_tail(base, head, comparison.detect)):
         verdict = Verdict.REGRESSION if len(head) >= MIN_TAIL_PAIRS else Verdict.INCONCLUSIVE
         needed = MIN_TAIL_PAIRS
         reasons.append(f"{found}, by the median step; {tail}")
     elif verdict is Verdict.INCONCLUSIVE:
-        reasons.append(f"{found}, too close to tell")
+        spread = "" if comparison.spread is None else f", its runs spread {percent(comparison.spread)}"
+        reasons.append(f"{found}, too close to tell a loss of {percent(comparison.detect)}{spread}")
     impossible = [fault for run in head for fault in faults(run, peak_tflops=peak_tflops)]
     impossible += filter(None, map(cores_fault, base, head))
     if impossible:
@@ -109,15 +115,14 @@ def judge_pairs(
     if verdict is not Verdict.PASS:
         where = " on a quieter machine" if decides and not needed else ""
         reasons.append(f"look again{where} with `{command.speed(workload, **more)}`")
-    notes = list(figures.notes)
-    if comparison.repeated:
-        notes.append(f"{comparison.repeated} disturbed pairs were measured again")
-    if comparison.set_aside:
-        notes.append(f"{comparison.set_aside} of {len(comparison.log_ratios)} pairs set aside as outliers")
+    if verdict is Verdict.INCONCLUSIVE and (effect := _effect_of_its_own(comparison)):
+        reasons.append(
+            f"or let it be judged by a minimum effect of its own: `--perf-detect {workload.case}={effect:g}`"
+        )
     return judgement(
         figures.model_copy(
             update={
-                "notes": tuple(notes),
+                "notes": (*figures.notes, *_notes(comparison)),
                 "ratio": ratio,
                 "tolerance": comparison.detect,
                 "tolerance_source": interval,
@@ -128,3 +133,34 @@ def judge_pairs(
         *reasons,
         what_decides=decides,
     )
+
+
+def _more_memory(base: Sequence[Run], head: Sequence[Run], error: float) -> str | None:
+    """What head takes more of, beyond the tolerance; None where it does not."""
+    peaks = [[metrics.peak_memory(run) for run in side] for side in (base, head)]
+    counted = head[0].device.kind == "cuda" and head[0].source == "measured"
+    allowed = memory_tolerance(peaks, allocated=counted, error=error)
+    of_base, of_head = (peak_of(each, allocated=counted) for each in peaks)
+    if of_head <= of_base * (1 + allowed):
+        return None
+    return (
+        f"peak memory {gib(of_head)} is {percent(of_head / of_base - 1)} above the base's {gib(of_base)} (tolerance "
+        f"{percent(allowed)})"
+    )
+
+
+def _effect_of_its_own(comparison: Comparison) -> float | None:
+    """The minimum effect, a share, that these pairs would have excluded; None where nobody would want one so large."""
+    excluded = math.ceil(100 * (1 - comparison.low)) / 100
+    return excluded if comparison.detect < excluded <= MOST_EFFECT else None
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    notes = []
+    if comparison.repeated:
+        notes.append(f"{comparison.repeated} disturbed pairs were measured again")
+    if comparison.set_aside:
+        notes.append(f"{comparison.set_aside} of {len(comparison.log_ratios)} pairs set aside as outliers")
+    if comparison.contradicted:
+        notes.append("its pairs do not spread as earlier ones did: what was known of them is not used")
+    return notes

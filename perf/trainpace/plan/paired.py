@@ -8,6 +8,7 @@ variance need all of them.
 real runs. The simulation drives the first, the program the second.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,8 +25,18 @@ from trainpace.plan.task import Task, attempts
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.stats.sequential import Analysis, Decision, SequentialDesign, analyse, decision_of, of_session
-from trainpace.stats.tolerance import geometric_mean
+from trainpace.stats.sequential import (
+    PAIRS,
+    Analysis,
+    Decision,
+    SequentialDesign,
+    analyse,
+    decision_of,
+    of_session,
+    plan_pairs,
+)
+from trainpace.stats.tolerance import Spread, error_per_case, geometric_mean
+from trainpace.text import percent
 
 if TYPE_CHECKING:
     from numpy import bool_, float64, int64
@@ -33,6 +44,19 @@ if TYPE_CHECKING:
 
 OPEN, PASSED, SLOWER, FASTER = range(4)
 """What is decided of a case; OPEN: nothing yet, and at the end `inconclusive`."""
+
+
+@dataclass(frozen=True)
+class MinEffects:
+    """D, the loss of TGS that must be found: of all cases, and of those whose owner wrote down another."""
+
+    share: float = 0.05
+    of_cases: tuple[tuple[str, float], ...] = ()
+    """Ids of cases, and their D."""
+
+    def of(self, case: str) -> float:
+        """D of a case, a share."""
+        return dict(self.of_cases).get(case, self.share)
 
 
 @dataclass(frozen=True)
@@ -48,25 +72,26 @@ class Round:
 class PairedRounds:
     """What is decided of the pairs of S sessions at once, round by round; S = 1 is the program's own session."""
 
-    def __init__(self, sessions: int, cases: int, design: SequentialDesign) -> None:
+    def __init__(self, design: SequentialDesign, sessions: int = 1) -> None:
         import numpy as np
 
+        shape = (sessions, design.planned.shape[1])
         self.design = design
-        self.verdict: NDArray[int64] = np.zeros((sessions, cases), np.int64)
+        self.verdict: NDArray[int64] = np.zeros(shape, np.int64)
         """OPEN, PASSED, SLOWER or FASTER. What was decided stays decided: its error was spent then."""
-        self.detect: NDArray[float64] = np.zeros((sessions, cases))
-        """The loss (share) that was to be found, when the case was judged last."""
-        self.log_ratios: NDArray[float64] = np.full((sessions, cases, design.max_pairs), np.nan)
+        self.given_up: NDArray[bool_] = np.zeros(shape, bool)
+        """Open cases that get no further pair: all were measured, or none could decide them."""
+        self.log_ratios: NDArray[float64] = np.full((*shape, design.most), np.nan)
         """log(TGS head / TGS base) of each pair; NaN where none was measured."""
-        self.failed: NDArray[bool_] = np.zeros(cases, bool)
+        self.failed: NDArray[bool_] = np.zeros(shape[1], bool)
         """Cases that are out of it: their pairs are nobody's noise. The same in all sessions."""
         self._number = 0
         self._closed = False
 
     def next(self, wanted: object = None) -> Round | None:
-        """The next round; None where every case is decided or has had all its pairs."""
-        going = (self.verdict == OPEN) & ~self.failed
-        if self._closed or self._number >= self.design.max_pairs or not going.any():
+        """The next round; None where every case is decided or gets no further pair."""
+        going = (self.verdict == OPEN) & ~self.given_up & ~self.failed
+        if self._closed or self._number >= self.design.most or not going.any():
             return None
         return Round(self._number, going)
 
@@ -86,16 +111,16 @@ class PairedRounds:
 
         self._number = task.number + 1
         self.log_ratios[..., task.number] = np.where(task.wanted, result, np.nan)
-        columns = np.flatnonzero(~self.failed & ~np.isnan(self.log_ratios).all(axis=(0, 2)))
+        columns = np.flatnonzero(~self.failed & ~np.isnan(self.log_ratios[..., : self._number]).all(axis=(0, 2)))
         going = np.flatnonzero(task.wanted.any(-1))
         if not len(columns):
             return None
         part = np.ix_(going, columns)
-        seen = analyse(self.log_ratios[part], self.design)
+        seen = analyse(self.log_ratios[part][..., : self._number], self.design.part(going, columns))
         found = np.select([seen.slower, seen.faster, seen.passed], [SLOWER, FASTER, PASSED], OPEN)
         wanted = self.verdict[part] == OPEN
-        self.detect[part] = np.where(wanted, -np.expm1(-seen.min_effect), self.detect[part])
         self.verdict[part] = np.where(wanted, found, self.verdict[part])
+        self.given_up[part] |= seen.hopeless
         return seen, columns.tolist()
 
     def begin_no_more(self) -> None:
@@ -117,6 +142,10 @@ class PairedCase:
     test: str
     """Id of the test that will report it."""
     workload: Workload
+    min_effect: float
+    """D, the loss of TGS that must be found, a share."""
+    prior: Spread | None = None
+    """Of the log ratios of its pairs, as far as it is known before the session; None: nothing is."""
     command: Command = field(default_factory=Command)
     """What runs the test again."""
     base: list[Run] = field(default_factory=list)
@@ -133,7 +162,7 @@ class PairedCase:
 
     @property
     def open(self) -> bool:
-        """Whether another pair is wanted."""
+        """Whether nothing is decided."""
         return self.failure is None and (self.decision is None or self.decision.verdict is None)
 
 
@@ -141,18 +170,29 @@ class PairedPlan:
     """Head against base for one session of real runs."""
 
     def __init__(
-        self, cases: Sequence[PairedCase], design: SequentialDesign, *, head: str = "head", new_numerics: bool = False
+        self,
+        cases: Sequence[PairedCase],
+        *,
+        max_pairs: int | None = None,
+        head: str = "head",
+        new_numerics: bool = False,
     ) -> None:
         """Plan pairs of `cases`, which take their runs, decisions and failures.
 
         Args:
             cases: in the order in which a round visits them.
-            design: of the sequential test.
+            max_pairs: of a case, at least 2. None: PAIRS, and further ones where its own noise leaves a case undecided.
             head: the side that is measured against `base`: `head`, or `injected` in a self-test.
             new_numerics: whether the losses of head may differ from the base's.
         """
         self.cases = list(cases)
-        self._rounds = PairedRounds(1, len(self.cases), design)
+        self.messages: list[str] = []
+        """What is to be said of the session: which cases get further pairs, and why."""
+        design = _design(self.cases, max_pairs)
+        for case, pairs in zip(self.cases, design.planned[0].tolist(), strict=True):
+            if case.prior is not None and pairs > PAIRS and max_pairs is None:
+                self._say_further(case, case.prior.sd, pairs)
+        self._rounds = PairedRounds(design)
         self._head, self._new_numerics = head, new_numerics
         self._round = self._rounds.next()
         self._place = 0
@@ -173,7 +213,8 @@ class PairedPlan:
                 self._judge()
                 continue
             case = self.cases[self._place]
-            if not case.open or (self._closed and not self._pair and self._attempt == 1):
+            wanted_more = case.failure is None and self._round.wanted[0, self._place]
+            if not wanted_more or (self._closed and not self._pair and self._attempt == 1):
                 self._place += 1
                 continue
             side = next(each for each in self._order if each not in self._pair)
@@ -236,9 +277,20 @@ class PairedPlan:
             set_aside=decision.set_aside,
             repeated=case.repeated,
             pairs_needed=decision.pairs_needed,
+            spread=None if decision.spread is None else decision.spread / math.sqrt(2),
+            informed=decision.informed,
+            contradicted=decision.contradicted,
         )
         verdict = decision.verdict or Verdict.INCONCLUSIVE
-        return judge_pairs(case.base, case.head, comparison, verdict, peak_tflops=peak_tflops, command=case.command)
+        return judge_pairs(
+            case.base,
+            case.head,
+            comparison,
+            verdict,
+            peak_tflops=peak_tflops,
+            command=case.command,
+            error=error_per_case(len(self.cases)),
+        )
 
     @property
     def _number(self) -> int:
@@ -260,7 +312,7 @@ class PairedPlan:
         """What disturbed a pair; empty where nothing did."""
         of_side = {"base": base, "head": head}
         found = [f"{side}: {fault}" for side in self._order for fault in of_side[side].health.faults]
-        min_effect = self._rounds.design.min_effect
+        min_effect = self.cases[self._place].min_effect
         return "; ".join(found or filter(None, [_unequal(base, head), clock_fault(base, head, min_effect)]))
 
     def _fail(self, case: PairedCase, failure: RunFailed, detail: str = "") -> None:
@@ -287,6 +339,32 @@ class PairedPlan:
         if self._closed:
             self._rounds.begin_no_more()
         self._round, self._place = self._rounds.next(), 0
+        if self._round is not None:
+            design = self._rounds.design
+            for column in np.flatnonzero(self._round.wanted[0] & (design.planned[0] == self._round.number)).tolist():
+                decision = self.cases[column].decision
+                if decision is not None and decision.spread is not None:
+                    self._say_further(self.cases[column], decision.spread, design.most)
+
+    def _say_further(self, case: PairedCase, spread: float, pairs: int) -> None:
+        """`spread` is that of log ratios; people know that of runs."""
+        self.messages.append(
+            f"{case.workload.case}: its runs spread {percent(spread / math.sqrt(2))}, too far for {PAIRS} pairs: "
+            f"up to {pairs}"
+        )
+
+
+def _design(cases: Sequence[PairedCase], max_pairs: int | None) -> SequentialDesign:
+    import numpy as np
+
+    none = Spread(0.0, 0)
+    return plan_pairs(
+        np.array([[case.min_effect for case in cases]], np.float64),
+        np.array([[(case.prior or none).sd for case in cases]], np.float64),
+        np.array([[(case.prior or none).dof for case in cases]], np.int64),
+        max_pairs=max_pairs or PAIRS,
+        further=max_pairs is None,
+    )
 
 
 def _unequal(base: Run, head: Run) -> str | None:

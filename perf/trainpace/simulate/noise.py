@@ -34,7 +34,7 @@ def independent(_: np.random.Generator, noise: Floats, __: Integers) -> Floats:
 
 def drift(_: np.random.Generator, noise: Floats, place: Integers) -> Floats:
     """15 % slower at the session's end than at its start, evenly."""
-    return noise - 0.15 * place / SESSION
+    return noise - 0.15 * np.minimum(place / SESSION, 1)
 
 
 def heating(_: np.random.Generator, noise: Floats, place: Integers) -> Floats:
@@ -81,6 +81,57 @@ def unequal(_: np.random.Generator, noise: Floats, __: Integers) -> Floats:
     return noise * np.geomspace(0.7, 1.4, cases)[:, None, None] if cases > 1 else noise
 
 
+def noisy_case(times: float) -> Machine:
+    """The first case is so many times as noisy as the others."""
+
+    def machine(_: np.random.Generator, noise: Floats, __: Integers) -> Floats:
+        return np.concatenate([noise[:, :1] * times, noise[:, 1:]], axis=1)
+
+    return machine
+
+
+def wide_apart(_: np.random.Generator, noise: Floats, __: Integers) -> Floats:
+    """Cases of very unequal noise, from a quarter of the stated one to four times it."""
+    return noise * np.geomspace(4, 0.25, noise.shape[1])[:, None, None]
+
+
+def heavy_tails(rng: np.random.Generator, noise: Floats, _: Integers) -> Floats:
+    """Student's t with three degrees of freedom, of the stated standard deviation."""
+    return np.asarray(noise / np.sqrt(rng.chisquare(3, noise.shape)))
+
+
+def bimodal_case(rng: np.random.Generator, noise: Floats, _: Integers) -> Floats:
+    """Every other run of the first case, at random, is in a mode 8 % slower."""
+    slower = 0.08 * (rng.random((len(noise), 1, *noise.shape[2:])) < 0.5)
+    return np.concatenate([noise[:, :1] - slower, noise[:, 1:]], axis=1)
+
+
+def growing(_: np.random.Generator, noise: Floats, place: Integers) -> Floats:
+    """Noise grows evenly, to four times the stated one at the end of a session."""
+    return np.asarray(noise * (1 + 3 * np.minimum(place / SESSION, 1)))
+
+
+def noisy_head(_: np.random.Generator, noise: Floats, __: Integers) -> Floats:
+    """The head's runs are three times as noisy as the base's, and no slower."""
+    return noise * np.array([1.0, 3.0]) if noise.shape[-1] == 2 else noise
+
+
+def shared_outliers(rng: np.random.Generator, noise: Floats, _: Integers) -> Floats:
+    """In one round of ten two neighbouring cases have a run 20 % slower, on the same side."""
+    hit = rng.random((len(noise), 1, *noise.shape[2:3], 1)) < 0.1
+    first = rng.integers(0, max(1, noise.shape[1] - 1), hit.shape)
+    side = rng.integers(0, noise.shape[3], hit.shape)
+    case, of_side = np.arange(noise.shape[1])[:, None, None], np.arange(noise.shape[3])
+    both = (case == first) | (case == first + 1)
+    return np.asarray(noise - 0.2 * (hit & both & (of_side == side)))
+
+
+def step(rng: np.random.Generator, noise: Floats, place: Integers) -> Floats:
+    """At some moment of the session, be it amid a pair, the machine becomes 10 % slower, and stays so."""
+    moment = rng.integers(0, SESSION, (len(noise), 1, 1, 1))
+    return noise - 0.1 * (place >= moment)
+
+
 MACHINES: dict[str, Machine] = {
     "independent": independent,
     "drift": drift,
@@ -93,6 +144,27 @@ MACHINES: dict[str, Machine] = {
     "placed anew": placed_anew,
     "unequal cases": unequal,
 }
+
+
+FIRST_CASE = {"one case 3x", "one case 5x", "one bimodal case"}
+"""Machines whose first case is unlike the others: it is the one that loses."""
+PAIR_MACHINES: dict[str, Machine] = {
+    **MACHINES,
+    "one case 3x": noisy_case(3),
+    "one case 5x": noisy_case(5),
+    "0.25x to 4x": wide_apart,
+    "heavy tails": heavy_tails,
+    "one bimodal case": bimodal_case,
+    "growing noise": growing,
+    "noisy head": noisy_head,
+    "shared outliers": shared_outliers,
+    "step": step,
+}
+"""Machines that head is compared with base on."""
+
+
+BEFORE = {"noisy head": "independent"}
+"""Machines that were others in earlier sessions: a head that is noisier is so because of what changed."""
 
 
 def in_pairs(cases: int, rounds: int) -> Integers:
@@ -124,14 +196,18 @@ def runs(
     """
     sessions, *rest = shape
     place = order(*rest)
-    return MACHINES[machine](rng, noise * rng.standard_normal((sessions, *place.shape)), place)
+    return PAIR_MACHINES[machine](rng, noise * rng.standard_normal((sessions, *place.shape)), place)
 
 
-def slow_down(log_tgs: Floats, loss: float) -> Floats:
-    """A copy in which the last side of one case a session, each case in turn, has lost the share `loss` of its TGS."""
-    sessions, cases = log_tgs.shape[:2]
+def slowed_case(machine: str, sessions: int, cases: int) -> Integers:
+    """The case of each session that loses: each in turn, or the first where that is unlike the others."""
+    return np.zeros(sessions, np.int64) if machine in FIRST_CASE else np.arange(sessions) % cases
+
+
+def slow_down(log_tgs: Floats, loss: float, which: Integers) -> Floats:
+    """A copy in which the last side of a session's case `which` has lost the share `loss` of its TGS."""
     changed = log_tgs.copy()
-    changed[np.arange(sessions), np.arange(sessions) % cases, :, -1] += np.log1p(-loss)
+    changed[np.arange(len(log_tgs)), which, :, -1] += np.log1p(-loss)
     return changed
 
 

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainpace.simulate.gates import OURS
-from trainpace.simulate.results import CASES, EVERY_CASE, SETTINGS, Row, pick, standard
+from trainpace.simulate.gates import OURS_KNOWN
+from trainpace.simulate.pairs import BOTH, SETTINGS
+from trainpace.simulate.results import EVERY_CASE
+from trainpace.simulate.rows import CASES, Row, pick, standard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0b6e4f", "#8a8a8a", "#c2571a", "#3b6fb6", "#8e44ad", "#c0392b")
+COLOURS = ("#0b6e4f", "#3fb68b", "#8a8a8a", "#c2571a", "#3b6fb6", "#8e44ad", "#c0392b")
 FOUND, OPEN, PASSED, RED = "#0b6e4f", "#d9d9d9", "#e0a458", "#c0392b"
 
 
@@ -44,7 +46,7 @@ def _curves(axes: "Axes", found: Sequence[Row]) -> None:
         points = sorted({row.loss: row for row in curve if row.gate == name}.values(), key=lambda row: row.loss)
         label = f"{name} ({points[0].red:.1%} of unchanged sessions red, {points[0].runs:.1f} runs a case)"
         x, y = [100 * row.loss for row in points], [100 * row.found for row in points]
-        axes.plot(x, y, color=colour, label=label, linewidth=2.5 if name == OURS else 1.2, marker=".")
+        axes.plot(x, y, color=colour, label=label, linewidth=2.5 if name in BOTH else 1.2, marker=".")
     axes.axvline(100 * detect, ymax=100 / 145, color="black", linewidth=0.8, linestyle=":")
     axes.set(xlabel="true loss of TGS of one case of 14, %", ylabel="found, %", ylim=(0, 145), yticks=range(0, 101, 20))
     axes.set_title(f"At equal cost: noise of a run {noise:.0%}, D = {detect:.0%}")
@@ -58,7 +60,7 @@ def _losses(curve: Sequence[Row], name: str) -> list[float]:
 def _machines(axes: "Axes", found: Sequence[Row]) -> None:
     labels, bars = [], []
     for noise, detect in SETTINGS:
-        rows = standard(found, OURS, noise, detect)
+        rows = standard(found, OURS_KNOWN, noise, detect)
         labels += [f"{row.machine}, {noise:.0%} / {detect:.0%}" for row in rows]
         bars += rows
     places = range(len(bars))
@@ -75,5 +77,5 @@ def _machines(axes: "Axes", found: Sequence[Row]) -> None:
     axes.set(yticks=places, xlabel="a case that lost D, %  (right: unchanged sessions red)", xlim=(0, 110))
     axes.set_yticklabels(labels, fontsize=7.5)
     axes.invert_yaxis()
-    axes.set_title("Ours, pairs, on every machine: noise / D, not raised")
+    axes.set_title("Ours, pairs, noise known, on every machine: noise / D")
     axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
