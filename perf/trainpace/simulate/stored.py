@@ -260,6 +260,9 @@ WORLDS = (
     World(name="cold at first", shape=warming, losses=(0.05,)),
     World(name="moved in the middle", shape=moved, losses=(0.05,)),
     World(name="one stored session was slow", shape=lost_session, losses=(0.05,)),
+    World(name="autocorrelated", machine="autocorrelated", stored=1, losses=(0.05,)),
+    World(name="lasting modes", machine="lasting modes", stored=1, losses=(0.05,)),
+    World(name="placed anew", machine="placed anew", stored=1, losses=(0.05,)),
 )
 
 
