@@ -73,7 +73,10 @@ def of(architecture, *, heads=(32, 8), vocabulary=32000, **fields):
     return Model(name=architecture, title=architecture, shape=shape)
 
 
-EXPERTS = {"num_local_experts": 8, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 1024}
+FEW, MANY = (
+    {"num_local_experts": 8, "num_experts_per_tok": 2},
+    {"num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 1024},
+)
 WINDOWS = {"sliding_window": 2048, "layer_types": ["sliding_attention", "full_attention"] * 16}
 ARCHITECTURES = {
     "qwen3": of("qwen3", head=256, tied=True),
@@ -84,8 +87,8 @@ ARCHITECTURES = {
     "gpt_neox": of("gpt_neox", heads=(32, 32)),
     "gpt2": of("gpt2", heads=(32, 32), tied=True),
     "cohere": of("cohere", tied=True),
-    "mixtral": of("mixtral", config=EXPERTS),
-    "qwen3_moe": of("qwen3_moe", head=128, config=EXPERTS),
+    "mixtral": of("mixtral", config=FEW),
+    "qwen3_moe": of("qwen3_moe", head=128, config=MANY),
 }
 
 
