@@ -87,6 +87,7 @@ def test_a_step_that_costs_more_is_red(copy):
     assert [counter for counter in counters if counter not in said] == []
 
 
+@pytest.mark.slow
 def test_each_counter_that_rose_is_named(copy, checkout):
     """Two changes that concern different rows: each row names its own counters and operators."""
     concerned = dict(change(copy, name) for name in list(CHANGES)[1:])
@@ -123,6 +124,7 @@ def count(workload):
 """The step is traced once, and counts the same in the sessions that follow."""
 
 
+@pytest.mark.slow
 def test_the_gate_as_a_user_meets_it(copy):
     """Green as committed, with its numbers in the JUnit file; skipped without a row; recorded by a refresh."""
     stored, trace = copy / "baselines" / "cost.json", copy / "perf" / "trainpace" / "cost" / "trace.py"

@@ -136,7 +136,7 @@ def test_the_same_commit_without_the_slowdown_is_green(repository):
     assert git(repository.folder, "worktree", "list").count("\n") == 0
 
 
-@pytest.mark.parametrize("way", ["head", "against"])
+@pytest.mark.parametrize("way", [pytest.param("head", marks=pytest.mark.slow), "against"])
 def test_a_slower_file_that_is_opened_by_a_relative_path(with_config, tmp_path, way):
     """Each side opens its own: head is red with the delay of head's file."""
     with_config.change("delay.txt", "0.03", "0.06")
@@ -228,6 +228,7 @@ def test_a_head_cannot_hide_its_slowdown(repository, tmp_path, what):
     assert "1 regression (bigram-32k-sp1" in done.last_line
 
 
+@pytest.mark.slow
 def test_changed_baselines_are_said(repository, tmp_path):
     """A branch that edits baselines/ is named as doing so."""
     repository.change(*HIDING["baselines"])

@@ -50,6 +50,7 @@ def test_what_does_not_fit_the_time_is_named(repository):
     assert "did not fit --perf-max-minutes 0.0001" in done.text
 
 
+@pytest.mark.slow
 def test_a_comparison_without_time_is_named(repository):
     """The same for head against base."""
     repository.change("bigram/training.py", '"""Plain gradient descent."""', '"""Gradient descent."""')

@@ -12,6 +12,8 @@ from trainpace.cost.counter import CannotTrace
 from trainpace.cost.trace import count, trace
 from trainpace.runs.cost import FEWEST_LAYERS
 from trainpace.runs.flops import flops_per_token
+from trainpace.store.baselines import published_folder
+from trainpace.store.costs import load_costs
 from trainpace.trainers.native.loss import LossHead
 
 ROWS = {case.id: case for case in PUBLISHED}
@@ -51,10 +53,12 @@ def test_extended_equals_the_whole(row, layers):
 
 @pytest.mark.parametrize("row", ["llama2_7b-32k-sp1", "yi_34b_200k-32k-sp2", "llama2_70b-256k-sp16"])
 def test_flops_are_those_of_the_exact_convention(row):
-    """The groups of products sum up to the convention `exact`, to the last digit."""
+    """The groups of products sum up to the convention `exact`, to the last digit; and every counter is the stored one."""
     workload = full_workload(ROWS[row])
+    counted = count(workload)
 
-    assert count(workload).flops == flops_per_token(workload.shape, workload.sequence, "exact") * workload.rank_tokens
+    assert counted.flops == flops_per_token(workload.shape, workload.sequence, "exact") * workload.rank_tokens
+    assert counted.counters == load_costs(published_folder())[workload.key].counters
 
 
 @pytest.mark.slow
@@ -128,9 +132,7 @@ PERIODS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "experts" else pytest.param(name, marks=pytest.mark.slow) for name in PERIODS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in PERIODS])
 def test_layers_that_repeat_are_extended_exactly(name):
     """Whatever repeats, and however often: what is extended equals a trace of all layers."""
     workload = small(**PERIODS[name])
@@ -143,6 +145,7 @@ def test_layers_that_repeat_are_extended_exactly(name):
     assert not few.unknown
 
 
+@pytest.mark.slow
 def test_layers_that_never_repeat_are_traced_whole():
     """A model whose layers follow no pattern is not extended from its first few."""
     config = kinds(*"sffsss", layers=6)

@@ -110,6 +110,7 @@ def test_lines_that_never_appear(fleet, toy, monkeypatch):
     assert failed.rank == 1
 
 
+@pytest.mark.slow
 def test_slow_rank(repository, started):
     """A rank that is slower than the others makes its case red, and is named with its place."""
     repository.suite("--perf-refresh", "--perf-runs-per-case=1")
@@ -154,7 +155,10 @@ os.fsync = stall
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "end",
+    [pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGTERM)] + [signal.SIGKILL],
+)
 def test_end_while_writing(repository, started, end):
     """A refresh that ends before its file is in place leaves the old one whole; the next one leaves nothing else."""
     (repository.path / "conftest.py").write_text(SLOW_SYNC)

@@ -105,13 +105,13 @@ def test_a_program_is_measured(repository, fake, started):
     ("wishes", "said"),
     [
         ({"claim": 0.0005}, "claims 256000.0 tokens per GPU per second, and the wall clock allows"),
-        ({"claim": 60}, "claims 2.1 tokens per GPU per second, and the wall clock allows"),
-        ({"claim": -1}, "step 0: expected seconds above 0, got -1"),
+        pytest.param({"claim": 60}, "claims 2.1 tokens per GPU per second, and the wall", marks=pytest.mark.slow),
+        pytest.param({"claim": -1}, "step 0: expected seconds above 0, got -1", marks=pytest.mark.slow),
         ({"tokens": 64}, "expected 128 tokens a rank in optimizer step 0, got 64: another job was trained"),
         ({"do": "nan"}, "step 3: expected a number as loss, got nan"),
         ({"do": "short"}, "expected a record of each of 10 optimizer steps, got 3"),
-        ({"do": "killed"}, "exit status 137"),
-        ({"do": "fails"}, "exit status 3"),
+        pytest.param({"do": "killed"}, "exit status 137", marks=pytest.mark.slow),
+        pytest.param({"do": "fails"}, "exit status 3", marks=pytest.mark.slow),
         ({"do": "fails"}, "out of luck"),
     ],
     ids=lambda value: str(value)[:30],
@@ -245,6 +245,7 @@ def test_a_workflow_obeys_nothing_that_a_comparison_prints(repository, fake, sta
     assert f"\n::{word}::\n::error title=ours-8k-sp1 side by side%3A invalid::invalid: Fake" in done.text
 
 
+@pytest.mark.slow
 def test_the_report_of_a_comparison_cannot_be_written(repository, fake, started):
     """It is said, the exit status is not 0, and what can be written says so too."""
     pair = fake(), fake(name="other")

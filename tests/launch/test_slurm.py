@@ -69,6 +69,7 @@ def files_below(folder):
     return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+@pytest.mark.slow
 def test_a_case_runs_across_four_nodes(wide, nodes, start, started):
     """In an allocation of its own the session runs one rank a node, says which nodes, and gives everything back."""
     done = finish(start("-k", WIDE_CASE, "--perf-runs=runs", seconds=0.02))

@@ -33,6 +33,7 @@ FEWEST = Plan(
 """Too few sessions for any bound, and every kind of row."""
 
 
+@pytest.mark.slow
 def test_simulation_writes_its_results(tmp_path, capsys, monkeypatch):
     """What is printed are the tables of the rows that are written; the picture is drawn of them."""
     pytest.importorskip("matplotlib")
