@@ -53,7 +53,7 @@ def test_extended_equals_the_whole(row, layers):
 
 @pytest.mark.parametrize("row", ["llama2_7b-32k-sp1", "yi_34b_200k-32k-sp2", "llama2_70b-256k-sp16"])
 def test_flops_are_those_of_the_exact_convention(row):
-    """The groups of products sum up to the convention `exact`, to the last digit; and every counter is the stored one."""
+    """The groups of products sum up to the convention `exact`, to the digit; and every counter is the stored one."""
     workload = full_workload(ROWS[row])
     counted = count(workload)
 
