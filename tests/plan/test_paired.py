@@ -147,3 +147,25 @@ def test_case_has_a_minimum_effect_of_its_own(session):
 
     assert found.findings[CASE].judgement.tolerance == pytest.approx(0.2)
     assert f"{CASE}: judged by a minimum effect of its own, 20 %" in found.suite.messages.said
+
+
+@pytest.mark.parametrize(("uneven", "pairs", "verdict"), [(False, 2, Verdict.PASS), (True, 4, Verdict.REGRESSION)])
+def test_steps_that_the_median_does_not_see_take_four_pairs(uneven, pairs, verdict):
+    """A case of known noise passes on two pairs; not where head's every third step takes three times as long."""
+    workload = make_workload("llama2_7b-8k-sp1", steps=6)
+
+    def measure(task):
+        made = make_run(tgs=1000.0, workload=workload, noise=0.001, seed=task.side == "head")
+        if task.side == "base" or not uneven:
+            return made
+        seconds = [each * (3 if step % 3 == 2 else 1) for step, each in enumerate(made.ranks[0].seconds)]
+        ranks = tuple(rank.model_copy(update={"seconds": seconds}) for rank in made.ranks)
+        return made.model_copy(update={"ranks": ranks})
+
+    case = PairedCase(test="test", workload=workload, min_effect=0.05, prior=Spread(0.01, 40))
+    plan = PairedPlan([case])
+
+    drive(plan, measure)
+
+    assert len(case.head) == pairs
+    assert plan.judgement(case, names=("b", "h"), peak_tflops=None).verdict is verdict

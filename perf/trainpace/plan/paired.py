@@ -10,7 +10,7 @@ real runs. The simulation drives the first, the program the second.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from trainpace.cases.workload import Workload
@@ -18,7 +18,7 @@ from trainpace.errors import RunFailed, Skipped
 from trainpace.judge.claims import clock_fault, token_faults
 from trainpace.judge.command import Command
 from trainpace.judge.comparison import Comparison
-from trainpace.judge.head_vs_base import judge_pairs, log_ratio, numerics_fault
+from trainpace.judge.head_vs_base import MIN_TAIL_PAIRS, judge_pairs, log_ratio, longer_tail, numerics_fault
 from trainpace.judge.validity import core_fault
 from trainpace.judge.verdict import Judgement, judge_failure, unjudged
 from trainpace.plan.task import Task, attempts
@@ -335,7 +335,7 @@ class PairedPlan:
             seen, columns = of_session(judged[0], 0), judged[1]
             for place, column in enumerate(columns):
                 if self.cases[column].open:
-                    self.cases[column].decision = decision_of(seen, place, self._rounds.design)
+                    self._decide(column, decision_of(seen, place, self._rounds.design))
         if self._closed:
             self._rounds.begin_no_more()
         self._round, self._place = self._rounds.next(), 0
@@ -345,6 +345,15 @@ class PairedPlan:
                 decision = self.cases[column].decision
                 if decision is not None and decision.spread is not None:
                     self._say_further(self.cases[column], decision.spread, design.most)
+
+    def _decide(self, column: int, decision: Decision) -> None:
+        """Take a decision; one that a few pairs with far longer steps contradict waits for MIN_TAIL_PAIRS."""
+        case = self.cases[column]
+        quiet = decision.verdict in {Verdict.PASS, Verdict.IMPROVEMENT}
+        if quiet and len(case.head) < MIN_TAIL_PAIRS and longer_tail(case.base, case.head, decision.min_effect):
+            decision = replace(decision, verdict=None)
+            self._rounds.verdict[0, column] = OPEN
+        case.decision = decision
 
     def _say_further(self, case: PairedCase, spread: float, pairs: int) -> None:
         """`spread` is that of log ratios; people know that of runs."""
