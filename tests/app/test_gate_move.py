@@ -109,6 +109,7 @@ def gate(tmp_path, python, started):
     return run
 
 
+@pytest.mark.slow
 def test_after_the_move_a_slower_head_is_red(gate):
     """What the other two are compared with: both sides of today."""
     done = gate("trainpace", "trainpace")

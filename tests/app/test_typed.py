@@ -182,6 +182,7 @@ def test_commands_of_a_comparison_that_was_started_from_its_base(ours, collect, 
     assert collect(again)[0] == [SPEED]
 
 
+@pytest.mark.slow
 def test_commands_that_are_run(ours, started):
     """What a broken run prints measures again; what that prints records, in the folder that was named."""
     options = ("--perf-baselines", "my baselines", "--perf-steps=20", "--perf-max-spread=0.9")

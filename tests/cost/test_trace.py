@@ -51,7 +51,9 @@ def test_extended_equals_the_whole(row, layers):
     assert few.operators == whole.operators
 
 
-@pytest.mark.parametrize("row", ["llama2_7b-32k-sp1", "yi_34b_200k-32k-sp2", "llama2_70b-256k-sp16"])
+@pytest.mark.parametrize(
+    "row", ["llama2_7b-32k-sp1", "yi_34b_200k-32k-sp2", pytest.param("llama2_70b-256k-sp16", marks=pytest.mark.slow)]
+)
 def test_flops_are_those_of_the_exact_convention(row):
     """The groups of products sum up to the convention `exact`, to the digit; and every counter is the stored one."""
     workload = full_workload(ROWS[row])

@@ -22,6 +22,7 @@ def test_baselines_with_a_million_cases(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (100 << 10)
 
 
+@pytest.mark.slow
 def test_one_bad_record_in_100_000(repository, started):
     """The case is invalid, with the file, the line and the key; no part of the data is kept as if it were whole."""
     record = {"instruction": "Add one and two.", "input": "", "output": "Three."}

@@ -195,6 +195,7 @@ def test_a_program_without_losses_is_measured(repository, fake, started):
     assert "losses not compared: the baseline was recorded from a program that logged none" in logging.text
 
 
+@pytest.mark.slow
 def test_an_invalid_comparison(repository, fake, started):
     """Exit 7, as of every measurement that cannot be believed; the summary's first line says it, and results.json."""
     pair = fake(), fake(name="other", claim=60)
