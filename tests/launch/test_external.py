@@ -235,6 +235,7 @@ def test_a_comparison_is_not_run_side_by_side_with_others(repository, fake):
     assert "-n runs cases side by side, where they measure each other" in done.text
 
 
+@pytest.mark.slow
 def test_a_workflow_obeys_nothing_that_a_comparison_prints(repository, fake, started):
     """Its commands are stopped before, and heard again at the end, with what failed as an annotation."""
     pair = fake(), fake(name="other", claim=60)

@@ -139,6 +139,7 @@ def test_killed_refresh_is_resumed(committed, started):
     assert started.left() == []
 
 
+@pytest.mark.slow
 def test_another_commit_is_measured_anew(committed, started):
     """Runs of another revision do not count, and that is said; the missing run of a case is the only one made."""
     committed.suite("-k", "8k", "--perf-runs=runs")
