@@ -120,6 +120,17 @@ def test_what_a_faster_machine_hides():
     assert not five.needs_another_run(1)
 
 
+def test_what_is_lost_after_all_had_gained_is_not_told_from_drift():
+    """Beside cases that gained, a case is retested later than they ran: it is red only if its first run lost, too."""
+    gained, later = [math.log(1.04)] * 13, [900.0] * 4
+    at_first = [
+        assess([tgs, *later], STORED, NoiseModel(QUIET, 14), others=beside(gained), first=1) for tgs in (1000.0, 900.0)
+    ]
+
+    assert [judged.regression for judged in at_first] == [False, True]
+    assert at_first[0].unclear
+
+
 def test_what_all_gained_is_no_improvement():
     """8 % faster as all others are is the machine, or a change that meets all of them: no further run tells."""
     judged = seen(1080.0, others=[math.log(1.08)] * 13)

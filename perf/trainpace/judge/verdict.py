@@ -126,17 +126,19 @@ def judge(
     noise: NoiseModel = NoiseModel(),  # noqa: B008 - it is immutable
     peak_tflops: float | None = None,
     others: Sequence[OtherCase] = (),
+    first: int | None = None,
     stored_outliers: Sequence[float] = (),
     command: Command = Command(),  # noqa: B008 - it is immutable
 ) -> Judgement:
     """Judge the runs of one workload, at least one, against its baseline.
 
     Args:
-        runs: measured now, all of one workload; the geometric mean of those that count is judged.
+        runs: measured now, oldest first, all of one workload; the geometric mean of those that count is judged.
         baseline: what `find` gave for the workload.
         noise: with that of the case among the device's baselines; where that is None, the baseline's own runs serve.
         peak_tflops: what one device can do in the workload's dtype; None where it is unknown.
         others: the other cases of the session, as far as they tell what the machine did.
+        first: how many of the runs are those that every case makes; None: all.
         stored_outliers: TGS of the runs that `without_outliers` left out of the baseline.
         command: of its test.
 
@@ -151,7 +153,7 @@ def judge(
     seen = None
     if baseline is not None:
         noise = _noise_of(baseline, noise)
-        seen = assess([metrics.tgs(run) for run in runs], baseline.counted_tgs, noise, others=others)
+        seen = assess([metrics.tgs(run) for run in runs], baseline.counted_tgs, noise, others=others, first=first)
     figures = gather(runs, baseline, peak_tflops, seen)
     if stored_outliers and baseline is not None:
         named = ", ".join(f"{tgs:.1f}" for tgs in stored_outliers)

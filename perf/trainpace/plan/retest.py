@@ -69,7 +69,8 @@ class RetestPlan:
 
     def assess(self, case: RetestCase) -> Assessment:
         """What a case's speeds say against its baseline, beside those of the other cases."""
-        return assess(case.tgs, case.stored, self.noise.of(case.noise), others=self.compared_with(case))
+        others, noise = self.compared_with(case), self.noise.of(case.noise)
+        return assess(case.tgs, case.stored, noise, others=others, first=case.first_runs)
 
     def add(self, task: RetestCase, result: float) -> None:
         """Take the TGS of a run, where a case's speeds are a list of plain numbers."""

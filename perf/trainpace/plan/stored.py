@@ -352,6 +352,7 @@ class StoredPlan:
             peak_tflops=peak_tflops(case.device, case.workload.dtype),
             # A refresh is of its own level: the others are being recorded as well.
             others=() if self._refresh else self._retests.compared_with(case),
+            first=case.first_runs,
             stored_outliers=case.outliers,
             command=case.command,
         )

@@ -126,14 +126,16 @@ def assess(
     noise: NoiseModel,
     *,
     others: Sequence[OtherCase] = (),
+    first: int | None = None,
 ) -> Assessment:
     """Compare the runs of a case, at least one, with those of its baseline.
 
     Args:
-        now: TGS of each run, positive.
+        now: TGS of each run, positive, oldest first.
         stored: TGS of each of the baseline's runs that are no outliers, by session.
         noise: of the case.
         others: the other cases of the session whose noise is known.
+        first: how many of the runs are those that every case makes; None: all.
     """
     case, own_tolerance = noise.case, noise.tolerance is not None
     logs, past = [math.log(value) for value in now], [[math.log(value) for value in runs] for runs in stored]
@@ -145,6 +147,10 @@ def assess(
     if case is not None and not own_tolerance:
         shift = estimate_common_shift(others)
         gained = max(0.0, shift.told) or _gain_of_few(others)
+    begun = logs[:first]
+    # Beside cases that gained, one whose first runs lost nothing is retested only because it gained less, and later
+    # than they: what it lost meanwhile may be the machine's.
+    began_slow = gained == 0 or fmean(begun) - fmean(map(fmean, past)) < -_limits(noise, len(begun))[2]
     left, least = ratio - shift.likely, shift.widened(bound, error_per_case(noise.num_cases))
     beyond, faster = ratio < -bound, ratio > bound
     alone = own_tolerance or ((beyond or faster) and _shows_alone(abs(ratio), counted, past, case))
@@ -155,7 +161,7 @@ def assess(
         tolerance=limit,
         slow=ratio < -slow,
         beyond=beyond,
-        regression=beyond and left < -least and alone,
+        regression=beyond and left < -least and alone and began_slow,
         # Without the shift a case that did not gain what the others gained has lost it; but nobody knows that it has.
         lags=gained > 0 and ratio - gained < -least,
         faster=faster,
