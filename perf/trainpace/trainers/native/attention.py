@@ -80,36 +80,15 @@ def _attention_cuda(
     query: Tensor, key: Tensor, value: Tensor, document_ends: Tensor, longest: int, scale: float, window: int = 0
 ) -> tuple[Tensor, Tensor]:
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-    left, right = _window(window)
+    ends = (document_ends, document_ends, longest, longest, 0.0)
     if (flash := _flash_attn()) is not None:
+        left, right = _window(window)
         out, lse, *_ = flash._flash_attn_varlen_forward(
-            query,
-            key,
-            value,
-            document_ends,
-            document_ends,
-            longest,
-            longest,
-            0.0,
-            scale,
-            causal=True,
-            window_size_left=left,
-            window_size_right=right,
+            query, key, value, *ends, scale, causal=True, window_size_left=left, window_size_right=right
         )
     else:
         out, lse, *_ = aten._flash_attention_forward(
-            query,
-            key,
-            value,
-            document_ends,
-            document_ends,
-            longest,
-            longest,
-            0.0,
-            True,
-            False,
-            scale=scale,
-            **_aten_window(window),
+            query, key, value, *ends, True, False, scale=scale, **_aten_window(window)
         )
     return out, lse
 
