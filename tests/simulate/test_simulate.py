@@ -50,20 +50,14 @@ def test_simulation_writes_its_results(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_quick_simulation_holds_the_bounds(tmp_path):
-    """A few hundred sessions: no other bound is missed than the one that the documents name."""
-    main(["--quick", "--out", str(tmp_path)])
-
-    assert {bound.name for bound in bounds(read_csv(tmp_path / f"{NAME}.csv")) if not bound.held} <= MISSED
+def test_quick_simulation_holds_the_bounds():
+    """A few hundred sessions: the exit status says that every bound holds."""
+    assert main(["--quick"]) == 0
 
 
-MISSED = {"ours, stored baseline: drift, 2%: unchanged, red"}
-"""A machine that gets slower all through a session: 4.5 % of unchanged sessions (docs/statistics.md, "Limits")."""
-
-
-def test_committed_result_holds_the_bounds(committed):
-    """What docs/ says of both gates, but for the one bound that the documents name as missed."""
-    assert {bound.name for bound in bounds(committed) if not bound.held} == MISSED
+def test_committed_result_holds_every_bound(committed):
+    """What docs/ says of both gates."""
+    assert [bound for bound in bounds(committed) if not bound.held] == []
     of_pairs = 2 * (2 * 4 + 3 + 2 + 2 * (len(noise.PAIR_MACHINES) - 1))
     assert len(bounds(committed)) == of_pairs + 2 * len(noise.MACHINES)
 

@@ -5,7 +5,7 @@ slow is measured again. It is a regression only where the mean of all its runs i
 spread shows the same, and where it lost more than the other cases of its session did. A case that looks faster is
 measured again too, and is an improvement where the same holds the other way round. What all cases gained hides what one
 of them lost: a case that gained less than the others, by more than its tolerance, is not judged. The assessment depends
-on the runs alone, not on when they were made: a replay gives what the session gave.
+on the runs and their order alone, and on no clock: a replay gives what the session gave.
 
 docs/statistics.md shows what it finds and how often it errs.
 """
