@@ -14,9 +14,11 @@ ELSEWHERE = 4_000
 """No core of this machine."""
 NOBODY = 2**22 + 1
 """The first process id that no kernel gives: such a process has run where its last line says."""
+FOREIGN = NOBODY + 100
+"""A process session that is not this test's, whose own may be 0: it was begun outside of a container."""
 
 
-def process(number, seconds, *, core=HERE, session=0, name="firefox", started="1"):
+def process(number, seconds, *, core=HERE, session=FOREIGN, name="firefox", started="1"):
     return proc.Stat(
         pid=NOBODY + number,
         name=name,
@@ -47,7 +49,7 @@ def test_load_by_others():
         process(2, 3.0, core=ELSEWHERE),
         process(3, 1.01),
         process(4, 0.6, name="cc1", started="2"),
-        process(5, 0.2, session=4, name="pytest"),
+        process(5, 0.2, session=FOREIGN + 1, name="pytest"),
     ]
 
     found = load.between(*looks(before, after), watch=[NOBODY + 5])
