@@ -160,7 +160,7 @@ def test_sessions(scratch, pytester, monkeypatch, page):
 def test_measured(page, repository):
     """The commands of a page that measure end with 0, one after the other in one repository."""
     # Steps that mostly sleep: what a busy machine does to them is small beside the noise that a refresh allows.
-    codes = {arguments: repository.suite(*arguments, "-k", "8k", seconds=0.005).code for arguments in measured(page)}
+    codes = {arguments: repository.suite(*arguments, "-k", "8k", seconds=0.02).code for arguments in measured(page)}
 
     assert set(codes.values()) == {0}, codes
 

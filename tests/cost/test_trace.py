@@ -52,7 +52,11 @@ def test_extended_equals_the_whole(row, layers):
 
 
 @pytest.mark.parametrize(
-    "row", ["llama2_7b-32k-sp1", "yi_34b_200k-32k-sp2", pytest.param("llama2_70b-256k-sp16", marks=pytest.mark.slow)]
+    "row",
+    [
+        "llama2_7b-32k-sp1",
+        *(pytest.param(row, marks=pytest.mark.slow) for row in ("yi_34b_200k-32k-sp2", "llama2_70b-256k-sp16")),
+    ],
 )
 def test_flops_are_those_of_the_exact_convention(row):
     """The groups of products sum up to the convention `exact`, to the digit; and every counter is the stored one."""
@@ -61,6 +65,16 @@ def test_flops_are_those_of_the_exact_convention(row):
 
     assert counted.flops == flops_per_token(workload.shape, workload.sequence, "exact") * workload.rank_tokens
     assert counted.counters == load_costs(published_folder())[workload.key].counters
+
+
+def test_stored_flops_are_those_of_the_exact_convention():
+    """So do those of every stored row, which the test above counts again."""
+    stored = load_costs(published_folder())
+
+    assert len(stored) == len(PUBLISHED)
+    for cost in stored.values():
+        workload = cost.workload
+        assert cost.flops == flops_per_token(workload.shape, workload.sequence, "exact") * workload.rank_tokens
 
 
 @pytest.mark.slow
@@ -84,7 +98,7 @@ def test_peak_memory_is_a_checkpoint_a_layer():
     shape, tokens = workload.shape, workload.rank_tokens
     checkpoint = tokens * shape.hidden * 2
 
-    activations = count(workload).counters["deepspeed.memory.activations"]
+    activations = load_costs(published_folder())[workload.key].counters["deepspeed.memory.activations"]
 
     assert shape.layers * checkpoint <= activations <= (shape.layers + 3) * checkpoint
 
