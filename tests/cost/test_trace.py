@@ -158,6 +158,7 @@ def test_layers_that_repeat_are_extended_exactly(name):
     assert few.traced_layers < whole.traced_layers == workload.shape.layers
     assert few.counters == whole.counters
     assert few.operators == whole.operators
+    assert few.products == whole.products
     assert not few.unknown
 
 
@@ -181,6 +182,29 @@ def test_a_window_is_fewer_products():
         (2 * tokens * window - window**2) / tokens**2
     )
     assert windowed["step.flops.matmul"] == whole["step.flops.matmul"]
+
+
+@pytest.mark.parametrize(
+    ("recompute", "again"),
+    [
+        # All but the last product of each layer, of every second layer, nothing.
+        ("full", lambda projections, product: 2 * (projections + 2 * product)),
+        ("selective_layer", lambda projections, product: projections + 2 * product),
+        ("none", lambda *_: 0),
+    ],
+)
+def test_products_are_told_apart_by_where_they_stand(recompute, again):
+    """Forward, recompute and backward add up to all products; a backward multiplies twice what its forward does."""
+    workload = small(recompute=recompute)
+    shape, tokens = workload.shape, workload.rank_tokens
+    projections, product = (2 * tokens * shape.hidden * width for width in (4 * shape.hidden, shape.intermediate))
+    cost = count(workload)
+    forward = 2 * (projections + 3 * product)
+
+    assert cost.products["forward"] == forward
+    assert cost.products["backward"] == 2 * forward
+    assert cost.products.get("recompute", 0) == again(projections, product)
+    assert cost.counters["step.flops.matmul"] == sum(cost.products.values())
 
 
 def test_key_value_heads_are_sent_as_they_are_where_sp_divides_them():

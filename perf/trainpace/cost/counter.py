@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from trainpace.cost.memory import Memory, tensors
 from trainpace.errors import SuiteError
 from trainpace.runs.cost import COLLECTIVES, FLOP_GROUPS
+from trainpace.trainers.native.model import RECOMPUTE
 from trainpace.trainers.native.workspace import WORKSPACES
 
 
@@ -125,6 +126,10 @@ class Counter(TorchDispatchMode):
         self.counters: Multiset[str] = Multiset()
         self.operators: dict[str, list[int]] = {}
         self.unknown: Multiset[str] = Multiset()
+        self.products: Multiset[str] = Multiset()
+        """FLOPs of `step.flops.matmul` by where in the step: `forward`, `recompute`, `backward`."""
+        self._records: list[str] = []
+        """Names of the profiler's ranges that are open, the innermost last."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, then count it."""
@@ -141,6 +146,10 @@ class Counter(TorchDispatchMode):
             return out
         name = _name(func)
         if name in FREE:
+            if name == "profiler._record_function_enter_new":
+                self._records.append(args[0])
+            elif name == "profiler._record_function_exit":
+                self._records.pop()
             if self.memory is not None:
                 self.memory.see(out)
             return out
@@ -177,6 +186,8 @@ class Counter(TorchDispatchMode):
         else:
             flops, group = self._flops(func, name, arguments, out)
             self.counters[f"{part}.flops.{group}"] += flops
+            if group == "matmul" and part == "step":
+                self.products[self._place()] += flops
             size = _nbytes(out) if name in PICKING else _nbytes(arguments)
             size += _nbytes(out if out is not None else _written(func, args)) + inside
             self.counters[f"{part}.operator_bytes"] += size
@@ -200,6 +211,12 @@ class Counter(TorchDispatchMode):
             return _elements(args[0]), "rest"
         self.unknown[name] += 1
         return 0, "rest"
+
+    def _place(self) -> str:
+        """Where in a step the operator stands that is counted now."""
+        if not in_backward():
+            return "forward"
+        return "recompute" if RECOMPUTE in self._records else "backward"
 
     def _collective(self, name: str, args: Any, out: Any) -> tuple[str, int, int]:
         """Its kind, the bytes of the whole tensors, the ranks that take part."""
@@ -226,6 +243,11 @@ class Counter(TorchDispatchMode):
 def _name(func: Any) -> str:
     """`aten.mm` of an overload of it."""
     return str(func).rpartition(".")[0]
+
+
+def in_backward() -> bool:
+    """Whether autograd is at work: in the backward, and in what is made again for it."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def _group(name: str) -> str:

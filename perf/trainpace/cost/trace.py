@@ -24,7 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from trainpace.cases.workload import Workload
-from trainpace.cost.counter import Counter
+from trainpace.cost.counter import Counter, in_backward
 from trainpace.cost.memory import Memory, tensors
 from trainpace.cost.zero3 import Event, Order, deepspeed_counters, fsdp2_memory
 from trainpace.runs.cost import FEWEST_LAYERS, Cost, Traced, extended, sent
@@ -64,6 +64,7 @@ def count(workload: Workload, *, extend: bool = True) -> Cost:
         counters=sent(traced.counters) | fsdp2_memory(traced) | deepspeed_counters(traced, order, workload),
         operators=dict(sorted(traced.operators.items())),
         unknown=traced.unknown,
+        products=traced.products,
         software={"python": python_version()} | {name: version(name) for name in SOFTWARE},
     )
 
@@ -113,6 +114,7 @@ def trace(workload: Workload, layers: int) -> tuple[Traced, Order]:
         works=memory.works,
         operators={name: (row[0], row[1], row[2]) for name, row in counter.operators.items()},
         unknown=dict(counter.unknown),
+        products=dict(counter.products),
     )
     return traced, watch.order()
 
@@ -178,7 +180,7 @@ class _Watch:
 
     def _hooks(self, name: str, own: dict[str, int], index: int | None) -> tuple[Any, Any]:
         def note(tensors: Any, *, begins: bool) -> None:
-            if not _in_backward():
+            if not in_backward():
                 self._events.append((index, Event(name, own, begins, _differentiated(tensors))))
             elif index is not None:
                 self._enter_backward_of(index)
@@ -198,7 +200,7 @@ class _Watch:
         self._memory.phase = "backward_first" if first else "backward_last" if last else "backward_middle"
 
     def _leave_layer(self, *_: Any) -> None:
-        if not _in_backward():
+        if not in_backward():
             self._memory.claim_rest("activations")
 
 
@@ -226,10 +228,6 @@ def _collected() -> Iterator[None]:
 
 def _differentiated(tree: Any) -> bool:
     return any(tensor.requires_grad for tensor in tensors(tree))
-
-
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
 
 
 def _cut(workload: Workload, layers: int) -> Workload:

@@ -21,7 +21,7 @@ the tensor once for broadcast.
 
 from collections.abc import Mapping
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from trainpace.cases.workload import Workload
 from trainpace.records import Record
@@ -79,6 +79,8 @@ class Traced(Record):
     operators: dict[str, tuple[int, int, int]]
     unknown: dict[str, NonNegativeInt]
     """Operators that compute something and whose FLOPs nobody knows: calls of each."""
+    products: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    """As `Cost.products`."""
 
 
 class Cost(Record):
@@ -92,6 +94,9 @@ class Cost(Record):
     operators: dict[str, tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]]
     unknown: dict[str, NonNegativeInt]
     software: dict[str, str]
+    products: dict[str, NonNegativeInt] | None = None
+    """FLOPs of `step.flops.matmul` by where in the step: `forward`, `recompute`, `backward`. They judge nothing, and are
+    not in cost.json: None there."""
 
     @property
     def key(self) -> str:
@@ -142,4 +147,5 @@ def extended(fewer: Traced, more: Traced, layers: int) -> Traced:
         works=nested(fewer.works, more.works),
         operators=operators,
         unknown=counts(fewer.unknown, more.unknown),
+        products=counts(fewer.products, more.products),
     )

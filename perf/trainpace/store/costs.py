@@ -43,7 +43,7 @@ def refresh_costs(folder: Path, costs: Iterable[Cost]) -> list[CostChange]:
         changes = [CostChange(stored.get(cost.key), cost) for cost in costs]
         # The other rows stand as they stood: a record of today has fields that an older file leaves out.
         rows = read_json(path)["costs"] if path.exists() else {}
-        write_whole(path, _text(rows | {change.new.key: change.new.model_dump(mode="json") for change in changes}))
+        write_whole(path, _text(rows | {change.new.key: _row(change.new) for change in changes}))
     return changes
 
 
@@ -62,6 +62,11 @@ def _read(path: Path) -> dict[str, Cost]:
         if row.key != key:
             raise FileError(f"{path}: expected the key {row.key!r} of what it holds, got {key!r}: record it again")
     return rows
+
+
+def _row(cost: Cost) -> dict[str, Any]:
+    """What is judged of a cost, and what explains it."""
+    return cost.model_dump(mode="json", exclude={"products"})
 
 
 def _text(rows: Mapping[str, dict[str, Any]]) -> str:

@@ -18,6 +18,8 @@ from trainpace.trainers.native.loss import LossHead
 
 KEPT = {torch.ops.trainpace.attention.default, torch.ops._c10d_functional.all_to_all_single.default}
 """Operators whose results a layer keeps under `selective_op`, besides every second product."""
+RECOMPUTE = "recompute"
+"""Name of the profiler's range around what a backward makes again."""
 
 
 class CausalLm(nn.Module):
@@ -67,7 +69,7 @@ def recompute_layers(body: Any, recompute: str) -> None:
 
 def _named_recompute() -> tuple[Any, Any]:
     """Contexts of a layer's forward and of its recompute, which a profile then tells apart."""
-    return nullcontext(), torch.profiler.record_function("recompute")
+    return nullcontext(), torch.profiler.record_function(RECOMPUTE)
 
 
 def _products_kept() -> tuple[Any, Any]:
@@ -87,7 +89,7 @@ def _products_kept() -> tuple[Any, Any]:
 
 @contextmanager
 def _named(context: AbstractContextManager[Any]) -> Iterator[None]:
-    with torch.profiler.record_function("recompute"), context:
+    with torch.profiler.record_function(RECOMPUTE), context:
         yield
 
 
