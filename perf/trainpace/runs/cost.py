@@ -95,8 +95,8 @@ class Cost(Record):
     unknown: dict[str, NonNegativeInt]
     software: dict[str, str]
     products: dict[str, NonNegativeInt] | None = None
-    """FLOPs of `step.flops.matmul` by where in the step: `forward`, `recompute`, `backward`. They judge nothing, and are
-    not in cost.json: None there."""
+    """FLOPs of `step.flops.matmul` by where in the step: `forward`, `recompute`, `backward`. Nothing is judged by them,
+    and cost.json has them not: None there."""
 
     @property
     def key(self) -> str:
