@@ -74,3 +74,21 @@ def test_a_host_is_started_with_it():
     found = command.variables({"PATH": os.defpath, "OURS": "1", "GITHUB_ENV": "file"})
 
     assert found == {"PATH": os.defpath, "OURS": "1", **command.environment}
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"])
+def test_own_allocator(monkeypatch, name):
+    """How torch's allocator works on a GPU is the user's to say, by each name that torch reads; else it is chosen."""
+    for each in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"):
+        monkeypatch.delenv(each, raising=False)
+    chosen = host_command(Side(), [], "cuda").variables(os.environ)
+    monkeypatch.setenv(name, "max_split_size_mb:512")
+    own = host_command(Side(), [], "cuda").variables(os.environ)
+
+    assert chosen["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert {key: value for key, value in own.items() if "ALLOC_CONF" in key} == {name: "max_split_size_mb:512"}
+
+
+def test_asking_for_a_gpu_spoils_no_rank():
+    """A trainer's module may ask whether there is one: torch is told to ask the driver's library, not CUDA."""
+    assert host_command(Side(), [], "cuda").environment["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"

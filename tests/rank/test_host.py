@@ -69,6 +69,30 @@ def start(started):
     return begin
 
 
+def spoiling(folder):
+    """A trainer's module whose import spoils CUDA for what is forked, as asking whether a GPU is there does; without
+    one, torch is made to say so."""
+    spoils = "torch.cuda._is_in_bad_fork = lambda mother=os.getpid(): os.getpid() != mother"
+    (folder / "spoiling.py").write_text(f"import os, torch\n{spoils}\n")
+    return {"checkout": str(folder), "preload": ["spoiling"]}
+
+
+def test_cuda_spoilt_by_an_import(start, tmp_path):
+    """A trainer whose import leaves forked ranks without CUDA is refused before any is forked."""
+    answer, _ = start(**spoiling(tmp_path), device="cuda").communicate("", timeout=PATIENCE)
+    refused = json.loads(answer)
+
+    assert refused["event"] == "refused"
+    assert "CUDA was initialised while spoiling was imported" in refused["cause"]
+
+
+def test_cuda_that_no_rank_needs(start, tmp_path):
+    """On a CPU it does not matter: the commonest build of torch is one for CUDA, also where there is no GPU."""
+    answer, _ = start(**spoiling(tmp_path), device="cpu").communicate("", timeout=PATIENCE)
+
+    assert json.loads(answer)["event"] == "ready"
+
+
 def test_ready_says_protocol_and_versions(start):
     """The first answer tells what the host speaks, and the versions that are installed where it runs."""
     answer, _ = start().communicate("", timeout=PATIENCE)

@@ -33,6 +33,8 @@ SILENT_SECONDS = 15.0
 _HOST = Path(__file__).resolve().parents[1] / "rank" / "__main__.py"
 _PRELOAD_SECONDS = 300.0
 _KILL_SECONDS = 10.0
+_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Where torch reads how its allocator works; the first stands above the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +148,7 @@ def host_command(
             "folder": str(side.folder) if side.folder else None,
             "preload": list(preload),
             "software": list(SOFTWARE),
+            "device": device,
         },
         environment=_environment(device, many=many),
         added=tuple(added),
@@ -453,12 +456,14 @@ def _environment(device: str, *, many: bool) -> dict[str, str]:
         "DEEPSPEED_LOG_LEVEL": "error",
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML numbers them
+        # A trainer's module may ask torch.cuda.is_available(): by NVML, which spoils no rank that is forked afterwards.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
     if device == "cpu":
         chosen["CUDA_VISIBLE_DEVICES"] = ""
         if not many:  # between nodes the agent of each names the interface
             chosen["GLOO_SOCKET_IFNAME"] = "lo"
-    else:
-        # A long sequence's blocks fragment the heap; a user's own setting wins.
-        chosen["PYTORCH_ALLOC_CONF"] = os.environ.get("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    elif not any(name in os.environ for name in _ALLOCATOR):
+        # A long sequence's blocks fragment the heap; a user's own setting wins, by whichever of its names.
+        chosen["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     return chosen

@@ -90,9 +90,12 @@ class Host:
         Own(self._settings["checkout"], self._settings["apart"]).apply()
         for name in self._settings["preload"]:
             importlib.import_module(name)
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            raise RuntimeError("CUDA was initialised while preloading: a forked rank could not use it")
+        if self._settings.get("device") == "cuda" and not _forks_can_use_cuda():
+            raise RuntimeError(
+                f"CUDA was initialised while {' and '.join(self._settings['preload'])} was imported, and a rank, which "
+                "is forked, could not use it any more: have the trainer ask for devices and make tensors on them in "
+                "its setup(), not where its module is imported"
+            )
 
     def _read(self) -> list[dict[str, Any]] | None:
         chunk = os.read(self._requests, 1 << 16)
@@ -135,6 +138,19 @@ class Host:
 
     def _answer(self, **message: Any) -> None:
         os.write(self._answers, json.dumps(message).encode() + b"\n")
+
+
+def _forks_can_use_cuda() -> bool:
+    """Whether what is forked from this process can use CUDA: a fork tells, for torch says it only there."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return True
+    pid = os.fork()
+    if pid == 0:
+        # Asking whether a GPU is there is enough to spoil it, with no driver as with one, and is not told by
+        # torch.cuda.is_initialized().
+        os._exit(int(torch.cuda._is_in_bad_fork()))  # noqa: SLF001 - there is no public name
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def versions(names: list[str]) -> dict[str, str]:

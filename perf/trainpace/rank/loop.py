@@ -164,7 +164,8 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
     if (wanted := request.get("profile")) is not None:
         profiler = importlib.import_module(".profile", __package__)
         first = workload.warmup + workload.steps
-        write("profile", **profiler.profile(trainer, workload, first, Path(wanted["folder"]), rank))
+        trace = Path(wanted["folder"]) / f"trace-rank-{rank}.json.gz"
+        write("profile", **profiler.profile(trainer, workload, first, trace, request["device"]))
     if uses_torch and sys.modules["torch"].distributed.is_initialized():
         sys.modules["torch"].distributed.barrier()
         sys.modules["torch"].distributed.destroy_process_group()

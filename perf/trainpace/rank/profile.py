@@ -8,6 +8,7 @@ import cProfile
 import pstats
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,22 @@ COLLECTIVES = ("gloo:", "nccl:", "c10d::", "_c10d_functional::", "record_param_c
 Profile = dict[str, Any]
 
 
-def profile(trainer: Any, workload: Any, first: int, folder: Path, rank: int) -> Profile:
+def profile(trainer: Any, workload: Any, first: int, trace: Path, device: str) -> Profile:
     """Profile `workload.accumulation` micro-steps and their optimizer step, numbered from `first`.
+
+    Args:
+        trainer: what is profiled.
+        workload: what it trains.
+        first: number of the first step.
+        trace: the file that a trace is written to, a gzipped JSON; none without torch.
+        device: `cpu`, or what torch calls the accelerator that the trainer runs on.
 
     Returns:
         Seconds of a micro-step: `parts` by part of the step, `operators` by name, without what they call; and `calls`,
-        how often each ran in a micro-step. Of the device where there is one, else of the host.
+        how often each ran in a micro-step. On an accelerator the time of what ran there, else the host's.
     """
     if "torch" in sys.modules:
-        return _torch(trainer, workload, first, folder / f"trace-rank-{rank}.json.gz")
+        return _torch(trainer, workload, first, trace, device)
     return _python(trainer, workload, first)
 
 
@@ -40,30 +48,60 @@ def _steps(trainer: Any, workload: Any, first: int, part: Any) -> None:
         trainer.optimizer_step()
 
 
-def _torch(trainer: Any, workload: Any, first: int, trace: Path) -> Profile:
+def _torch(trainer: Any, workload: Any, first: int, trace: Path, device: str) -> Profile:
     import torch
-    from torch.profiler import ProfilerActivity, record_function
+    from torch.profiler import ProfilerActivity, record_function, supported_activities
 
-    activities = [ProfilerActivity.CPU]
-    if torch.cuda.is_available():
-        activities.append(ProfilerActivity.CUDA)
+    activities = [ProfilerActivity.CPU] if device == "cpu" else supported_activities()
     for _ in range(2):  # the first steps under a profiler pay for its start, and are thrown away
         with torch.profiler.profile(activities=activities) as profiler:
             _steps(trainer, workload, first, lambda name: record_function(f"part: {name}"))
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if device != "cpu":
+                torch.accelerator.synchronize()
     profiler.export_chrome_trace(str(trace))
+    return _per_step(workload, *sums(profiler.events(), device))
+
+
+def sums(events: Iterable[Any], device: str) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Seconds by part of the step and by operator, and calls by operator, of a profiler's events.
+
+    On an accelerator these hold what ran there several times: as the time of the operator that launched it, as an event
+    of its own, and within the ranges that are repeated on the device's own timeline. The first is what counts. What no
+    operator launched (a graph that was compiled) is counted as itself; the runtime's call that launched it has its
+    number.
+
+    Args:
+        events: as torch.profiler gives them.
+        device: `cpu`, or what torch calls the accelerator that the trainer ran on.
+    """
+    from torch.autograd import DeviceType
+
     parts: dict[str, float] = defaultdict(float)
     operators: dict[str, float] = defaultdict(float)
     calls: dict[str, float] = defaultdict(float)
-    for event in profiler.events():
-        seconds = (event.self_device_time_total or event.self_cpu_time_total) / 1e6
-        parts[_part(event)] += seconds
+    listed = list(events)
+    launched_by = {event.id: event for event in listed if event.device_type == DeviceType.CPU and _is_launch(event)}
+    for event in listed:
+        launcher = event
+        if device == "cpu":
+            seconds = event.self_cpu_time_total / 1e6
+        elif event.device_type == DeviceType.CPU:
+            seconds = event.self_device_time_total / 1e6
+        elif event.is_user_annotation or getattr(event, "linked_correlation_id", 1):  # torch 2.11 does not tell it
+            continue
+        else:
+            seconds, launcher = event.self_device_time_total / 1e6, launched_by.get(event.id, event)
+        parts[_part(launcher)] += seconds
         # The name of a compiled graph is a hash of what it holds: another one on either side.
         name = "compiled graph" if "CompiledFxGraph" in event.name else event.name
         operators[name] += seconds
         calls[name] += 1
-    return _per_step(workload, parts, operators, calls)
+    return parts, operators, calls
+
+
+def _is_launch(event: Any) -> bool:
+    """Whether an event of the host is a call of the device's runtime, which is numbered apart from operators."""
+    return event.name.startswith(("cu", "hip")) and "::" not in event.name
 
 
 def _part(event: Any) -> str:

@@ -29,6 +29,8 @@ class Settings(TypedDict):
     """Modules that are imported once, before ranks are forked."""
     software: list[str]
     """Distributions whose versions are told."""
+    device: NotRequired[Literal["cpu", "cuda"]]
+    """What its ranks run on."""
 
 
 class Placed(TypedDict):
