@@ -31,7 +31,16 @@ _BLACKWELL_ULTRA = "per GPU, dense, at https://verda.com/blog/gb300-nvl72-archit
 _GPUMAP = "github.com/lamonoai/gpumap, nvidia/GPU.md, accumulating in fp32, without sparsity"
 _LIGHTNING = "as pytorch-lightning cites it (fabric/utilities/throughput.py): fp16 tensor cores, no bf16"
 DATASHEETS = {
-    "a100-sxm4-40gb": Datasheet(312, 156, 1.555e12, 300e9, "NVIDIA A100 datasheet, 2020: SXM"),
+    "a100-sxm4-40gb": Datasheet(
+        312,
+        156,
+        1.555e12,
+        300e9,
+        "NVIDIA A100 datasheet, 2020: SXM",
+        memory_bytes=40 * 2**30,
+        node_bytes_per_second=25e9,
+        node_source="NVIDIA DGX A100 datasheet: eight ConnectX-6, 200 Gb/s each",
+    ),
     "a100-sxm4-80gb": Datasheet(
         312,
         156,
@@ -61,6 +70,18 @@ DATASHEETS = {
         memory_bytes=80 * 2**30,
         node_bytes_per_second=50e9,
         node_source="NVIDIA DGX H100 datasheet: eight ConnectX-7, 400 Gb/s each",
+    ),
+    # A cluster's own kind, which no datasheet has; 500 W of 700 is a limit of clocks, and so of what is reached.
+    "h100-sxm5-96gb-hbm2e": Datasheet(
+        989.4,
+        494.7,
+        2.4e12,
+        450e9,
+        "memory as torchtitan states it (benchmarks/llama3_h100_202412_torchtitan.md: HBM2e, limited to 500 W), the "
+        "other figures the H100 SXM5's",
+        memory_bytes=96e9,
+        node_bytes_per_second=50e9,
+        node_source="torchtitan's benchmarks: 400 Gb/s RDMA a GPU",
     ),
     "h100-pcie-80gb": Datasheet(756, 378, 2.0e12, 64e9, "NVIDIA Hopper whitepaper: PCIe Gen5, 128 GB/s both ways"),
     "h100-nvl-94gb": Datasheet(835.5, 417.5, 3.9e12, 64e9, "NVIDIA H100 datasheet: NVL (sparse figures, halved)"),
