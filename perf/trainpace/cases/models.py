@@ -5,10 +5,17 @@ Source of each: the config.json that the model's authors published (also tabulat
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
+from trainpace.cases.architectures import TRAINED
+from trainpace.cases.config_file import read_config
+from trainpace.cases.hub import shape_of
+from trainpace.cases.parameters import parameters
 from trainpace.cases.workload import Shape
+from trainpace.errors import FileError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +32,45 @@ class Model:
         check_name("a model's name", self.name)
         if self.mini is None:
             object.__setattr__(self, "mini", mini_of(self.shape))
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | Path | Mapping[str, Any],
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        mini: Shape | None = None,
+    ) -> Self:
+        """A model of a transformers config as it lies on the hub: the path of its config.json, or what stands in it.
+
+        A relative path begins where pytest was started. Not given, `name` is the last part of the config's
+        `_name_or_path`, as an id can hold it, or the architecture and its parameters, `qwen2_7.6b`; `title` likewise.
+
+        Raises:
+            FileError: where the file cannot be read or is no such config: the file, the field, what was expected and
+                what came. Of a mapping it is a ValueError.
+        """
+        if isinstance(config, Mapping):
+            return cls._of_config(config, name, title, mini)
+        found = read_config(config)
+        try:
+            return cls._of_config(found, name, title, mini)
+        except ValueError as error:
+            raise FileError(f"{config}: {error}") from None
+
+    @classmethod
+    def _of_config(cls, config: Mapping[str, Any], name: str | None, title: str | None, mini: Shape | None) -> Self:
+        shape = shape_of(config)
+        last = str(config.get("_name_or_path") or "").rstrip("/").rpartition("/")[2].strip(".")
+        named = re.sub(r"[^a-z0-9_]+", "_", last.lower()).strip("_")
+        size = [short_count(parameters(shape))] if shape.architecture in TRAINED else []
+        return cls(
+            name=name or named or "_".join([shape.architecture, *size]).lower(),
+            title=title or name or last or " ".join([shape.architecture, *size]),
+            shape=shape,
+            mini=mini,  # type: ignore[arg-type]
+        )
 
 
 MINI_HEAD = 8
@@ -56,17 +102,17 @@ def mini_of(shape: Shape) -> Shape:
             "kv_heads": heads // group,
             "vocabulary": min(shape.vocabulary, MINI_VOCABULARY),
             "head": head,
-            "config": _mini_config(shape.config, shape.layers, hidden / shape.hidden),
+            "config": _mini_config(shape, hidden / shape.hidden, (head or MINI_HEAD) / shape.head_size),
         }
     )
 
 
-def _mini_config(config: dict[str, Any], layers: int, share: float) -> dict[str, Any]:
+def _mini_config(shape: Shape, share: float, head_share: float) -> dict[str, Any]:
     """Further fields of a config at mini scale: few experts, narrow ones, short windows, both of two kinds of layers.
 
-    `share` is the small hidden over the full one.
+    `share` is the small hidden over the full one, `head_share` the same of a head's width.
     """
-    small = dict(config)
+    small = dict(shape.config)
     for name in ("num_local_experts", "num_experts"):
         if name in small:
             small[name] = min(small[name], max(MINI_EXPERTS, small.get("num_experts_per_tok", 1)))
@@ -74,12 +120,31 @@ def _mini_config(config: dict[str, Any], layers: int, share: float) -> dict[str,
         small["moe_intermediate_size"] = max(4, 4 * round(small["moe_intermediate_size"] * share / 4))
     if small.get("sliding_window"):
         small["sliding_window"] = max(4, small["sliding_window"] // MINI_WINDOW_CUT)
-    for name, value in config.items():
-        if isinstance(value, list) and len(value) == layers > MINI_LAYERS:
+    small.pop("n_positions", None)  # as many as the sequence has
+    for name in ("rope_parameters", "rope_scaling"):
+        if name in small:
+            small[name] = _mini_rotation(small[name], head_share)
+    for name, value in shape.config.items():
+        if isinstance(value, list) and len(value) == shape.layers > MINI_LAYERS:
             kinds = list(dict.fromkeys(map(str, value)))
             picked = [value[0], next(each for each in value if str(each) == kinds[-1])]
             small[name] = picked[:MINI_LAYERS]
     return small
+
+
+def _mini_rotation(value: Any, head_share: float) -> Any:
+    """What is listed for each pair of a head's numbers, for as many pairs as a small head has."""
+    if isinstance(value, dict):
+        return {name: _mini_rotation(each, head_share) for name, each in value.items()}
+    if isinstance(value, list):
+        return value[: max(1, round(len(value) * head_share))]
+    return value
+
+
+def short_count(number: int) -> str:
+    """`7.6B`, `124M`: a number of parameters in two or three digits."""
+    unit, size = ("B", 1e9) if number >= 999.5e6 else ("M", 1e6)
+    return f"{number / size:.3g}{unit}" if number >= 99.5 * size else f"{number / size:.2g}{unit}"
 
 
 LONGEST_NAME = 100

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trainpace.cases.architectures import cannot
+from trainpace.cases.architectures import cannot, with_layers
 from trainpace.cases.machine import Device, Machine
+from trainpace.cases.parameters import layer_parameters, parameters
 from trainpace.cases.published import Case
 from trainpace.cases.workload import Attention, Dtype, Scale, Shape, Workload
 from trainpace.text import GIB, gib
@@ -96,7 +97,7 @@ def resolve(
             train; the message names what is missing.
     """
 
-    if trainer == "native" and (why := cannot(case.model.shape)):
+    if trainer == "native" and (why := cannot(case.model.shape, case.sequence)):
         raise ValueError(f"{case.id}: {why}")
 
     def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int) -> Workload:
@@ -163,7 +164,7 @@ def resolve(
             f"{case.id}: scale proxy: even {LEAST_LAYERS} layers of a short sequence do not fit "
             f"{gpus.count} GPUs of {gib(gpus.memory_bytes, 0)}; use larger GPUs, or scale mini"
         )
-    shape = case.model.shape.model_copy(update={"layers": cut.shape.layers})
+    shape = with_layers(case.model.shape, cut.shape.layers)
     proxy = at("proxy", shape, sequence=cut.sequence, sp=cut.sp, ranks=cut.ranks)
     if proxy.sequence < full.sequence:
         warnings.append(
@@ -240,18 +241,6 @@ def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:
     )
 
 
-def layer_parameters(shape: Shape) -> int:
-    """Parameters of one decoder layer: query, key, value, output; a gated MLP; two norms."""
-    attention = 2 * shape.hidden * (shape.heads + shape.kv_heads) * shape.head_size
-    return attention + 3 * shape.hidden * shape.intermediate + 2 * shape.hidden
-
-
-def parameters(shape: Shape) -> int:
-    """Parameters of the model: its layers, embedding and head, the last norm."""
-    tables = 1 if shape.tied else 2
-    return shape.layers * layer_parameters(shape) + tables * shape.vocabulary * shape.hidden + shape.hidden
-
-
 def memory_bytes(workload: Workload) -> int:
     """Estimated peak memory of one rank in a training step, bytes: an upper estimate, for choosing a cut.
 
@@ -322,8 +311,8 @@ def _cannot_reuse(stored: Workload, full: Workload, gpus: Device) -> str:
     """Why a stored cut does not fit the case or the machine any more; empty where it does."""
     if (stored.case, stored.scale) != (full.case, "proxy"):
         return f"it is of {stored.case} at scale {stored.scale}"
-    free = {"layers": 0, "vocabulary": 0}
-    if stored.shape.model_copy(update=free) != full.shape.model_copy(update=free):
+    cut = with_layers(full.shape, stored.shape.layers)
+    if stored.shape.model_copy(update={"vocabulary": cut.vocabulary}) != cut:
         return "the case's model has another shape now"
     if stored.ranks > gpus.count:
         return f"it needs {stored.ranks} GPUs, {gpus.count} present"
@@ -339,7 +328,7 @@ def _proxy_cut(full: Workload, gpus: Device, memory: Memory) -> Workload | None:
     sequence = full.sequence
     while True:
         for layers in range(full.shape.layers, least - 1, -1):
-            shape = full.shape.model_copy(update={"layers": layers})
+            shape = with_layers(full.shape, layers)
             cut = full.model_copy(update={"shape": shape, "sequence": sequence, "sp": sp, "ranks": ranks})
             if not _lacks(cut, gpus, memory):
                 return cut

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from trainpace.cases import models
 from trainpace.cases.architectures import LACKING, TRAINED, cannot
 from trainpace.cases.models import Model
-from trainpace.cases.parameters import parameters
+from trainpace.cases.parameters import counted_parameters
 from trainpace.cases.published import LENGTHS, Case
 from trainpace.cases.workload import Dtype, Recompute, Shape, Sharding
 from trainpace.errors import FileError
@@ -337,7 +337,7 @@ def _model(name: str, given: TableModel, toml: str) -> Model:
         made = Model(name=name, title=given.title, shape=given.shape)
     except ValueError as error:
         raise FileError(f"{toml}: models.{name}: {error}") from None
-    counted = parameters(made.shape)
+    counted = counted_parameters(made.shape)
     if given.printed_parameters and counted and not _same_count(counted, given.printed_parameters):
         raise FileError(
             f"{toml}: models.{name}.printed_parameters: expected {counted:,} as follows from its numbers, got "
@@ -424,7 +424,7 @@ def _is_number(column: str) -> bool:
 
 def _printed_wrongly(said: Mapping[str, Any], model: Model, case: Case | None) -> int | None:
     """What the parameters printed in a row must be, where they are not."""
-    counted = parameters(model.shape, case.sequence if case else 0)
+    counted = counted_parameters(model.shape, case.sequence if case else 0)
     if "printed_parameters" not in said or counted is None or _same_count(counted, said["printed_parameters"]):
         return None
     return counted

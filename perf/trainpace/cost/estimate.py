@@ -5,7 +5,9 @@ It decides what fits a GPU before anything runs: the scales ask it for every num
 
 from collections.abc import Callable, Iterable
 
-from trainpace.cases.scaling import memory_bytes, parameters
+from trainpace.cases.architectures import with_layers
+from trainpace.cases.parameters import parameters
+from trainpace.cases.scaling import memory_bytes
 from trainpace.cases.workload import Workload
 from trainpace.runs.cost import ENGINES, Cost
 
@@ -43,8 +45,8 @@ def counted_memory(costs: Iterable[Cost]) -> Callable[[Workload], int]:
 
 
 def _alike(counted: Workload, workload: Workload) -> bool:
-    free = {"layers": 1, "vocabulary": 1}
-    same_shape = counted.shape.model_copy(update=free) == workload.shape.model_copy(update=free)
+    one, other = (with_layers(each.shape, 1).model_copy(update={"vocabulary": 1}) for each in (counted, workload))
+    same_shape = one == other
     return same_shape and all(getattr(counted, name) == getattr(workload, name) for name in KEPT)
 
 

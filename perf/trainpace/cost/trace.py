@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from trainpace.cases.architectures import with_layers
 from trainpace.cases.workload import Workload
 from trainpace.cost.counter import Counter, in_backward
 from trainpace.cost.memory import Memory, tensors
@@ -232,12 +233,7 @@ def _differentiated(tree: Any) -> bool:
 
 def _cut(workload: Workload, layers: int) -> Workload:
     """The same workload with the model's first `layers` layers; settings that list something a layer are cut too."""
-    shape = workload.shape
-    config = {
-        name: value[:layers] if isinstance(value, list) and len(value) == shape.layers else value
-        for name, value in shape.config.items()
-    }
-    return workload.model_copy(update={"shape": shape.model_copy(update={"layers": layers, "config": config})})
+    return workload.model_copy(update={"shape": with_layers(workload.shape, layers)})
 
 
 def _period(workload: Workload) -> int | None:

@@ -1,9 +1,9 @@
 """The model of the native trainer: transformers' decoder from a shape, random weights, and a fused loss head."""
 
-import difflib
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -106,7 +106,7 @@ def layers_of(body: nn.Module) -> Any:
 
 
 # What a shape's numbers are called where it is not as Llama has it, and what is no part of a speed: dropout.
-NAMES: dict[str, dict[str, str]] = {"gpt2": {"intermediate_size": "n_inner"}}
+NAMES: dict[str, dict[str, str]] = {"gpt2": {"intermediate_size": "n_inner", "max_position_embeddings": "n_positions"}}
 WITHOUT: dict[str, dict[str, Any]] = {"gpt2": dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)}
 
 
@@ -130,14 +130,18 @@ def transformers_config(shape: Any, sequence: int) -> Any:
     }
     names = NAMES.get(shape.architecture, {})
     named = {names.get(name, name): value for name, value in numbers.items()}
-    given = shape.config if isinstance(shape.config, dict) else vars(shape.config)
     without = WITHOUT.get(shape.architecture, {})
-    known = AutoConfig.for_model(shape.architecture)
-    if unknown := [name for name in given if not hasattr(known, name)]:
-        found = {name: difflib.get_close_matches(name, vars(known), n=1) for name in unknown}
-        near = [f"{name} (the nearest is {match[0]})" if match else name for name, match in found.items()]
-        raise ValueError(f"the config of {shape.architecture} has no field {', '.join(near)}")
-    return AutoConfig.for_model(shape.architecture, **{**named, **without, **given})
+    # A copy: transformers writes its defaults into what it is given.
+    return AutoConfig.for_model(shape.architecture, **{**named, **without, **_plain(shape.config)})
+
+
+def _plain(value: Any) -> Any:
+    """`value` with dictionaries where a rank has namespaces; a copy."""
+    if isinstance(value, SimpleNamespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def initial(name: str, shape: torch.Size, config: Any, device: str) -> Tensor:
@@ -145,7 +149,7 @@ def initial(name: str, shape: torch.Size, config: Any, device: str) -> Tensor:
 
     Drawn by name and not in turn, so that every engine and every number of ranks starts from the same weights.
     """
-    if len(shape) == 1:
+    if len(shape) == 1 or name.endswith("norm.weight"):  # a norm of queries may have a row a head
         # Gemma's norms multiply by 1 + weight.
         zero = name.endswith("bias") or config.model_type.startswith("gemma")
         return torch.zeros(shape, device=device) if zero else torch.ones(shape, device=device)
