@@ -82,6 +82,8 @@ class Header(Record):
     """Of its TFLOPs and MFU: one of runs/flops.py, or `palm` (6 N + 12 L h S FLOPs a token)."""
     truncated: tuple[str, ...] = ()
     """Columns whose figures are cut instead of rounded."""
+    tolerance: float = Field(default=0.0, ge=0, le=0.01)
+    """Relative, of figures that the source computed from others than it prints, beyond the rounding of those."""
     partial_batches: bool = False
     """Whether the last micro-batch of a step may be smaller than the others."""
     devices: dict[str, TableDevice] = Field(default_factory=dict)
@@ -143,6 +145,7 @@ class Table:
     convention: str
     engine: str
     truncated: tuple[str, ...]
+    tolerance: float
     partial_batches: bool
     devices: Mapping[str, TableDevice]
     rows: tuple[Row, ...]
@@ -303,6 +306,7 @@ def make_table(
         convention=header.convention,
         engine=header.engine,
         truncated=header.truncated,
+        tolerance=header.tolerance,
         partial_batches=header.partial_batches,
         devices=header.devices or {row.device: TableDevice() for row in rows if row.device},
         rows=tuple(rows),

@@ -6,7 +6,6 @@ its models are known ones.
 
 import csv
 import io
-from functools import cache
 from pathlib import Path
 
 from trainpace.cases.tables import Header, Table, make_table
@@ -36,21 +35,17 @@ def load_table(name: str | Path) -> Table:
     Raises:
         FileError: for a name that is none, or with file, line, column and value.
     """
-    return _load((Path(name) if str(name).endswith(".csv") else _shipped(str(name))).resolve())
+    path = (Path(name) if str(name).endswith(".csv") else _shipped(str(name))).resolve()
+    toml = path.with_suffix(".toml")
+    header = check_record(read_toml(toml), Header, where=str(toml)) if toml.exists() else Header()
+    lines = _lines(path)
+    return make_table(path.stem, header, lines[0][1], lines[1:], path=str(path))
 
 
 def _shipped(name: str) -> Path:
     if name not in table_names():
         raise FileError(f"expected a table, {', '.join(table_names())}, or the path of a .csv file, got {name!r}")
     return tables_folder() / f"{name}.csv"
-
-
-@cache
-def _load(path: Path) -> Table:
-    toml = path.with_suffix(".toml")
-    header = check_record(read_toml(toml), Header, where=str(toml)) if toml.exists() else Header()
-    lines = _lines(path)
-    return make_table(path.stem, header, lines[0][1], lines[1:], path=str(path))
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
