@@ -39,6 +39,8 @@ class Loss:
 class Timeline:
     """A clock, a trainer and a writer on one timeline, and all that was asked of them."""
 
+    behind = 0
+
     def __init__(self):
         self.now = 0.0
         self.calls = []
@@ -49,6 +51,9 @@ class Timeline:
 
     def mark(self):
         return self.now
+
+    def wait(self, mark):
+        assert mark <= self.now
 
     def synchronize(self):
         self._spend("synchronize")

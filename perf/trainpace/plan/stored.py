@@ -33,7 +33,7 @@ DEFAULT_REFRESH_RUNS = 5
 MEMORY_RUNS = 3
 """Runs whose median tells that a case's resident memory grew; what a GPU's allocator counts, one tells."""
 LONG_STEP_SECONDS = 10.0
-"""From here on a run ends as soon as its verdict is certain: what that takes between steps does not show in them."""
+"""From here on a run ends as soon as its verdict is certain: shorter steps are not worth the asking between them."""
 
 
 @dataclass(kw_only=True)

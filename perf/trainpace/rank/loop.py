@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from . import load
 from .batch import Tokens
@@ -31,8 +31,14 @@ _keep: list[Any] = []  # the rendezvous store lives as long as rank 0
 class Clock(Protocol):
     """Marks points on the timeline that the step's work runs on."""
 
+    behind: int
+    """Steps that may be issued and not done yet when the next one is issued."""
+
     def mark(self) -> Any:
         """A point behind the work issued so far."""
+
+    def wait(self, mark: Any) -> None:
+        """Wait for what was issued before `mark`, and not for what was issued since."""
 
     def synchronize(self) -> None:
         """Wait for everything issued."""
@@ -50,9 +56,14 @@ class Clock(Protocol):
 class CpuClock:
     """Host time: on a CPU, a call that returned is done."""
 
+    behind = 0
+
     def mark(self) -> float:
         """Now, in seconds."""
         return time.perf_counter()
+
+    def wait(self, mark: float) -> None:
+        """It has happened."""
 
     def synchronize(self) -> None:
         """Nothing is outstanding on a CPU."""
@@ -74,23 +85,28 @@ class CpuClock:
         raise RuntimeError("/proc/self/status has no VmHWM line")
 
 
-class CudaClock:
+class AcceleratorClock:
     """Events on the current stream: one synchronisation at a window's end, none inside to hide host time."""
 
-    def __init__(self) -> None:
-        import torch
+    behind = 1
 
-        self._cuda = torch.cuda
+    def __init__(self, torch: Any) -> None:
+        """`torch` is the module: it knows which accelerator this rank has."""
+        self._torch = torch
 
     def mark(self) -> Any:
         """An event recorded behind the work issued so far."""
-        event = self._cuda.Event(enable_timing=True)
+        event = self._torch.Event(enable_timing=True)
         event.record()
         return event
 
+    def wait(self, mark: Any) -> None:
+        """Wait for an event; the queue behind it goes on."""
+        mark.synchronize()
+
     def synchronize(self) -> None:
         """Wait for everything issued."""
-        self._cuda.synchronize()
+        self._torch.accelerator.synchronize()
 
     def seconds(self, begin: Any, end: Any) -> float:
         """Between two events, both of which have happened."""
@@ -98,11 +114,11 @@ class CudaClock:
 
     def reset_peak(self) -> None:
         """Start the peak of allocated memory anew."""
-        self._cuda.reset_peak_memory_stats()
+        self._torch.accelerator.reset_peak_memory_stats()
 
     def peak_bytes(self) -> int:
         """Largest memory allocated since `reset_peak`."""
-        return int(self._cuda.max_memory_allocated())
+        return int(self._torch.accelerator.max_memory_allocated())
 
 
 def main(request: RunRequest, rank: int, local_rank: int) -> int:
@@ -121,11 +137,11 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
     if uses_torch:
         _rendezvous(Path(request["folder"]), rank, workload.ranks)
     clock: Clock = CpuClock()
-    if request["device"] == "cuda":
+    if request["device"] != "cpu":
         import torch
 
-        torch.cuda.set_device(local_rank)
-        clock = CudaClock()
+        torch.accelerator.set_device_index(local_rank)
+        clock = AcceleratorClock(torch)
     elif uses_torch:
         import torch
 
@@ -197,10 +213,12 @@ class Enough:
         torch = sys.modules.get("torch")
         if not request.get("borders") or torch is None or not torch.distributed.is_initialized():
             return None
+        # Ranks agree through the host: on the device it would stand in the queue behind the step that was just issued.
+        group = torch.distributed.new_group(backend="gloo") if request["device"] != "cpu" else None
 
         def agree(numbers: list[float]) -> list[float]:
-            found = torch.tensor(numbers, dtype=torch.float64, device=request["device"])
-            torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+            found = torch.tensor(numbers, dtype=torch.float64)
+            torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX, group=group)
             return [float(number) for number in found.tolist()]
 
         return cls(request["borders"], workload.steps, workload.accumulation, agree)
@@ -238,6 +256,9 @@ def measure(
     The optimizer steps after every `accumulation`-th measured step, and besides after the last step of the warm-up (its
     first step allocates its states) and the last measured one (so that every run times at least one).
 
+    Whether it is enough is asked when a step was issued, of the steps that are done by then: on an accelerator those
+    before it. Nothing waits for the step itself: a run that ends early is timed as one that does not.
+
     Losses are read inside the window: work that somebody does only when its loss is asked for is done there.
 
     Returns:
@@ -248,30 +269,32 @@ def measure(
     """
     losses: list[Any] = []
     tokens = Tokens(trainer)
-    warmup = []
+    warmup: list[Step] = []
+    first_optimizer: tuple[Any, Any] | None = None
     for step in range(workload.warmup):
-        trained = _step(trainer, clock, losses, step)
+        warmup.append(_step(trainer, clock, losses, step))
         last = step == workload.warmup - 1
-        warmup.append((*trained, _optimize(trainer, clock) if last else None))
         if last:  # its line opens the window on the judging side's clock: what is not measured comes before
+            first_optimizer = _optimize(trainer, clock)
             gc.collect()
             _barrier(clock)
             clock.reset_peak()
             begin = load.look()
         _stepped(clock, write, step)
-    measured: list[tuple[Any, float, Any, Any]] = []
+    measured: list[Step] = []
+    optimizer: list[tuple[Any, Any]] = []
     yardsticks = []
     for step in range(workload.steps):
-        trained = _step(trainer, clock, losses, workload.warmup + step, tokens)
+        measured.append(_step(trainer, clock, losses, workload.warmup + step, tokens))
         last = step == workload.steps - 1
-        if enough is not None and not last:
-            # Steps of this length hide nothing of the host's that a synchronisation between them could show.
-            clock.synchronize()
-            seconds = [clock.seconds(start, end) for start, _, end in [*(each[:3] for each in measured), trained]]
+        done = measured[: len(measured) - clock.behind]
+        if enough is not None and done and not last:
+            assert first_optimizer is not None
+            clock.wait(done[-1].end)
             # The warm-up's optimizer step, which allocates, is slower than any other.
-            last = enough.reached(seconds, clock.seconds(warmup[-1][2], warmup[-1][3]))
-        boundary = (step + 1) % workload.accumulation == 0 or last
-        measured.append((*trained, _optimize(trainer, clock) if boundary else None))
+            last = enough.reached([clock.seconds(*each.marks) for each in done], clock.seconds(*first_optimizer))
+        if (step + 1) % workload.accumulation == 0 or last:
+            optimizer.append(_optimize(trainer, clock))
         _stepped(clock, write, workload.warmup + step)
         if isinstance(clock, CpuClock):  # between steps, outside of what is timed
             yardsticks.append(yardstick())
@@ -282,10 +305,10 @@ def measure(
     write("measured")  # and this one closes it
     end = load.look()
     return {
-        "warmup_seconds": [clock.seconds(start, end) for start, _, end, _ in warmup],
-        "seconds": [clock.seconds(start, end) for start, _, end, _ in measured],
-        "data_seconds": [data for _, data, _, _ in measured],
-        "optimizer_seconds": [clock.seconds(end, done) for _, _, end, done in measured if done is not None],
+        "warmup_seconds": [clock.seconds(*each.marks) for each in warmup],
+        "seconds": [clock.seconds(*each.marks) for each in measured],
+        "data_seconds": [each.data_seconds for each in measured],
+        "optimizer_seconds": [clock.seconds(*marks) for marks in optimizer],
         "losses": numbers,
         "tokens": tokens.seen(),
         "yardstick_seconds": statistics.median(yardsticks) if yardsticks else None,
@@ -319,27 +342,42 @@ def _numbers(losses: list[Any]) -> list[float]:
     return numbers
 
 
-def _step(
-    trainer: Any, clock: Clock, losses: list[Any], step: int, tokens: Tokens | None = None
-) -> tuple[Any, float, Any]:
-    """One micro-step without its optimizer: a mark at its start, seconds of loading, a mark after the backward.
+class Step(NamedTuple):
+    """One micro-step without its optimizer."""
+
+    begin: Any
+    """A mark before it."""
+    end: Any
+    """A mark behind its backward."""
+    data_seconds: float
+    """That loading took."""
+
+    @property
+    def marks(self) -> tuple[Any, Any]:
+        """At its two ends."""
+        return self.begin, self.end
+
+
+def _step(trainer: Any, clock: Clock, losses: list[Any], step: int, tokens: Tokens | None = None) -> Step:
+    """Issue one micro-step without its optimizer.
 
     What `tokens` looks at is shapes, and takes microseconds; after the forward the batch may have been taken apart.
     """
-    start = clock.mark()
+    begin = clock.mark()
     loading = time.perf_counter()
     batch = trainer.load(step)
     loaded = time.perf_counter()
     if tokens is not None:
         tokens.look(step, batch)
     losses.append(trainer.forward_backward(batch))
-    return start, loaded - loading, clock.mark()
+    return Step(begin, clock.mark(), loaded - loading)
 
 
-def _optimize(trainer: Any, clock: Clock) -> Any:
-    """An optimizer step; a mark after it."""
+def _optimize(trainer: Any, clock: Clock) -> tuple[Any, Any]:
+    """An optimizer step; marks at its two ends: between it and the backward the ranks may have agreed on an end."""
+    begin = clock.mark()
     trainer.optimizer_step()
-    return clock.mark()
+    return begin, clock.mark()
 
 
 def _stepped(clock: Clock, write: Write, step: int) -> None:
@@ -426,10 +464,10 @@ def _compile_seconds() -> float:
 
 
 def _place(device: str, local_rank: int) -> str:
-    if device == "cuda":
+    if device != "cpu":
         import torch
 
-        return f"{_node()}/GPU-{torch.cuda.get_device_properties(local_rank).uuid}"
+        return f"{_node()}/GPU-{torch.get_device_module(device).get_device_properties(local_rank).uuid}"
     return f"{_node()}/cpu {','.join(map(str, sorted(os.sched_getaffinity(0))))}"
 
 
