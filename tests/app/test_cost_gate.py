@@ -13,6 +13,7 @@ from repository import BARE
 from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
 from trainpace.cost.worker import counted
+from trainpace.errors import TRAIN
 from trainpace.judge.cost import judge_cost
 from trainpace.runs.verdict import Verdict
 from trainpace.store.costs import load_costs
@@ -58,10 +59,11 @@ def copy(checkout, tmp_path):
     return tmp_path
 
 
-def gate(folder, row, *options):
+def gate(folder, row, *options, python=()):
     """`pytest perf/test_cost.py` for one row in `folder`: its exit status and what it printed."""
-    command = [sys.executable, "-m", "pytest", "perf/test_cost.py", "-k", row, *BARE, *options]
-    environment = os.environ | {"PYTHONPATH": str(folder / "perf"), "COLUMNS": "300"}
+    command = [sys.executable, *python, "-m", "pytest", "perf/test_cost.py", "-k", row, *BARE, *options]
+    own = {"PYTHONPATH": str(folder / "perf"), "COLUMNS": "300", "TRAINPACE_CACHE": str(folder / ".cache")}
+    environment = os.environ | own
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     return done.returncode, done.stdout + done.stderr
 
@@ -77,14 +79,20 @@ def change(folder, name):
 
 
 def test_a_step_that_costs_more_is_red(copy):
-    """The change ends in exit status 1; the message names the counters that rose, and the operators."""
+    """The change ends in exit status 1; the message names the counters that rose, and the operators. The next session
+    says the same from the cache, and imports neither torch nor what trains."""
     row, counters = change(copy, "without checkpointing")
 
     status, said = gate(copy, row)
+    again, repeated = gate(copy, row, python=["-X", "importtime"])
 
-    assert status == 1
+    assert (status, again) == (1, 1)
     assert f"regression: {row}" in said
     assert [counter for counter in counters if counter not in said] == []
+    assert [counter for counter in counters if counter not in repeated] == []
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", repeated, re.MULTILINE))
+    assert "trainpace.app.costs" in imported
+    assert [name for name in TRAIN if name in imported] == []
 
 
 @pytest.mark.slow
@@ -101,39 +109,14 @@ def test_each_counter_that_rose_is_named(copy, checkout):
         assert [counter for counter in counters if counter not in "\n".join(judged[row].reasons)] == []
 
 
-REMEMBERS = """
-from pathlib import Path
-
-def remembered(workload, count=count):
-    cost = count(workload)
-    Path(__file__).with_name("counted.json").write_text(cost.model_dump_json())
-    return cost
-
-count = remembered
-"""
-REMEMBERED = """
-from pathlib import Path
-from trainpace.runs.cost import Cost
-
-class CannotTrace(Exception):
-    pass
-
-def count(workload):
-    return Cost.model_validate_json(Path(__file__).with_name("counted.json").read_text())
-"""
-"""The step is traced once, and counts the same in the sessions that follow."""
-
-
 @pytest.mark.slow
 def test_the_gate_as_a_user_meets_it(copy):
     """Green as committed, with its numbers in the JUnit file; skipped without a row; recorded by a refresh."""
-    stored, trace = copy / "baselines" / "cost.json", copy / "perf" / "trainpace" / "cost" / "trace.py"
+    stored = copy / "baselines" / "cost.json"
 
-    trace.write_text(trace.read_text() + REMEMBERS)
     green, said = gate(copy, "llama2_7b-8k-sp1", "--junitxml", "junit.xml")
     junit = ElementTree.parse(copy / "junit.xml")  # noqa: S314 - written by the line above
     properties = {each.get("name"): each.get("value") for each in junit.iter("property")}
-    trace.write_text(REMEMBERED)
     stored.unlink()
     (copy / "perf" / "trainpace" / "baselines").mkdir()  # as installed, without the published rows
     unjudged, missing = gate(copy, "llama2_7b-8k-sp1", "--perf-require-verdict")

@@ -30,6 +30,8 @@ class Costs:
     dtype: Dtype
     refresh: bool
     show: Show
+    cache: Path | None
+    """The folder of all caches; None: all is counted anew, and not kept."""
     environment: Sequence[str] = ()
     """Names of environment variables that counting is given besides those of launch/environment.py."""
     cases: list[Case] = field(default_factory=list)
@@ -62,9 +64,8 @@ class Costs:
             title = f"counting {len(cases)} full-size step{'' if len(cases) == 1 else 's'}"
             try:
                 with self.show(title, len(cases)) as progress:
-                    for done, (name, cost) in enumerate(counted(workloads, added=self.environment), start=1):
+                    for name, cost in counted(workloads, cache=self.cache, progress=progress, added=self.environment):
                         self._counted[name] = cost
-                        progress(done, name)
             except CountFailed as failure:
                 for name in cases:
                     self._counted.setdefault(name, failure)

@@ -22,7 +22,7 @@ def invocation_folder(config: pytest.Config) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where packed tokens are kept between sessions: TRAINPACE_CACHE, else the user's cache folder."""
+    """Where packed tokens and counted costs are kept: TRAINPACE_CACHE, else the user's cache folder."""
     from platformdirs import user_cache_path
 
     # Absolute: each side of a comparison has a working folder of its own.

@@ -232,6 +232,12 @@ class Options:
         help="Judge recorded runs instead of measuring; repeatable.",
     )
     refresh: bool = option("--perf-refresh", default=False, help="Record this device's baselines.")
+    recount: bool = option(
+        "--perf-recount",
+        default=False,
+        again=False,
+        help="Count costs anew, and keep none (default: those that the cache holds are not counted again).",
+    )
     max_spread: float = option(
         "--perf-max-spread",
         type=share,

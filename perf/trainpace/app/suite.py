@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from trainpace.app.costs import Costs
 from trainpace.app.driver import Driver, Messages
 from trainpace.app.hours import Hours, Selected
+from trainpace.app.option_values import cache_folder
 from trainpace.app.options import Options
 from trainpace.app.printing import print_section
 from trainpace.app.resources import Resources, Show
@@ -73,6 +74,7 @@ class Suite:
             dtype=options.dtype,
             refresh=options.refresh,
             show=show,
+            cache=None if options.recount else cache_folder(),
             environment=options.environment,
         )
 

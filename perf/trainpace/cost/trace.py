@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp._fully_shard import _fsdp_param
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from trainpace.cases.architectures import with_layers
@@ -88,7 +89,8 @@ def trace(workload: Workload, layers: int) -> tuple[Traced, Order]:
         batch = trainer.load(0)
         with FakeTensorMode() as fake, memory.resizes(), counter:
             fake.allow_non_fake_inputs = True  # a model may make constants of its own
-            trainer.build(mesh)
+            with _one_chunk():
+                trainer.build(mesh)
             fake.allow_non_fake_inputs = False
             memory.claim_rest("parameters")
             trainer.fill_gradients()
@@ -118,6 +120,32 @@ def trace(workload: Workload, layers: int) -> tuple[Traced, Order]:
         products=dict(counter.products),
     )
     return traced, watch.order()
+
+
+@contextmanager
+def _one_chunk() -> Iterator[None]:
+    """FSDP2 makes a view of a parameter for every rank, and takes its own: for 512 ranks that takes most of a trace."""
+    whole = getattr(_fsdp_param, "_chunk_with_empty", None)
+    if whole is None:  # another torch does it in another way
+        yield
+        return
+
+    class Chunks:
+        def __init__(self, tensor: Tensor, num_chunks: int, dim: int) -> None:
+            self._tensor, self._dim = tensor, dim
+            self._most = math.ceil(tensor.size(dim) / num_chunks)
+
+        def __getitem__(self, rank: int) -> Tensor:
+            size, start = self._tensor.size(self._dim), rank * self._most
+            if rank and start >= size:
+                return self._tensor.new_empty(0)
+            return self._tensor.narrow(self._dim, start, min(self._most, size - start))
+
+    _fsdp_param._chunk_with_empty = Chunks  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        _fsdp_param._chunk_with_empty = whole
 
 
 class Fake(Native):
