@@ -148,6 +148,35 @@ def test_the_parameter_is_what_is_judged(pytester, repository):
     assert "judge_speed: expected the test's own parameter `case`, ours-32k-sp2, got ours-8k-sp1" in done.text
 
 
+ALIKE = """
+import dataclasses
+import pytest
+from test_ours import CASES
+def at(gpus):
+    return dataclasses.replace(CASES[0], length="4k", gpus=gpus)
+@pytest.mark.parametrize("case", [at(2), pytest.param(at(8), marks=pytest.mark.filterwarnings("error"))], ids=str)
+def test_sweep(case, judge_speed):
+    judge_speed(case)
+"""
+
+
+def test_cases_that_differ_in_gpus_are_told_apart(pytester, repository):
+    """Each has an id of its own; cases of other tests are refused, before anything is measured."""
+    sweep = repository.path / "perf" / "test_sweep.py"
+    sweep.write_text(ALIKE)
+    pytester.syspathinsert(repository.path / "perf")
+    done = repository.inside(pytester, "-k", "ours-4k-sp1-g8", "--collect-only", "-q")
+
+    assert "perf/test_sweep.py::test_sweep[ours-4k-sp1-g8]\n\n1/4 tests collected" in done.text
+
+    sweep.write_text(ALIKE.replace('length="4k", gpus', "gpus").replace("at(2), ", ""))
+    done = repository.inside(pytester)
+
+    assert done.code == 4
+    assert "are two cases with one id, ours-8k-sp1: gpus=" in done.text
+    assert "write name_gpus=True in both" in done.text
+
+
 def test_fixture_distributed(repository, started):
     """A test may ask for fresh process groups itself."""
     (repository.path / "perf" / "test_ours.py").write_text(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from trainpace.app.driver import Messages
 from trainpace.app.exclusions import COMPARISON, SPEED_CASE, refuse_other_plugins
@@ -15,12 +16,14 @@ from trainpace.app.options import Options, declare_options
 from trainpace.app.suite import Suite
 from trainpace.app.typed import of_test, typed
 from trainpace.cases import Case
+from trainpace.cases.ids import collision, told_apart
 from trainpace.errors import FileError, UsageError
 from trainpace.judge.finding import Finding
 from trainpace.judge.systems import SideBySide
 from trainpace.runs.verdict import Verdict
 
 _SUITE = pytest.StashKey[Suite]()
+_FIXTURES = ("judge_speed", "judge_cost", "compare_trainers")
 
 JudgeSpeed = Callable[[Case], Finding]
 JudgeCost = Callable[[Case], Finding]
@@ -71,12 +74,28 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let cases that one test is given, and that differ in nothing but their GPUs, name them."""
+    parametrize = metafunc.parametrize
+
+    def named(argnames: Any, argvalues: Any, *args: Any, **options: Any) -> None:
+        if argnames in ("case", ["case"], ("case",)):
+            argvalues = _named(list(argvalues))
+        parametrize(argnames, argvalues, *args, **options)
+
+    if set(_FIXTURES) & set(metafunc.fixturenames):
+        metafunc.parametrize = named  # type: ignore[method-assign]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each speed case its clock; take out what a replay does not hold, and what only a measurement counts."""
     from trainpace.report.benchmark import Clock
 
     suite = config.stash[_SUITE]
+    if text := collision((item.nodeid, _case(item)) for item in items if any(_uses(item, each) for each in _FIXTURES)):
+        raise pytest.UsageError(text)
     cases = {item: _case(item) for item in items if _is_speed(item)}
     absent = []
     if suite.options.replay:
@@ -285,6 +304,15 @@ def _show(config: pytest.Config, title: str, steps: int) -> Iterator[Callable[[i
             progress.stop()
 
 
+def _named(values: list[Any]) -> list[Any]:
+    """Parameters `case`, plain or within pytest.param, told apart by their GPUs where that is what differs."""
+    parts: list[Any] = [each.values[0] if isinstance(each, ParameterSet) and each.values else each for each in values]
+    if not all(isinstance(part, Case) for part in parts):
+        return values
+    pairs = zip(values, told_apart(parts), strict=True)
+    return [each._replace(values=(case,)) if isinstance(each, ParameterSet) else case for each, case in pairs]
+
+
 def _is_speed(item: pytest.Item) -> bool:
     return _uses(item, "judge_speed")
 
@@ -305,7 +333,7 @@ def _case(item: pytest.Item) -> Case:
     """The case of a speed or cost test, its parameter `case`."""
     case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):
-        fixture = "judge_speed" if _is_speed(item) else "judge_cost"
+        fixture = next(each for each in _FIXTURES if _uses(item, each))
         raise pytest.UsageError(
             f"{item.nodeid}: a test that uses {fixture} takes a parameter `case`, a trainpace.cases.Case, got {case!r}"
         )

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from trainpace.cases import LLAMA2_7B, PUBLISHED, Case
+from trainpace.cases import LLAMA2_7B, PUBLISHED, Case, Mini
 
 
 def test_fourteen_rows_with_ids_of_their_own():
@@ -91,3 +91,17 @@ def test_unknown_way_to_train_is_refused(fields, message):
     """The field, what it may be and what came."""
     with pytest.raises(ValueError, match=message):
         Case(model=LLAMA2_7B, length="8k", sp=1, gpus=8, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sp": 0}, "mini.sp must be at least 1, got 0"),
+        ({"sequence": 99, "sp": 2}, "mini.sequence must be a multiple of mini.sp, got sequence=99, sp=2"),
+        ({"sp": 3}, "mini.sp must divide the heads of the small shape, got sp=3, heads=8"),
+    ],
+)
+def test_a_small_size_that_cannot_be_is_refused(fields, message):
+    """The field and what came, where the case is made."""
+    with pytest.raises(ValueError, match=message):
+        Case(model=LLAMA2_7B, length="8k", sp=1, gpus=8, mini=Mini(**fields))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainpace.cases import LLAMA2_7B, PUBLISHED, YI_34B_200K, Case, Workload
+from trainpace.cases import LLAMA2_7B, PUBLISHED, YI_34B_200K, Case, Mini, Model, Workload
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import memory_bytes, resolve
 from trainpace.text import GIB
@@ -64,6 +64,64 @@ def test_mini_keeps_that_there_are_several():
 
     assert (mini.micro_batch, mini.accumulation, mini.recompute, mini.tags) == (2, 2, "none", ("a",))
     assert (full.micro_batch, full.accumulation, full.rank_tokens) == (8, 16, 8 * 8192)
+
+
+@pytest.mark.parametrize(
+    ("mini", "expected"),
+    [
+        (Mini(), (128, 2, 2, 2, 2)),
+        (Mini(sequence=300), (300, 2, 2, 2, 2)),
+        (Mini(sequence=75), (75, 1, 2, 2, 1)),
+        (Mini(ranks=1), (128, 1, 1, 2, 1)),
+        (Mini(sp=4), (128, 4, 4, 2, 4)),
+        (Mini(sequence=64, sp=1, ranks=3, micro_batch=5, accumulation=4), (64, 1, 3, 5, 4)),
+    ],
+)
+def test_a_cases_own_small_size(mini, expected):
+    """What it says is taken; the rest follows by rule, so that ranks and sequence are multiples of sp."""
+    case = Case(model=LLAMA2_7B, length="8k", sp=2, gpus=8, micro_batch=4, mini=mini)
+    small = resolve(case, LAPTOP).workload
+
+    assert (small.sequence, small.sp, small.ranks, small.micro_batch, small.accumulation) == expected
+    assert resolve(case, machine(8), scale="full").workload.sequence == 8192
+
+
+def test_a_cases_own_small_shape():
+    """In the place of the model's."""
+    shape = LLAMA2_7B.mini.model_copy(update={"layers": 3})
+    case = Case(model=LLAMA2_7B, length="8k", sp=1, gpus=8, mini=Mini(shape=shape))
+
+    assert resolve(case, LAPTOP).workload.shape == shape
+
+
+def test_the_memory_of_a_trainer_of_ones_own_is_its_users_word():
+    """Scale full is taken as asked for, and said; of the native trainer it is refused, as is what lacks GPUs."""
+    case, small = Case(model=LLAMA2_7B, length="8k", sp=1, gpus=2), machine(2, gib=24)
+    taken = resolve(case, small, scale="full", trainer="ours:Trainer")
+
+    assert (taken.workload.scale, taken.workload.shape.layers) == ("full", 32)
+    assert "by the native trainer's estimate it needs about " in taken.warnings[0]
+    assert resolve(case, small, trainer="ours:Trainer").workload.scale == "proxy"
+    with pytest.raises(ValueError, match="scale full needs about"):
+        resolve(case, small, scale="full")
+    with pytest.raises(ValueError, match="scale full needs 2 GPUs, 1 present"):
+        resolve(case, machine(1), scale="full", trainer="ours:Trainer")
+
+
+def test_a_proxy_of_layers_that_differ():
+    """What the config lists a layer is cut with the layers, and a stored cut of it is reused."""
+    kinds = ["sliding_attention", "full_attention"] * 16
+    update = {"architecture": "gemma3_text", "config": {"sliding_window": 1024, "layer_types": kinds}}
+    model = Model(name="m", title="M", shape=LLAMA2_7B.shape.model_copy(update=update))
+    case = Case(model=model, length="8k", sp=1, gpus=8)
+    cut = resolve(case, machine(1, gib=40), scale="proxy")
+    proxy = cut.workload
+
+    assert proxy.shape.config["layer_types"] == kinds[: proxy.shape.layers]
+    assert proxy.shape.layers < 32
+    assert resolve(case, machine(1), scale="proxy", stored_cut=proxy) == resolve(
+        case, machine(1, gib=40), scale="proxy"
+    )
 
 
 def test_mini_of_an_unusual_case():

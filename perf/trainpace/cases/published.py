@@ -8,12 +8,35 @@ from dataclasses import dataclass
 from typing import get_args
 
 from trainpace.cases.models import LLAMA2_7B, LLAMA2_70B, YI_34B_200K, Model, check_name
-from trainpace.cases.workload import Dtype, Recompute, Sharding
+from trainpace.cases.workload import Dtype, Recompute, Shape, Sharding
 
 LENGTHS = {f"{size}k": size << 10 for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)} | {"1m": 1 << 20}
 """Tokens of a sequence, by the name that tables give it."""
 RECOMPUTE_IDS = {"full": "", "selective_op": "selop", "selective_layer": "sellayer", "none": "norc"}
 """How an id names what is made again in the backward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mini:
+    """A case's own small size, for a CPU. What it does not say follows by rule (`trainpace.cases.scaling`)."""
+
+    shape: Shape | None = None
+    """None: the model's `mini`."""
+    sequence: int | None = None
+    """Tokens of one sequence; None: the case's over 64."""
+    sp: int | None = None
+    ranks: int | None = None
+    micro_batch: int | None = None
+    accumulation: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("sequence", "sp", "ranks", "micro_batch", "accumulation"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"mini.{name} must be at least 1, got {number}")
+        for name, whole in (("sequence", self.sequence), ("ranks", self.ranks)):
+            if whole and self.sp and whole % self.sp:
+                raise ValueError(f"mini.{name} must be a multiple of mini.sp, got {name}={whole}, sp={self.sp}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +63,8 @@ class Case:
     compile: bool = False
     tags: tuple[str, ...] = ()
     """What tells variants of one trainer apart; in the id."""
+    mini: Mini = Mini()
+    """Its own small size, for a CPU."""
 
     def __post_init__(self) -> None:
         if self.length not in LENGTHS and not (self.length.isdecimal() and int(self.length) > 0):
@@ -57,7 +82,15 @@ class Case:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+        if self.mini.sp and self.mini_shape.heads % self.mini.sp:
+            heads = self.mini_shape.heads
+            raise ValueError(f"mini.sp must divide the heads of the small shape, got sp={self.mini.sp}, heads={heads}")
         check_name("a case's id", self.id)
+
+    @property
+    def mini_shape(self) -> Shape:
+        """The model with everything small."""
+        return self.mini.shape or self.model.mini
 
     @property
     def sequence(self) -> int:

@@ -124,7 +124,7 @@ def resolve(
         )
 
     def resolved(workload: Workload, reason: str, *warnings: str) -> Resolved:
-        published = (case.model.mini if workload.scale == "mini" else case.model.shape).vocabulary
+        published = (case.mini_shape if workload.scale == "mini" else case.model.shape).vocabulary
         if workload.shape.vocabulary > published:
             raised = f"vocabulary {published} -> {workload.shape.vocabulary}: the tokenizer has more ids than the model"
             warnings = (*warnings, raised)
@@ -133,7 +133,8 @@ def resolve(
     def mini(reason: str) -> Resolved:
         sp = mini_sp(case)
         rank_tokens = max(case.sequence // MINI_SEQUENCE_CUT // sp, LEAST_MINI_RANK_TOKENS)
-        small = at("mini", case.model.mini, sequence=rank_tokens * sp, sp=sp, ranks=mini_ranks(case))
+        sequence = case.mini.sequence or rank_tokens * sp
+        small = at("mini", case.mini_shape, sequence=sequence, sp=sp, ranks=mini_ranks(case))
         return resolved(small, f"{reason}: mini")
 
     gpus = machine.gpus
@@ -149,6 +150,9 @@ def resolve(
     lacks = _lacks(full, gpus, memory)
     if scale != "proxy" and not lacks:
         return resolved(full, f"{gpus.count} GPUs of {gib(gpus.memory_bytes, 0)}: full")
+    if scale == "full" and trainer != "native" and full.ranks <= gpus.count:
+        taken = f"full as asked for: by the native trainer's estimate it {lacks}, of {trainer} nobody knows"
+        return resolved(full, f"{gpus.count} GPUs of {gib(gpus.memory_bytes, 0)}: full", taken)
     if scale == "full":
         raise ValueError(f"{case.id}: scale full {lacks}; proxy and auto cut the case to this machine")
 
@@ -177,8 +181,8 @@ def _of_case(case: Case, sp: int, scale: Scale) -> dict[str, Any]:
     """The fields of a workload that a case gives as they are; `sp` is what the scale made of the case's."""
     accumulation, micro_batch = case.accumulation or sp, case.micro_batch
     if scale == "mini":  # the code path of several, in the time of two
-        micro_batch = min(micro_batch, MOST_MINI)
-        accumulation = min(accumulation, MOST_MINI) if case.accumulation else sp
+        micro_batch = case.mini.micro_batch or min(micro_batch, MOST_MINI)
+        accumulation = case.mini.accumulation or (min(accumulation, MOST_MINI) if case.accumulation else sp)
     return {
         "micro_batch": micro_batch,
         "accumulation": accumulation,
@@ -193,12 +197,16 @@ def _of_case(case: Case, sp: int, scale: Scale) -> dict[str, Any]:
 
 def mini_sp(case: Case) -> int:
     """Ranks that share a sequence at the mini scale."""
-    return next(size for size in MINI_SP if size <= case.sp and case.model.mini.heads % size == 0)
+    # What it must divide; what follows by rule is made a multiple of it.
+    shared = (case.mini_shape.heads, case.mini.ranks or 0, case.mini.sequence or 0)
+    fits = (size for size in MINI_SP if size <= case.sp and not any(number % size for number in shared))
+    return case.mini.sp or next(fits)
 
 
 def mini_ranks(case: Case) -> int:
     """Ranks of a case at the mini scale."""
-    return min(2 if mini_sp(case) <= 2 else 4, case.gpus)
+    sp = mini_sp(case)
+    return case.mini.ranks or max(sp, min(2 if sp <= 2 else 4, case.gpus))
 
 
 def num_nodes(ranks: int, scale: Scale, machine: Machine) -> int:
