@@ -1,5 +1,8 @@
 """What is measured of nodes before anything is trained, and what is said of it."""
 
+from importlib import import_module
+from types import SimpleNamespace
+
 import pytest
 from test_cluster import GPU, node
 
@@ -32,7 +35,7 @@ def test_every_gpu_of_every_node_takes_part():
 
 
 def test_bandwidths_are_those_of_a_ring():
-    """2 (n - 1) / n of the bytes of an all-reduce, (n - 1) / n of an all-to-all, over the slowest rank's median."""
+    """2 (n - 1) / n of the bytes of an all-reduce, (n - 1) / n of an all-to-all, over the median of the rounds."""
     what = workload(machine())
     run = make_run(workload=what)
     seconds = [0.1, 0.2, 0.4] * (what.steps // 3)
@@ -44,6 +47,36 @@ def test_bandwidths_are_those_of_a_ring():
     assert found.all_reduce_bytes_per_second == pytest.approx(2 * 3 / 4 * size / 0.2)
     assert found.all_to_all_bytes_per_second == pytest.approx(3 / 4 * size / 0.4)
     assert found.product_seconds == (0.1, 0.1, 0.1, 0.1)
+
+
+def test_waiting_is_no_bandwidth():
+    """Ranks that arrive early wait for the last one: their time says when they came. In each round the last one's
+    counts, whichever rank that is."""
+    what = workload(machine())
+    run = make_run(workload=what)
+    rounds = what.steps // 3
+    ranks = []
+    for samples in run.ranks:
+        late = [round_ % len(run.ranks) == samples.rank for round_ in range(rounds)]
+        seconds = [part for last in late for part in (0.1, 0.2 if last else 0.9, 0.4 if last else 0.8)]
+        ranks.append(samples.model_copy(update={"seconds": seconds}))
+    nodes = tuple(RunNode(name=name, ranks=1) for name in NAMES)
+    found = preflight(run.model_copy(update={"ranks": tuple(ranks), "nodes": nodes}))
+
+    assert found.all_reduce_bytes_per_second == pytest.approx(2 * 3 / 4 * 4 * what.sequence / 0.2)
+    assert found.all_to_all_bytes_per_second == pytest.approx(3 / 4 * 4 * what.sequence / 0.4)
+
+
+def test_what_is_multiplied_is_random(monkeypatch):
+    """A GPU that multiplies constants draws less power than in training, and would hide that it is throttled then."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: None)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_, **__: None)
+    trainer = import_module("trainpace.rank.bandwidth").Bandwidth()
+    trainer.setup(SimpleNamespace(device="cpu", workload=workload(machine())))
+    trainer.forward_backward("compute")
+
+    assert trainer._product.unique().numel() > 1000
 
 
 def test_a_slow_node_is_named():

@@ -47,23 +47,26 @@ def preflight(run: Run) -> Preflight:
     """What a run of `workload` says: bus bandwidths, and how long one product took on each node.
 
     A ring moves 2 (n - 1) / n of the bytes of an all-reduce through every link, and (n - 1) / n of those of an
-    all-to-all (nccl-tests, doc/PERFORMANCE.md: busbw). The slowest rank's median counts.
+    all-to-all (nccl-tests, doc/PERFORMANCE.md: busbw). A rank's time begins where it arrives: of each round the
+    shortest counts, that of the last rank to arrive, which waits for nobody; of the rounds it is the median. Of the
+    products each node's slowest rank counts.
     """
     ranks, size = run.workload.ranks, 4 * run.workload.sequence
 
-    def seconds(kind: int) -> list[float]:
-        return [median(samples.seconds[kind::_KINDS]) for samples in run.ranks]
+    def collective(kind: int) -> float:
+        rounds = zip(*(samples.seconds[kind::_KINDS] for samples in run.ranks), strict=True)
+        return median(map(min, rounds))
 
     share = (ranks - 1) / ranks
-    product, first = seconds(0), 0
+    product, first = [median(samples.seconds[::_KINDS]) for samples in run.ranks], 0
     nodes = []
     for node in run.nodes:
         nodes.append(max(product[first : first + node.ranks]))
         first += node.ranks
     return Preflight(
         nodes=tuple(node.name for node in run.nodes),
-        all_reduce_bytes_per_second=2 * share * size / max(seconds(1)),
-        all_to_all_bytes_per_second=share * size / max(seconds(2)),
+        all_reduce_bytes_per_second=2 * share * size / collective(1),
+        all_to_all_bytes_per_second=share * size / collective(2),
         product_seconds=tuple(nodes),
     )
 

@@ -127,7 +127,7 @@ def _python(trainer: Any, workload: Any, first: int) -> Profile:
     profiler.enable()
     _steps(trainer, workload, first, lambda _: nullcontext())
     profiler.disable()
-    stats = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
+    stats = pstats.Stats(profiler).stats
     operators: dict[str, float] = defaultdict(float)
     calls: dict[str, float] = defaultdict(float)
     parts: dict[str, float] = defaultdict(float)
