@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainpace.cases import LLAMA2_7B, LLAMA2_70B, Workload
+from trainpace.cases import LLAMA2_7B, LLAMA2_70B, Model, Shape, Workload
 from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS
 from trainpace.launch.distributed import Distributed
 from trainpace.launch.host_client import Side
@@ -75,7 +75,33 @@ def of_engine(cost, engine, part, what):
     return {kind: value for kind, value in found.items() if value}
 
 
-CASES = {
+def of(architecture, *, head=16, kv_heads=4, **fields):
+    """A model of an architecture: a vocabulary that four ranks do not divide."""
+    numbers = {"hidden": 64, "layers": 5, "intermediate": 176, "heads": 8, "vocabulary": 509}
+    shape = Shape(**numbers, architecture=architecture, head=head, kv_heads=kv_heads, **fields)
+    return Model(name=architecture, title=architecture, shape=shape, mini=shape)
+
+
+KINDS = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "sliding_attention"]
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "decoder_sparse_step": 2}
+OTHERS = {
+    "qwen3": of("qwen3", tied=True),
+    "gemma3": of("gemma3_text", tied=True, config={"sliding_window": 32, "layer_types": KINDS}),
+    "cohere": of("cohere", head=None, tied=True),
+    "gpt_neox": of("gpt_neox", head=None, kv_heads=8),
+    "gpt2": of("gpt2", head=None, kv_heads=8, tied=True),
+    "mixtral": of("mixtral", config={"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3_moe, every second layer of experts": of("qwen3_moe", config=EXPERTS),
+}
+SMALL = {"stage3_max_reuse_distance": 60_000, "stage3_prefetch_bucket_size": 30_000, "reduce_bucket_size": 20_000}
+WAYS = {
+    "fsdp2": {"engine": "fsdp2", "sp": 2, "fields": {"recompute": "selective_op", "micro_batch": 2}},
+    "zero3": {"engine": "deepspeed", "sp": 2, **SMALL},
+    "zero2": {"engine": "deepspeed", "sp": 1, "fields": {"sharding": "zero2"}, "reduce_bucket_size": 20_000},
+}
+
+CASES = {f"{name}, {way}": workload(model, **fields) for name, model in OTHERS.items() for way, fields in WAYS.items()}
+CASES |= {
     "fsdp2": workload(LLAMA2_7B, "fsdp2", sp=2),
     "fsdp2, shared kv heads": workload(LLAMA2_70B, "fsdp2"),
     "zero3, everything kept, shards padded": workload(LLAMA2_70B, "deepspeed", intermediate=449),
@@ -156,11 +182,26 @@ def test_collectives_equal_a_real_step(counted, name):
     assert of_engine(cost, workload.engine, "step", "calls") == steps[-1]["calls"]
 
 
+LAST_IS_DOWN = {"llama": 5, "qwen3": 5, "cohere": 5, "gpt_neox": 5, "qwen3_moe": 3}
+"""Of five layers, those whose last product is a linear layer's and its result is only added: no experts, no norm."""
+
+
 def down_again(workload):
-    """FLOPs of the last product of each layer's recompute, which nobody needs: only under ZeRO-3 it is made."""
+    """FLOPs of the last product of each layer's recompute, which nobody needs: only ZeRO-3's own linear layer makes it."""
     zero3 = (workload.engine, workload.sharding) == ("deepspeed", "full")
-    layers = {"full": 5, "selective_layer": 3}.get(workload.recompute, 0) if zero3 else 0
+    last = LAST_IS_DOWN.get(workload.shape.architecture, 0)
+    layers = {"full": last, "selective_layer": min(last, 3)}.get(workload.recompute, 0) if zero3 else 0
     return layers * 2 * workload.rank_tokens * workload.shape.hidden * workload.shape.intermediate
+
+
+EXPERTS_OF = {"mixtral": (5, 2, 176), "qwen3_moe": (2, 3, 40)}
+"""Layers of experts, experts of a token, width of one."""
+
+
+def of_experts(workload):
+    """FLOPs of the grouped products, which torch's own counter knows none of: forward, recompute and twice backward."""
+    layers, top_k, width = EXPERTS_OF.get(workload.shape.architecture, (0, 0, 0))
+    return 4 * layers * workload.rank_tokens * top_k * 2 * 3 * workload.shape.hidden * width
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,9 +211,17 @@ def test_flops_equal_a_real_step(counted, name):
 
     counters = traced(CASES[name]).counters
 
-    assert real == {
-        "aten.mm": counters["step.flops.matmul"] + down_again(CASES[name]),
-        "trainpace.attention": counters["step.flops.attention_forward"],
-        "trainpace.attention_backward": counters["step.flops.attention_backward"],
-        "trainpace.linear_cross_entropy": counters["step.flops.loss"],
+    products = real.keys() & {"aten.mm", "aten.addmm"}
+    assert real.keys() - products == {f"trainpace.{each}" for each in OPERATORS}
+    made = sum(real[each] for each in products) + of_experts(CASES[name])
+    assert made == counters["step.flops.matmul"] + down_again(CASES[name])
+    assert {each: real[f"trainpace.{each}"] for each in OPERATORS} == {
+        each: counters[f"step.flops.{group}"] for each, group in OPERATORS.items()
     }
+
+
+OPERATORS = {
+    "attention": "attention_forward",
+    "attention_backward": "attention_backward",
+    "linear_cross_entropy": "loss",
+}
