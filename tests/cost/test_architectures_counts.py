@@ -228,7 +228,7 @@ def test_every_architecture_is_here():
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in TOP_K])
 def test_grouped_products_are_those_of_each_token_with_its_experts(monkeypatch, name):
-    """Tokens x experts of a token x an expert's three products; as many as a loop over the experts makes, one by one."""
+    """Tokens x experts of a token x an expert's three products; as many as a loop over the experts makes."""
     shape, top_k, width = SHAPES[name], TOP_K[name], WIDTH[name]
     asked = workload(shape, "none")
     experts = LAYERS * SEQUENCE * top_k * 2 * 3 * shape.hidden * width

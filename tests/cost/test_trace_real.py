@@ -187,7 +187,7 @@ LAST_IS_DOWN = {"llama": 5, "qwen3": 5, "cohere": 5, "gpt_neox": 5, "qwen3_moe":
 
 
 def down_again(workload):
-    """FLOPs of the last product of each layer's recompute, which nobody needs: only ZeRO-3's own linear layer makes it."""
+    """FLOPs of the last product of each layer's recompute, which nobody needs: ZeRO-3's linear layer makes it."""
     zero3 = (workload.engine, workload.sharding) == ("deepspeed", "full")
     last = LAST_IS_DOWN.get(workload.shape.architecture, 0)
     layers = {"full": last, "selective_layer": min(last, 3)}.get(workload.recompute, 0) if zero3 else 0
