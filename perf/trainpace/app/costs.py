@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from trainpace.app.resources import Show
@@ -44,7 +45,7 @@ class Costs:
         Raises:
             FileError: for stored costs that cannot be used.
         """
-        stored = load_costs(self.folder)
+        stored = self._stored
         found = self._cost(case)
         if isinstance(found, CountFailed):
             reason = f"expected the counts of a step, got none: {found}"
@@ -56,6 +57,11 @@ class Costs:
             return cost_finding(judgement)
         (change,) = refresh_costs(self.folder, [found])
         return cost_finding(judgement, change=change)
+
+    @cached_property
+    def _stored(self) -> dict[str, Cost]:
+        """As they were when the session first asked: what it refreshes itself changes nothing for its other cases."""
+        return load_costs(self.folder)
 
     def _cost(self, case: Case) -> Cost | CountFailed:
         if case.id not in self._counted:
