@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from _pytest.mark import ParameterSet
 
-from trainpace.app.driver import Messages
 from trainpace.app.exclusions import COMPARISON, SPEED_CASE, refuse_other_plugins
 from trainpace.app.hours import Selected
+from trainpace.app.messages import Messages
 from trainpace.app.options import Options, declare_options
 from trainpace.app.suite import Suite
 from trainpace.app.typed import of_test, typed

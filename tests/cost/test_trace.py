@@ -10,6 +10,7 @@ from trainpace.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape, Workload
 from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS, full_workload
 from trainpace.cost.counter import CannotTrace
 from trainpace.cost.trace import count, trace
+from trainpace.runs import flops
 from trainpace.runs.cost import FEWEST_LAYERS
 from trainpace.runs.flops import flops_per_token
 from trainpace.store.baselines import published_folder
@@ -232,3 +233,33 @@ def test_nothing_of_the_fake_group_is_left():
     count(small())
 
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.slow
+def test_active_flops_of_experts_are_those_of_the_active_parameters():
+    """Mixtral-8x7B: 12.9e9 parameters are active, so 6 x 12.9e9 FLOPs a token and attention, within 1 %."""
+    numbers = {"hidden": 4096, "layers": 32, "intermediate": 14336, "heads": 32, "kv_heads": 8, "vocabulary": 32000}
+    experts = {"num_local_experts": 8, "num_experts_per_tok": 2}
+    shape = Shape(architecture="mixtral", config=experts, **numbers)
+    workload = small(sp=1, ranks=8).model_copy(update={"shape": shape, "sequence": 32 << 10})
+    found = count(workload).step_flops
+    per_token = flops.model_flops(workload, counted=found)
+    attention = 3 * 4 * (workload.sequence / 2) * 4096 * 32
+    # The embedding is an active parameter, and multiplies nothing; the router does.
+    matrices = 32 * (2 * 4096 * (4096 + 1024) + 2 * 3 * 4096 * 14336 + 8 * 4096) + 32000 * 4096
+
+    assert per_token == 6 * matrices + attention
+    assert per_token == pytest.approx(6 * 12.9e9 + attention, rel=0.01)
+
+
+RARE = [pytest.param(each, marks=pytest.mark.slow) for each in flops.GATED if each not in {"llama", "qwen3"}]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", *RARE])
+def test_formulas_are_those_of_the_trace_where_they_are_said_to_hold(architecture):
+    """Model FLOPs and executed ones, to the digit, of every architecture that a formula is used for."""
+    workload = small(sp=1, **shape_of(architecture, 2, kv_heads=2))
+    found = count(workload).step_flops
+
+    assert flops.model_flops(workload) == flops.model_flops(workload, counted=found)
+    assert flops.hardware_flops(workload) == flops.hardware_flops(workload, counted=found)

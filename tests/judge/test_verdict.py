@@ -13,6 +13,7 @@ from trainpace.errors import RunFailed
 from trainpace.judge import baseline as stored
 from trainpace.judge.verdict import judge, judge_failure, runs_to_measure
 from trainpace.runs import flops
+from trainpace.runs.flops import StepFlops
 from trainpace.runs.run import DataIdentity, Health, RunNode
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import OtherCase
@@ -86,7 +87,7 @@ def test_same_speed_passes():
 
 
 def test_judgement_holds_what_a_table_prints():
-    """Value, memory, start-up, share of the peak and versions come with the verdict."""
+    """Value, memory, start-up, shares of the peak and versions come with the verdict."""
     judgement = judge(
         make_runs(1000.0, 1010.0, software={"python": "3.11.7", "torch": "2.14.0", "numpy": "2.4"}),
         make_baseline(),
@@ -96,7 +97,8 @@ def test_judgement_holds_what_a_table_prints():
 
     assert pytest.approx(math.sqrt(1000 * 1010)) == judgement.tgs
     assert pytest.approx(flops.tflops(judgement.tgs, make_workload())) == judgement.tflops
-    assert pytest.approx(judgement.tflops / 0.01) == judgement.peak_share
+    assert pytest.approx(judgement.tgs * flops.model_flops(make_workload()) / 0.01e12) == judgement.mfu
+    assert pytest.approx(judgement.tgs * flops.hardware_flops(make_workload()) / 0.01e12) == judgement.hfu
     assert (judgement.peak_memory_bytes, judgement.startup_seconds) == (1 << 30, 2.0)
     assert judgement.version_differences == ("numpy absent -> 2.4", "torch 2.13.0 -> 2.14.0")
 
@@ -475,3 +477,54 @@ def test_a_slow_node_is_no_regression():
     assert judged.reasons[0].startswith("node n3 is slow: all its ranks took 45% longer")
     assert passed.verdict is not Verdict.INVALID
     assert any(note.startswith("node n3 is slow") for note in passed.notes)
+
+
+NEOX = make_workload().shape.model_copy(update={"architecture": "gpt_neox"})
+COUNTS = StepFlops(model_products=3 << 20, model_attention=3 << 10, products=1 << 22, attention=1 << 12)
+
+
+def test_a_model_without_a_formula_has_the_counted_flops():
+    """TFLOPs, MFU and HFU are those of the traced step, in a convention of their own."""
+    workload = make_workload(shape=NEOX)
+    judged = judge(make_runs(1000.0, workload=workload, step_flops=COUNTS), None, peak_tflops=1e-3)
+
+    assert (judged.convention, judged.convention_version) == ("counted", 1)
+    assert judged.tflops == pytest.approx(1000 * ((1 << 22) + (1 << 12)) / workload.rank_tokens / 1e12)
+    assert judged.hfu == pytest.approx(judged.tflops / 1e-3)
+    assert judged.mfu == pytest.approx(judged.hfu * ((3 << 20) + (3 << 10)) / ((1 << 22) + (1 << 12)))
+
+
+def test_flops_that_are_not_known_are_absent_with_the_reason():
+    """Nothing is shown that is wrong, and the case is judged by its TGS all the same."""
+    workload = make_workload(shape=NEOX, trainer="ours:fast")
+    baseline = make_baseline(workload=workload, convention="counted", tflops=None)
+    judged = judge(make_runs(1000.0, workload=workload), baseline, peak_tflops=1e-3, noise=QUIET)
+
+    assert (judged.tflops, judged.mfu, judged.hfu, judged.tflops_ratio) == (None, None, None, None)
+    assert judged.verdict is Verdict.PASS
+    assert [note for note in judged.notes if "TFLOPs are not known: gpt_neox is none of llama" in note]
+
+
+def test_counted_flops_that_changed_are_a_note():
+    """A step that multiplies less is no wrong formula: its speed is judged, and what it computes is said."""
+    workload = make_workload(shape=NEOX)
+    then = flops.tflops(1000.0, workload, "counted", counted=COUNTS)
+    baseline = make_baseline(workload=workload, convention="counted", tflops=then / 0.8)
+    judged = judge(make_runs(1000.0, workload=workload, step_flops=COUNTS), baseline, noise=QUIET)
+
+    assert judged.verdict is Verdict.PASS
+    assert "a token takes -20.0 % FLOPs, counted, against the baseline's" in judged.notes
+
+
+def test_a_baseline_of_a_formula_that_does_not_hold_is_compared_by_counts():
+    """It was recorded when the formula was taken for every model: its TGS stands, its TFLOPs do not."""
+    workload = make_workload(shape=NEOX)
+    judged = judge(
+        make_runs(1000.0, workload=workload, step_flops=COUNTS),
+        make_baseline(workload=workload, tflops=9.9),
+        noise=QUIET,
+    )
+
+    assert judged.verdict is Verdict.PASS
+    assert judged.convention == "counted"
+    assert judged.tflops_ratio == pytest.approx(judged.ratio)

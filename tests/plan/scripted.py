@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import factories
 from trainpace.app import driver, kept, speed
-from trainpace.app.driver import Messages
 from trainpace.app.hours import Selected
+from trainpace.app.messages import Messages
 from trainpace.app.options import Gate, Options
 from trainpace.app.sides import Sides
 from trainpace.app.suite import Suite

@@ -5,8 +5,8 @@ from contextlib import nullcontext
 import pytest
 
 from factories import make_run, make_runs, make_workload
-from trainpace.app.driver import Messages
 from trainpace.app.hours import Selected
+from trainpace.app.messages import Messages
 from trainpace.app.options import Options
 from trainpace.app.suite import Suite
 from trainpace.cases import PUBLISHED

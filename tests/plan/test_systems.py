@@ -10,6 +10,7 @@ from trainpace.cases import PUBLISHED
 from trainpace.cases.machine import Device
 from trainpace.errors import RunFailed, Skipped
 from trainpace.judge.command import Command
+from trainpace.runs import flops
 from trainpace.runs.verdict import Verdict
 
 CASE = PUBLISHED[0]
@@ -127,10 +128,16 @@ def test_one_alone_is_not_measured():
     assert found.verdict is Verdict.INCONCLUSIVE
 
 
-def test_the_share_of_the_peak_is_known_on_a_known_device():
-    """TFLOPs / the datasheet's."""
+def test_shares_of_the_peak_are_known_on_a_known_device():
+    """MFU of every system, since they train one model; HFU of the native trainer alone, whose recompute is known."""
     found = compared(make_full_workload, A100, native={}, hf={})
+    workload = make_full_workload()
+    model, executed = flops.model_flops(workload), flops.hardware_flops(workload)
 
-    assert [system.peak_share for system in found.systems.systems] == [
-        pytest.approx(system.tflops / 312) for system in found.systems.systems
+    assert [system.mfu for system in found.systems.systems] == [
+        pytest.approx(system.tgs * model / 312e12) for system in found.systems.systems
+    ]
+    assert [system.hfu for system in found.systems.systems] == [
+        pytest.approx(found.systems.systems[0].tgs * executed / 312e12),
+        None,
     ]

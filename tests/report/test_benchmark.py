@@ -37,8 +37,8 @@ def test_killed(request, benchmark):
 """
 
 JUDGEMENT = """
-    baseline case comparison compile_seconds convention convention_version data data_share excused explanation notes
-    peak_memory_bytes peak_tflops ratio reasons set_aside startup_seconds tflops tflops_ratio tgs
+    baseline case comparison compile_seconds convention convention_version data data_share excused explanation hfu mfu
+    notes peak_memory_bytes peak_tflops ratio reasons set_aside startup_seconds tflops tflops_ratio tgs
     tgs_of_runs tolerance tolerance_source verdict version_differences what_decides workload
 """
 """Keys of a judgement in the file."""
@@ -206,7 +206,7 @@ def test_properties_of_a_judged_case():
         actual["perf.scale"],
     ) == ("no baseline", "llama2_7b-8k-sp1", "mini")
     assert pytest.approx(1000.0) == float(actual["perf.tgs"])
-    assert {"perf.ratio", "perf.tolerance", "perf.peak_share", "perf.baseline_tgs"}.isdisjoint(actual)
+    assert {"perf.ratio", "perf.tolerance", "perf.mfu", "perf.hfu", "perf.baseline_tgs"}.isdisjoint(actual)
 
 
 def test_properties_of_a_failed_run():

@@ -39,13 +39,13 @@ def test_verdict_table_reasons():
         "\n"
         "3 cases: 1 pass\n"
         "\n"
-        "| case | scale | GPUs | TGS | TFLOPs | memory | against | ratio | tolerance | verdict |\n"
-        "| --- | --- | --: | --: | --: | --: | --: | --: | --- | --- |\n"
-        "| llama2\\_7b-8k-sp1 | mini | 2 cpu | 1000.0 | 0.0123 | 1.00 GiB | 1001.0 measured | 0.999 "
+        "| case | scale | GPUs | TGS | TFLOPs | MFU | HFU | memory | against | ratio | tolerance | verdict |\n"
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --- | --- |\n"
+        "| llama2\\_7b-8k-sp1 | mini | 2 cpu | 1000.0 | 0.0123 | - | - | 1.00 GiB | 1001.0 measured | 0.999 "
         "| 5 runs, 1 now: 5 % | pass |\n"
-        "| llama2\\_7b-32k-sp1 | mini | 2 cpu | 700.0 | 0.0123 | 1.00 GiB | 1001.0 measured | 0.700 "
+        "| llama2\\_7b-32k-sp1 | mini | 2 cpu | 700.0 | 0.0123 | - | - | 1.00 GiB | 1001.0 measured | 0.700 "
         "| 5 runs, 1 now: 5 % | **regression** |\n"
-        "| yi\\_34b\\_200k-8k-sp1 | mini | 2 cpu | 1000.0 | 0.0123 | 1.00 GiB | - | - | - | **no baseline** |\n"
+        "| yi\\_34b\\_200k-8k-sp1 | mini | 2 cpu | 1000.0 | 0.0123 | - | - | 1.00 GiB | - | - | - | **no baseline** |\n"
         "\n"
         "### Not judged\n"
         "\n"
@@ -150,12 +150,12 @@ def test_comparisons_have_a_table():
         "\n"
         "0 cases\n"
         "\n"
-        "| case | system | TGS | TGS, 95 % | ratio | ratio, 95 % | TFLOPs | of peak | memory | start-up | status |\n"
-        "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n"
-        "| llama2\\_7b-8k-sp1 | native | 1000.0 | 975.4 .. 1025.1 | 1.000 | reference | 0.012 | - | 1.00 GiB | 2.0 s "
-        "| measured |\n"
-        "| llama2\\_7b-8k-sp1 | hf \\[1\\] | 800.0 | 780.3 .. 820.1 | 0.800 | 0.800 .. 0.800 | 0.012 | - | 1.00 GiB "
+        "| case | system | TGS | TGS, 95 % | ratio | ratio, 95 % | TFLOPs | MFU | HFU | memory | start-up | status |\n"
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n"
+        "| llama2\\_7b-8k-sp1 | native | 1000.0 | 975.4 .. 1025.1 | 1.000 | reference | 0.012 | - | - | 1.00 GiB "
         "| 2.0 s | measured |\n"
+        "| llama2\\_7b-8k-sp1 | hf \\[1\\] | 800.0 | 780.3 .. 820.1 | 0.800 | 0.800 .. 0.800 | 0.012 | - | - "
+        "| 1.00 GiB | 2.0 s | measured |\n"
         "\n"
         "### Side by side\n"
         "\n"
@@ -191,7 +191,7 @@ def test_comparisons_quote_nothing_that_means_something(hostile):
     page = drawn(markdown)
 
     assert not GITHUB_LINKS.search(markdown.replace("&#", "&"))
-    assert page.count("<td") == page.count("<tr") * 11 - 11
+    assert page.count("<td") == page.count("<tr") * 12 - 12
     assert set(re.findall(r"<(\w+)", page)) <= {
         "h2", "h3", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "code",
     }  # fmt: skip

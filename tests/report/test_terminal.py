@@ -80,19 +80,19 @@ def test_wide_table_has_a_line_a_case(judged):
     """From 140 columns on a case is one line with every figure."""
     actual = lines(render(judged[:1], width=140))
 
-    assert words("case scale GPUs TGS TFLOPs of peak memory baseline ratio tolerance verdict") == actual[0]
+    assert words("case scale GPUs TGS TFLOPs MFU HFU memory baseline ratio tolerance verdict") == actual[0]
     assert (
-        words("llama2_7b-8k-sp1 mini 2 cpu 1001.0 0.0011 - 1.00 GiB 1000.0 measured 1.001 5 runs, 1 now: 3.3 % pass")
+        words("llama2_7b-8k-sp1 mini 2 cpu 1001.0 0.0011 - - 1.00 GiB 1000.0 measured 1.001 5 runs, 1 now: 3.3 % pass")
         == actual[2]
     )
 
 
 def test_wide_table_of_a_published_row():
-    """On GPUs the share of the peak is known, and a published baseline is labelled so."""
+    """On GPUs both shares of the peak are known, and a published baseline is labelled so."""
     actual = lines(render([published()], width=160))[2]
 
-    assert words("llama2_7b-8k-sp1 full 8 4000.0 244.7 78.4") == actual[:6]
-    assert words("% 1.00 GiB 4028.3 published 0.993 no spread: 5 % pass") == actual[6:]
+    assert words("llama2_7b-8k-sp1 full 8 4000.0 244.7 59.1 % 76.1 %") == actual[:9]
+    assert words("1.00 GiB 4028.3 published 0.993 no spread: 5 % pass") == actual[9:]
 
 
 def test_nothing_is_wider_than_the_terminal(judged):
@@ -101,9 +101,9 @@ def test_nothing_is_wider_than_the_terminal(judged):
     drawn = text.split("\n\nregression")[0]
 
     assert max(len(line) for line in drawn.splitlines()) <= 80
-    assert words("case TGS of peak baseline ratio") == drawn.splitlines()[0].split()
-    assert words("scale, GPUs TFLOPs memory origin tolerance verdict") == drawn.splitlines()[1].split()
-    assert drawn.splitlines()[3].split() == ["llama2_7b-8k-sp1", "1001.0", "-", "1000.0", "1.001", "pass"]
+    assert words("case TGS HFU baseline ratio") == drawn.splitlines()[1].split()
+    assert words("scale, GPUs TFLOPs memory origin tolerance verdict") == drawn.splitlines()[2].split()
+    assert drawn.splitlines()[4].split() == ["llama2_7b-8k-sp1", "1001.0", "-", "1000.0", "1.001", "pass"]
 
 
 def test_ids_are_not_folded(judged):
@@ -140,14 +140,14 @@ def test_unknown_is_a_dash(judged):
     """A case without a run has a dash for every figure."""
     actual = lines(render(judged[-1:]))[2]
 
-    assert ["llama2_7b-1m-sp16", "mini", "4", "cpu", *["-"] * 7, "invalid"] == actual
+    assert ["llama2_7b-1m-sp16", "mini", "4", "cpu", *["-"] * 8, "invalid"] == actual
 
 
 def test_case_that_was_never_cut():
     """A case that failed before it had a workload is in the table too."""
     actual = lines(render([judge_failure("llama2_7b-8k-sp1", None, RunFailed("scale full needs 8 GPUs"))]))[2]
 
-    assert ["llama2_7b-8k-sp1", *["-"] * 9, "invalid"] == actual
+    assert ["llama2_7b-8k-sp1", *["-"] * 10, "invalid"] == actual
 
 
 def test_own_trainer_is_named(stored):

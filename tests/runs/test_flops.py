@@ -5,6 +5,7 @@ import pytest
 from factories import make_full_workload, make_workload
 from trainpace.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape
 from trainpace.runs import flops
+from trainpace.runs.flops import StepFlops
 from trainpace.store.baselines import load_file, published_folder
 
 TABLE = load_file(published_folder() / "a100-sxm4-80gb.json").baselines
@@ -60,7 +61,12 @@ def test_conventions_add_up_by_hand(convention, by_hand):
 
 def test_conventions_are_versioned():
     """Every convention is found by its name and carries a version."""
-    assert {name: each.version for name, each in flops.CONVENTIONS.items()} == {"xtuner": 1, "megatron": 1, "exact": 1}
+    assert {name: each.version for name, each in flops.CONVENTIONS.items()} == {
+        "xtuner": 1,
+        "megatron": 1,
+        "exact": 1,
+        "counted": 1,
+    }
 
 
 def test_one_document_attends_as_plain_causal_attention():
@@ -98,5 +104,107 @@ def test_attended_keys_have_bounds(attended):
 
 def test_unknown_convention_is_refused():
     """The error names the conventions there are."""
-    with pytest.raises(ValueError, match="one of xtuner, megatron, exact, got 'mfu'"):
+    with pytest.raises(ValueError, match="one of xtuner, megatron, exact, counted, got 'mfu'"):
         flops.convention("mfu")
+
+
+def shaped(architecture="llama", **fields):
+    """A workload of one rank whose model has some other numbers than Llama's."""
+    numbers = {"hidden": 64, "layers": 2, "intermediate": 128, "heads": 4, "kv_heads": 4, "vocabulary": 128}
+    own = {name: fields.pop(name) for name in ("head", "config", "intermediate") if name in fields}
+    shape = Shape(architecture=architecture, **{**numbers, **own})
+    return make_workload(shape=shape, ranks=1, sp=1, accumulation=1, sequence=256, **fields)
+
+
+COUNTS = StepFlops(model_products=256 * 3000, model_attention=6 * 256**2 * 64 * 2, products=256 * 4000, attention=256)
+"""Of one micro-step of `shaped()`: 256 tokens, of plain causal attention in two layers of width 64."""
+
+
+@pytest.mark.parametrize(
+    ("workload", "why"),
+    [
+        (shaped("qwen3", head=32), "its heads are 128 wide together, its hidden size is 64"),
+        (shaped("gpt_neox"), "gpt_neox is none of llama"),
+        (shaped("mixtral"), "mixtral is none of llama"),
+        (shaped("an_own_one", trainer="ours:fast"), "an_own_one is none of llama"),
+        (shaped("mistral", config={"sliding_window": 128}), "a window of 128 tokens, of 256"),
+        (shaped(config={"head_dim": 32}), "its config has another head_dim than its shape"),
+        (shaped(recompute="none"), "xtuner counts that all is recomputed, this recomputes none"),
+    ],
+    ids=["head size", "no gate", "experts", "unknown", "window", "config", "recompute"],
+)
+def test_a_formula_is_used_only_where_it_holds(workload, why):
+    """Elsewhere there are no TFLOPs of that convention, and the reason is told."""
+    assert why in flops.why_not("xtuner", workload)
+    assert flops.tflops(1000.0, workload, "xtuner") is None
+    assert flops.chosen(workload).name == "counted"
+    assert why in flops.why_unknown(workload)
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        shaped(),
+        shaped("qwen3", head=16),
+        shaped("cohere"),
+        shaped("mistral"),
+        shaped("phi3", config={"sliding_window": 256}),
+        shaped(micro_batch=4),
+        shaped(trainer="ours:fast"),
+    ],
+    ids=[
+        "llama",
+        "heads of hidden / heads",
+        "cohere",
+        "mistral, short",
+        "a window as long",
+        "micro-batch",
+        "own trainer",
+    ],
+)
+def test_a_formula_holds_for_what_multiplies_as_llama_does(workload):
+    """The convention of the published table, also for a trainer of one's own."""
+    assert flops.why_not("xtuner", workload) is None
+    assert flops.chosen(workload).name == "xtuner"
+
+
+def test_megatron_holds_whatever_is_recomputed():
+    """It counts no recompute, so that one that is not made changes nothing."""
+    assert flops.why_not("megatron", shaped(recompute="none")) is None
+
+
+def test_counts_stand_for_a_formula():
+    """TFLOPs of the convention `counted` are what was executed; without counts there are none."""
+    workload = shaped("gpt_neox")
+
+    assert flops.tflops(1e12, workload, "counted") is None
+    assert flops.tflops(1e12, workload, "counted", counted=COUNTS) == 4001
+    assert flops.model_flops(workload, counted=COUNTS) == 3000 + 6 * 256 * 64 * 2
+    assert flops.hardware_flops(workload, counted=COUNTS) == 4001
+
+
+def test_documents_cut_counted_attention():
+    """Where a token attends to half as many keys, its attention takes half; within a window nobody knows."""
+    workload = shaped("gpt_neox", attention="varlen")
+    windowed = COUNTS.model_copy(update={"model_attention": COUNTS.model_attention // 2})
+
+    assert flops.model_flops(workload, mean_attended=64.0, counted=COUNTS) == 3000 + 6 * 128 * 64 * 2
+    assert flops.model_flops(workload, mean_attended=64.0, counted=windowed) is None
+
+
+def test_model_flops_are_six_a_parameter_and_attention():
+    """Each matrix three times two FLOPs a parameter; causal attention six S h a layer; the embedding multiplies not."""
+    workload = make_full_workload()
+    shape = workload.shape
+    matrices = shape.layers * (4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate) + shape.hidden * 32000
+
+    assert flops.model_flops(workload) == 6 * matrices + 6 * shape.layers * workload.sequence * shape.hidden
+
+
+def test_hardware_flops_are_the_native_trainers():
+    """What another trainer makes again is not known; what the model takes is."""
+    own = make_full_workload().model_copy(update={"trainer": "ours:fast"})
+
+    assert flops.hardware_flops(make_full_workload()) == flops.flops_per_token(LLAMA2_7B.shape, 8 << 10, "exact")
+    assert flops.hardware_flops(own) is None
+    assert flops.model_flops(own) == flops.model_flops(make_full_workload())

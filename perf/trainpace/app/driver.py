@@ -1,12 +1,12 @@
 """Does the tasks of a plan: trains once, keeps the run as a file, counts what was spent."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from trainpace.app.options import Options
 from trainpace.app.resources import Resources, Show
+from trainpace.app.step_flops import StepsFlops
 from trainpace.errors import FileError, RunFailed, Skipped
 from trainpace.plan.budget import ResourceUsage
 from trainpace.plan.task import Task
@@ -27,27 +27,13 @@ class Examiner(Protocol):
 
 
 @dataclass(kw_only=True)
-class Messages:
-    """What a session tells its user."""
-
-    tell: Callable[[str], None] = lambda _: None
-    """Says something at once, before the report."""
-    said: list[str] = field(default_factory=list)
-    """For the report: choices that the suite made by itself, with their reasons."""
-
-    def say(self, text: str) -> None:
-        """Say something once in the report."""
-        if text not in self.said:
-            self.said.append(text)
-
-
-@dataclass(kw_only=True)
 class Driver:
     """Does tasks with the resources of one session."""
 
     options: Options
     resources: Resources
     show: Show
+    step_flops: StepsFlops
     usage: ResourceUsage = field(default_factory=ResourceUsage)
     commands: dict[str, str] = field(default_factory=dict)
     """The command of the program that trained last, by external system."""
@@ -77,6 +63,7 @@ class Driver:
             Skipped: where the training system is not there.
         """
         workload = task.workload
+        self.step_flops.of(workload)  # counted before the run: no process may be at work beside it
         begin = time.monotonic()
         try:
             with self.show(task.label, workload.warmup + workload.steps) as progress:
@@ -94,7 +81,7 @@ class Driver:
         if run.stopped_after:
             left = (workload.steps - run.stopped_after) * workload.rank_tokens / metrics.tgs(run)
             self.usage.save(left, workload.ranks, "runs ended as soon as their verdict was certain")
-        return run
+        return self.step_flops.added(run)
 
     def _keep(self, run: Run, *, replaced: bool, folder: str) -> None:
         """Write a run where --perf-runs says; one that is measured again apart, so that a replay judges the others.

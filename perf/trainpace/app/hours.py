@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trainpace.app.driver import Messages
+from trainpace.app.messages import Messages
 from trainpace.app.options import Options
 from trainpace.app.resources import Resources
 from trainpace.app.workloads import Workloads

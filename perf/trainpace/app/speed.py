@@ -1,14 +1,15 @@
 """The speed tests of one session: cuts their cases to the machine, drives the plan that judges them, makes findings."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from trainpace.app.driver import Driver, Messages
+from trainpace.app.driver import Driver
 from trainpace.app.hours import Hours, Selected
 from trainpace.app.kept import data_names, kept_runs
+from trainpace.app.messages import Messages
 from trainpace.app.options import Options
 from trainpace.app.pull_request import explained
 from trainpace.app.resources import INJECTED_SLOWDOWN, Resources, Show
@@ -104,6 +105,10 @@ class Speed:
             found.setdefault(run.workload.case, []).append(run)
         return found
 
+    def _expect(self, cases: Iterable[StoredCase | PairedCase]) -> None:
+        """Let the steps of all cases be counted at once, where they must be."""
+        self.driver.step_flops.expect(case.workload for case in cases)
+
     # Against stored baselines
 
     def _against_stored(self, test: str) -> Finding:
@@ -132,6 +137,7 @@ class Speed:
         """The stored gate's plan for all selected cases."""
         options = self.options
         cases = [self._stored_case(each) for each in self.selection]
+        self._expect(case for case in cases if isinstance(case, StoredCase))
         core_seconds: dict[str, float] = {}
         for case in cases:
             if isinstance(case, StoredCase) and isinstance(case.baseline, baselines.Measured) and not options.replay:
@@ -207,7 +213,7 @@ class Speed:
         usable, said = resumed(runs, here, case.first_runs, most)
         for text in said:
             self.messages.say(text)
-        return usable
+        return [self.driver.step_flops.added(run) for run in usable]
 
     @cached_property
     def _kept_runs(self) -> dict[str, list[Run]]:
@@ -295,6 +301,7 @@ class Speed:
                 cases.append(self._paired_case(each))
             except RunFailed as failure:
                 found[each.test] = speed_finding(judge_failure(each.case.id, None, failure), detail=failure.detail)
+        self._expect(cases)
         plan = PairedPlan(cases, max_pairs=gate.max_pairs, head=head, new_numerics=gate.new_numerics is not None)
 
         def measure(task: Task) -> Run | RunFailed | Skipped:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainpace.app.costs import Costs
-from trainpace.app.driver import Driver, Messages
+from trainpace.app.driver import Driver
 from trainpace.app.hours import Hours, Selected
+from trainpace.app.messages import Messages
 from trainpace.app.option_values import cache_folder
 from trainpace.app.options import Options
 from trainpace.app.printing import print_section
 from trainpace.app.resources import Resources, Show
 from trainpace.app.speed import Speed
+from trainpace.app.step_flops import StepsFlops
 from trainpace.app.systems import compare
 from trainpace.app.workloads import Workloads
 from trainpace.cases.published import Case
@@ -58,6 +60,12 @@ class Suite:
         options, show = self.options, self.show
         self.resources = Resources(options=options, root=self.root, show=show, say=self.messages.say)
         self.workloads = Workloads(options=options, root=self.root, resources=self.resources, messages=self.messages)
+        step_flops = StepsFlops(
+            show=show,
+            messages=self.messages,
+            cache=None if options.recount else cache_folder(),
+            environment=options.environment,
+        )
         self.hours = Hours(options=options, resources=self.resources, workloads=self.workloads, messages=self.messages)
         self.speed = Speed(
             options=options,
@@ -65,7 +73,7 @@ class Suite:
             resources=self.resources,
             workloads=self.workloads,
             hours=self.hours,
-            driver=Driver(options=options, resources=self.resources, show=show),
+            driver=Driver(options=options, resources=self.resources, show=show, step_flops=step_flops),
             messages=self.messages,
             show=show,
         )

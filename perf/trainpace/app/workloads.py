@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from trainpace.app.driver import Messages
+from trainpace.app.messages import Messages
 from trainpace.app.options import Options
 from trainpace.app.resources import Resources
 from trainpace.cases.machine import Device

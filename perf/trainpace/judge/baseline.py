@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from trainpace.cases.machine import Device
 from trainpace.cases.workload import Scale, Workload
 from trainpace.records import Record
+from trainpace.runs.flops import COUNTED
 from trainpace.runs.run import DataIdentity
 from trainpace.stats.retest import outliers
 from trainpace.stats.tolerance import CaseNoise, Spread, geometric_mean, pooled_spread
@@ -118,7 +119,8 @@ class Measured(Record):
     reference_tgs: PositiveFloat
     """TGS that the next refresh is compared with: `tgs` when its level began. A refresh within the tolerance keeps it,
     so that many small losses do not add up unseen."""
-    tflops: PositiveFloat
+    tflops: PositiveFloat | None
+    """None where they were not known: in the convention `counted`, of a step that was not counted."""
     convention: str
     convention_version: PositiveInt
     mean_attended: PositiveFloat | None
@@ -144,6 +146,8 @@ class Measured(Record):
         levels = [session.level for session in self.sessions]
         if levels != sorted(levels):
             raise ValueError(f"levels of the sessions must not fall, got {levels}")
+        if self.tflops is None and self.convention != COUNTED:
+            raise ValueError(f"tflops must be given in the convention {self.convention}, got None")
         mean = mean_of_sessions(self.counted_tgs)
         if not math.isclose(mean, self.tgs, rel_tol=1e-4):
             raise ValueError(
@@ -295,7 +299,7 @@ def without_outliers(
     if not marks or sessions == baseline.sessions:
         return baseline, []
     tgs = mean_of_sessions([session.tgs for session in sessions if session.level == baseline.level])
-    figures = {"tgs": tgs, "sessions": sessions, "tflops": baseline.tflops * tgs / baseline.tgs}
+    figures = {"tgs": tgs, "sessions": sessions, "tflops": baseline.tflops and baseline.tflops * tgs / baseline.tgs}
     return baseline.model_copy(update=figures), aside
 
 

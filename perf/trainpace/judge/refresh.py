@@ -130,7 +130,7 @@ def _one_session_more(old: Measured, new: Measured) -> Measured:
         update={
             "sessions": sessions,
             "tgs": tgs,
-            "tflops": _rounded(new.tflops * tgs / new.tgs),
+            "tflops": None if new.tflops is None else _rounded(new.tflops * tgs / new.tgs),
             "reference_tgs": old.reference_tgs,
             "accepted_slower": old.accepted_slower,
         }
@@ -178,8 +178,10 @@ def baselines_of(runs: Iterable[Run], device: str) -> list[Measured]:
 def _measured(runs: list[Run], values: list[float], recorded: str) -> Measured:
     first, tgs = runs[0], geometric_mean(values)
     peaks = [metrics.peak_memory(run) for run in runs]
-    convention = flops.convention(flops.DEFAULT)
-    tflops = flops.tflops(tgs, first.workload, convention.name, mean_attended=first.mean_attended)
+    convention = flops.chosen(first.workload)
+    tflops = flops.tflops(
+        tgs, first.workload, convention.name, mean_attended=first.mean_attended, counted=first.step_flops
+    )
     return Measured(
         origin="measured",
         workload=first.workload,
@@ -195,7 +197,7 @@ def _measured(runs: list[Run], values: list[float], recorded: str) -> Measured:
             )
         ],
         reference_tgs=_rounded(tgs),
-        tflops=_rounded(tflops),
+        tflops=None if tflops is None else _rounded(tflops),
         convention=convention.name,
         convention_version=convention.version,
         mean_attended=first.mean_attended,

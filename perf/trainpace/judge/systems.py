@@ -45,8 +45,11 @@ class System(Record):
     ratio_low: PositiveFloat | None = None
     ratio_high: PositiveFloat | None = None
     tflops: PositiveFloat | None = None
-    peak_share: PositiveFloat | None = None
-    """TFLOPs / the device's peak, 0 to 1; None where that is unknown."""
+    """In the comparison's convention; None where its formula does not hold and the step was not counted."""
+    mfu: PositiveFloat | None = None
+    """Model FLOPs of a second / those that the device can do, 0 to 1; None where either is not known."""
+    hfu: PositiveFloat | None = None
+    """The same of all FLOPs that were executed, what is made again included; the native trainer's alone."""
     peak_memory_bytes: PositiveInt | None = None
     startup_seconds: NonNegativeFloat | None = None
     """Median over the rounds."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from trainpace.judge.claims import token_faults
-from trainpace.runs import flops, metrics
+from trainpace.runs import metrics
 from trainpace.runs.run import DataIdentity, Run
 from trainpace.text import percent
 
@@ -28,7 +28,7 @@ def faults(
     *,
     peak_tflops: float | None = None,
     reference: tuple[DataIdentity | None, Sequence[float]] | None = None,
-    convention: str = flops.DEFAULT,
+    convention: str | None = None,
 ) -> list[str]:
     """Every reason not to trust `run`, each a sentence with what was expected and what came; empty where there is none.
 
@@ -37,11 +37,11 @@ def faults(
         peak_tflops: what one device can do in the workload's dtype, from its datasheet; None where it is unknown.
         reference: data identity and first losses of the baseline, or of the runs' first one. Losses are compared only
             where the tokens, the tokenizer and the seed are the same, and both are there.
-        convention: in which the reached TFLOPs are counted.
+        convention: in which the reached TFLOPs are counted; None: that of the workload.
     """
     found = [*run.health.faults, *token_faults(run)]
     reached = metrics.tflops(run, convention)
-    if peak_tflops is not None and reached > peak_tflops:
+    if peak_tflops is not None and reached is not None and reached > peak_tflops:
         found.append(
             f"expected at most the device's peak of {peak_tflops:g} TFLOPs, got {reached:.1f}: the formula, the clock "
             "or the counted tokens are wrong"

@@ -19,8 +19,16 @@ from trainpace.runs.run import DataIdentity, Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.memory import memory_tolerance
 from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, OtherCase, assess
-from trainpace.stats.tolerance import MOST_RUNS, NoiseModel, error_per_case, first_runs, geometric_mean, runs_needed
-from trainpace.text import count, gib, percent, version_changes
+from trainpace.stats.tolerance import (
+    MOST_RUNS,
+    NoiseModel,
+    error_per_case,
+    first_runs,
+    geometric_mean,
+    mean_if_known,
+    runs_needed,
+)
+from trainpace.text import count, gib, percent, signed_percent, version_changes
 
 RATIO_AGREEMENT = 1e-3
 """Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
@@ -45,6 +53,11 @@ class Figures(Record):
     tflops: PositiveFloat | None = None
     convention: str = flops.DEFAULT
     convention_version: PositiveInt = flops.CONVENTIONS[flops.DEFAULT].version
+    """None where no formula holds for the workload and its step was not counted."""
+    mfu: PositiveFloat | None = None
+    """Model FLOPs that were trained in a second / those that the device can do; None where either is not known."""
+    hfu: PositiveFloat | None = None
+    """The same of all FLOPs that were executed, what is made again included; the native trainer's alone."""
     peak_tflops: PositiveFloat | None = None
     """What the device can do; None where that is unknown."""
     peak_memory_bytes: PositiveInt | None = None
@@ -68,11 +81,6 @@ class Figures(Record):
     tolerance_source: str = ""
     version_differences: tuple[str, ...] = ()
     """`torch 2.12.0 -> 2.13.0`, of what decides speed."""
-
-    @property
-    def peak_share(self) -> float | None:
-        """TFLOPs / what the device can do, 0 to 1; None where either is unknown."""
-        return self.tflops / self.peak_tflops if self.tflops and self.peak_tflops else None
 
 
 LARGE_GAIN = 1.5
@@ -215,11 +223,12 @@ def gather(
 ) -> Figures:
     """What was measured, and how it stands to the baseline."""
     workload = runs[0].workload
-    convention = flops.convention(baseline.convention if baseline else flops.DEFAULT)
+    convention = _convention(baseline, workload)
     counted = [run for run, kept in zip(runs, seen.kept, strict=True) if kept] if seen else runs
     tgs = geometric_mean([metrics.tgs(run) for run in counted])
-    tflops = geometric_mean([metrics.tflops(run, convention.name) for run in counted])
-    return Figures(
+    tflops = mean_if_known(metrics.tflops(run, convention.name) for run in counted)
+    stored = _tflops_of(baseline, convention, counted[0]) if baseline else None
+    figures = Figures(
         case=workload.case,
         workload=workload,
         notes=_notes(runs, baseline) + tuple(_outlier_note(run, tgs) for run in runs if run not in counted),
@@ -227,6 +236,8 @@ def gather(
         tgs_of_runs=tuple(metrics.tgs(run) for run in runs),
         set_aside=len(runs) - len(counted),
         tflops=tflops,
+        mfu=mean_if_known(metrics.mfu(run, peak_tflops) for run in counted),
+        hfu=mean_if_known(metrics.hfu(run, peak_tflops) for run in counted),
         convention=convention.name,
         convention_version=convention.version,
         peak_tflops=peak_tflops,
@@ -237,11 +248,14 @@ def gather(
         data_share=max((share for share in map(metrics.data_share, runs) if share is not None), default=None),
         baseline=baseline,
         ratio=tgs / baseline.tgs if baseline else None,
-        tflops_ratio=tflops / _tflops_of(baseline, workload) if baseline else None,
+        tflops_ratio=tflops / stored if tflops and stored else None,
         tolerance=seen.tolerance.value if seen else None,
         tolerance_source=seen.tolerance.source if seen else "",
         version_differences=_version_differences(baseline, runs[0]) if baseline else (),
     )
+    if note := _flops_note(figures):
+        figures = _noted(figures, note)
+    return figures
 
 
 def _noise_of(baseline: Published | Measured, noise: NoiseModel) -> NoiseModel:
@@ -421,8 +435,7 @@ def _yardsticks(run: Run, baseline: Measured) -> tuple[float | None, float | Non
 
 def _formula_faults(figures: Figures, baseline: Published | Measured, runs: Sequence[Run]) -> list[str]:
     assert figures.ratio is not None
-    assert figures.tflops_ratio is not None
-    if abs(figures.tflops_ratio / figures.ratio - 1) <= RATIO_AGREEMENT:
+    if figures.tflops_ratio is None or abs(figures.tflops_ratio / figures.ratio - 1) <= RATIO_AGREEMENT:
         return []
     if isinstance(baseline, Measured) and baseline.mean_attended is not None:
         attended = ", ".join(f"{run.mean_attended:.6g}" for run in runs if run.mean_attended)
@@ -430,6 +443,8 @@ def _formula_faults(figures: Figures, baseline: Published | Measured, runs: Sequ
             f"expected documents in which a token attends to {baseline.mean_attended:.6g} keys as in the baseline, got "
             f"{attended}: other data are other work, give the baseline's with --perf-data"
         ]
+    if figures.convention == flops.COUNTED:  # a step that does more or less is no wrong formula: a note says it
+        return []
     return [
         f"expected one ratio to the baseline for TGS and TFLOPs, got {figures.ratio:.4f} and "
         f"{figures.tflops_ratio:.4f}: the formula or the baseline's TFLOPs are wrong ({baseline.convention}, version "
@@ -437,12 +452,32 @@ def _formula_faults(figures: Figures, baseline: Published | Measured, runs: Sequ
     ]
 
 
-def _tflops_of(baseline: Published | Measured, workload: Workload) -> float:
-    # TFLOPs of another version of the formula cannot be compared: the stored TGS gives them in today's.
-    if baseline.convention_version == flops.convention(baseline.convention).version:
+def _convention(baseline: Published | Measured | None, workload: Workload) -> flops.Convention:
+    """In which both sides are compared: the baseline's, unless its formula does not hold for what it is of."""
+    if baseline is None or (baseline.convention != flops.COUNTED and flops.why_not(baseline.convention, workload)):
+        return flops.chosen(workload)
+    return flops.convention(baseline.convention)
+
+
+def _tflops_of(baseline: Published | Measured, convention: flops.Convention, run: Run) -> float | None:
+    # TFLOPs of another formula, or another version of it, cannot be compared: the stored TGS gives them in today's.
+    if (baseline.convention, baseline.convention_version) == (convention.name, convention.version):
         return baseline.tflops
     attended = baseline.mean_attended if isinstance(baseline, Measured) else None
-    return flops.tflops(baseline.tgs, workload, baseline.convention, mean_attended=attended)
+    return flops.tflops(baseline.tgs, run.workload, convention.name, mean_attended=attended, counted=run.step_flops)
+
+
+def _flops_note(figures: Figures) -> str | None:
+    """Why there are no TFLOPs, or that those of a token are others than the baseline's; None where all is as ever."""
+    if figures.tflops is None:
+        assert figures.workload is not None
+        return f"TFLOPs are not known: {flops.why_unknown(figures.workload)}"
+    if figures.tflops_ratio is None or figures.ratio is None or figures.convention != flops.COUNTED:
+        return None
+    more = figures.tflops_ratio / figures.ratio - 1
+    if abs(more) <= RATIO_AGREEMENT:
+        return None
+    return f"a token takes {signed_percent(more)} FLOPs, counted, against the baseline's"
 
 
 def _more_memory(runs: Sequence[Run], baseline: Published | Measured, num_cases: int) -> list[str]:

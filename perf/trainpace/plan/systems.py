@@ -14,7 +14,7 @@ from trainpace.plan.task import Task, attempts
 from trainpace.runs import flops, metrics
 from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
-from trainpace.stats.tolerance import geometric_mean
+from trainpace.stats.tolerance import mean_if_known
 from trainpace.text import percent
 
 DEFAULT_ROUNDS = 3
@@ -115,7 +115,7 @@ class SystemsPlan:
             workload=workload,
             device=device,
             rounds=self.rounds,
-            convention=flops.DEFAULT,
+            convention=flops.chosen(workload).name,
             systems=tuple(
                 _record(system, first, peak_tflops(device, system.workload.dtype)) for system in self.systems
             ),
@@ -204,13 +204,13 @@ def _record(system: ComparedSystem, first: ComparedSystem | None, peak: float | 
     if system.status != "measured" or first is None:
         return facts
     tgs = [metrics.tgs(run) for run in system.runs]
-    reached = geometric_mean([metrics.tflops(run) for run in system.runs])
     return facts.model_copy(
         update={
             **figures(tgs, [metrics.tgs(run) for run in first.runs]),
             "tgs_of_runs": tuple(tgs),
-            "tflops": reached,
-            "peak_share": reached / peak if peak else None,
+            "tflops": mean_if_known(metrics.tflops(run) for run in system.runs),
+            "mfu": mean_if_known(metrics.mfu(run, peak) for run in system.runs),
+            "hfu": mean_if_known(metrics.hfu(run, peak) for run in system.runs),
             "peak_memory_bytes": max(metrics.peak_memory(run) for run in system.runs),
             "startup_seconds": median(run.startup_seconds for run in system.runs),
         }

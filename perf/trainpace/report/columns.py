@@ -34,19 +34,23 @@ class OfPeak(Protocol):
     """A row with the share of the device's peak that was reached."""
 
     @property
-    def peak_share(self) -> float | None:
-        """TFLOPs / the device's peak."""
+    def mfu(self) -> float | None:
+        """Model FLOPs of a second / those that the device can do."""
+
+    @property
+    def hfu(self) -> float | None:
+        """Executed FLOPs of a second, what is made again included / those that the device can do."""
+
+
+def _share(value: float | None) -> str:
+    return fixed_percent(value) if value else UNKNOWN
 
 
 # On a page what is not known sorts below everything.
 TGS: Column[Speed] = Column("TGS", lambda row: known(row.tgs, ".1f"), lambda row: row.tgs or 0.0, "right")
 TFLOPS: Column[Measured] = Column("TFLOPs", lambda row: tflops(row.tflops), lambda row: row.tflops or 0.0, "right")
-PEAK: Column[OfPeak] = Column(
-    "of peak",
-    lambda row: fixed_percent(row.peak_share) if row.peak_share else UNKNOWN,
-    lambda row: row.peak_share or 0.0,
-    "right",
-)
+MFU: Column[OfPeak] = Column("MFU", lambda row: _share(row.mfu), lambda row: row.mfu or 0.0, "right")
+HFU: Column[OfPeak] = Column("HFU", lambda row: _share(row.hfu), lambda row: row.hfu or 0.0, "right")
 MEMORY: Column[Measured] = Column(
     "memory",
     lambda row: gib(row.peak_memory_bytes) if row.peak_memory_bytes else UNKNOWN,

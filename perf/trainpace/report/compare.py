@@ -15,7 +15,7 @@ from trainpace.judge.systems import CONFIDENCE, SideBySide, Status, System
 from trainpace.records import Record
 from trainpace.report import charts, html
 from trainpace.report.charts import Bar, Chart
-from trainpace.report.columns import MEMORY, PEAK, RATIO, TFLOPS, TGS
+from trainpace.report.columns import HFU, MEMORY, MFU, RATIO, TFLOPS, TGS
 from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
 from trainpace.report.escape import fenced, plain, sentence
 from trainpace.report.table import Column, Table, stacked, to_html, to_markdown
@@ -66,12 +66,12 @@ TGS_RANGE: Column[System] = Column(
 )
 RATIO_RANGE: Column[System] = Column("ratio, 95 %", _ratio_range, lambda system: system.ratio_low or 0.0, "right")
 STARTUP: Column[System] = Column("start-up", _startup, lambda system: system.startup_seconds or 0.0, "right")
-COLUMNS: tuple[Column[System], ...] = (TGS, TGS_RANGE, RATIO, RATIO_RANGE, TFLOPS, PEAK, MEMORY, STARTUP)
+COLUMNS: tuple[Column[System], ...] = (TGS, TGS_RANGE, RATIO, RATIO_RANGE, TFLOPS, MFU, HFU, MEMORY, STARTUP)
 STATUS: Column[System] = Column("status", lambda system: system.status, kind=lambda system: system.status)
 STACKED: tuple[Column[System], ...] = (
     stacked(TGS, TGS_RANGE),
     stacked(RATIO, RATIO_RANGE),
-    stacked(TFLOPS, PEAK),
+    stacked(TFLOPS, MFU, HFU),
     stacked(MEMORY, STARTUP),
 )
 """COLUMNS for a terminal narrower than WIDE."""

@@ -11,9 +11,9 @@ from trainpace.report.table import Column, with_outcomes
 from trainpace.report.terminal import STYLES
 from trainpace.runs.cost import Cost
 from trainpace.runs.datasheets import DATASHEETS
-from trainpace.runs.flops import flops_per_token
+from trainpace.runs.flops import DEFAULT, flops_per_token, why_not
 from trainpace.runs.verdict import Verdict
-from trainpace.text import GIB, UNKNOWN, count, tally
+from trainpace.text import GIB, UNKNOWN, count, known, tally
 
 ENGINES = ("deepspeed", "fsdp2")
 
@@ -59,9 +59,11 @@ def properties(judgement: CostJudgement) -> dict[str, str]:
     return {f"perf.cost.{name}": value for name, value in found.items()}
 
 
-def xtuner_ratio(cost: Cost) -> float:
-    """Counted FLOPs / FLOPs by the published table's formula."""
+def xtuner_ratio(cost: Cost) -> float | None:
+    """Counted FLOPs / FLOPs by the published table's formula; None where that does not hold."""
     workload = cost.workload
+    if why_not(DEFAULT, workload):
+        return None
     return cost.flops / (flops_per_token(workload.shape, workload.sequence) * workload.rank_tokens)
 
 
@@ -95,7 +97,7 @@ COLUMNS: tuple[Column[CostJudgement], ...] = (
     # Per rank and step.
     _column("GPUs", lambda cost: str(cost.workload.ranks)),
     _column("PFLOPs\nof a step", lambda cost: f"{cost.flops / 1e15:.4g}"),
-    _column("of xtuner's\nformula", lambda cost: f"{xtuner_ratio(cost):.3f}"),
+    _column("of xtuner's\nformula", lambda cost: known(xtuner_ratio(cost), ".3f")),
     _column("operators\ncalled", lambda cost: f"{cost.counters['step.calls']:,}"),
     _column("sequence\nGiB sent", lambda cost: f"{cost.counters['step.all_to_all.bytes'] / GIB:.1f}"),
     _column("parameters sent\nZeRO-3 / FSDP2", _traffic),

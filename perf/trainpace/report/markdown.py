@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from trainpace.judge.systems import SideBySide
 from trainpace.report import compare
-from trainpace.report.columns import MEMORY, RATIO, TGS
+from trainpace.report.columns import HFU, MEMORY, MFU, RATIO, TGS
 from trainpace.report.escape import fenced, plain, sentence
 from trainpace.report.record import CaseResult, CostResult, Entry, Results
 from trainpace.report.table import Column, Table, to_markdown
@@ -163,6 +163,8 @@ COLUMNS: tuple[Column[CaseResult], ...] = (
     Column("GPUs", _gpus, align="right"),
     TGS,
     Column("TFLOPs", lambda case: known(case.tflops, ".4g"), align="right"),
+    MFU,
+    HFU,
     MEMORY,
     Column("against", _against, align="right"),
     RATIO,

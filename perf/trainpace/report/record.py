@@ -89,6 +89,10 @@ class CaseResult(Entry):
     tflops: PositiveFloat | None
     convention: str
     """Convention of the TFLOPs, with its version: `xtuner 1`."""
+    mfu: PositiveFloat | None = None
+    """Model FLOPs of a second / those that the device can do, 0 to 1; null where either is not known."""
+    hfu: PositiveFloat | None = None
+    """Executed FLOPs of a second, what is made again included / those that the device can do; null where unknown."""
     peak_memory_bytes: PositiveInt | None
     startup_seconds: float | None
     data: str | None = None
@@ -180,6 +184,8 @@ def case_result(finding: Finding, ended: Ended) -> CaseResult:
         tgs_of_runs=judgement.tgs_of_runs,
         tflops=judgement.tflops,
         convention=f"{judgement.convention} {judgement.convention_version}",
+        mfu=judgement.mfu,
+        hfu=judgement.hfu,
         peak_memory_bytes=judgement.peak_memory_bytes,
         startup_seconds=judgement.startup_seconds,
         data=str(judgement.data) if judgement.data else None,

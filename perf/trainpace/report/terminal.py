@@ -10,10 +10,9 @@ from dataclasses import replace
 
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement
-from trainpace.report.columns import MEMORY, PEAK, RATIO, TFLOPS, TGS
+from trainpace.report.columns import HFU, MEMORY, MFU, RATIO, TFLOPS, TGS
 from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
 from trainpace.report.table import Column, Table, stacked, with_outcomes
-from trainpace.runs import flops
 from trainpace.runs.verdict import Verdict
 from trainpace.text import UNKNOWN, count, fixed_percent, grouped
 
@@ -159,7 +158,8 @@ WIDE_COLUMNS: tuple[Column[Judgement], ...] = (
     Column("GPUs", _gpus, align="right"),
     TGS,
     TFLOPS,
-    PEAK,
+    MFU,
+    HFU,
     MEMORY,
     Column("baseline", _baseline_and_origin, align="right"),
     RATIO,
@@ -169,7 +169,7 @@ WIDE_COLUMNS: tuple[Column[Judgement], ...] = (
 STACKED_COLUMNS: tuple[Column[Judgement], ...] = (
     stacked(CASE, Column("scale, GPUs", _scale_and_gpus)),
     stacked(TGS, TFLOPS),
-    stacked(PEAK, MEMORY),
+    stacked(MFU, HFU, MEMORY),
     stacked(Column("baseline", _baseline, align="right"), Column("origin", _origin)),
     stacked(
         replace(RATIO, align="left"),
@@ -204,21 +204,13 @@ def _details(
     started = [f"{_case(each)} {_startup(each)}" for each in judgements if each.startup_seconds is not None]
     if started:
         yield f"start-up to the first step: {', '.join(started)}", ""
-    reached = [f"{_case(each)} {share:.0%}" for each in judgements if (share := _floor_share(each)) is not None]
+    # The floor is all executed FLOPs at the device's peak.
+    reached = [f"{_case(each)} {each.hfu:.0%}" for each in judgements if each.hfu is not None]
     if reached:
         yield f"of the floor, all FLOPs at the device's peak (docs/cost.md): {', '.join(reached)}", ""
     loading = [f"{_case(each)} {each.data_share:.0%}" for each in judgements if (each.data_share or 0) > LOADING_SHARE]
     if loading:
         yield f"loading took of the steps: {', '.join(loading)}", ""
-
-
-def _floor_share(judgement: Judgement) -> float | None:
-    """Time of the step's FLOPs at the device's peak / time of the step; None where one is not known."""
-    workload = judgement.workload
-    # Of masked documents the FLOPs depend on the data, which a judgement does not hold.
-    if workload is None or workload.attention == "varlen" or not judgement.tgs or not judgement.peak_tflops:
-        return None
-    return flops.tflops(judgement.tgs, workload, "exact") / judgement.peak_tflops
 
 
 def _startup(judgement: Judgement) -> str:

@@ -25,6 +25,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from trainpace.cases.workload import Workload
 from trainpace.records import Record
+from trainpace.runs.flops import StepFlops
 
 PRODUCTS = ("matmul", "attention_forward", "attention_backward", "loss")
 """The groups of FLOPs that the convention `exact` counts."""
@@ -107,6 +108,20 @@ class Cost(Record):
     def flops(self) -> int:
         """FLOPs of one micro-step in the convention `exact`."""
         return sum(self.counters[f"step.flops.{group}"] for group in PRODUCTS)
+
+    @property
+    def step_flops(self) -> StepFlops | None:
+        """Model FLOPs and executed ones of one micro-step; None for a row of cost.json."""
+        if self.products is None:
+            return None
+        matmul, forward, backward, loss = (self.counters[f"step.flops.{group}"] for group in PRODUCTS)
+        return StepFlops(
+            model_products=3 * self.products["forward"] + loss,
+            # A flash kernel's backward has five products for the forward's two, and none is made from anything else.
+            model_attention=3 * 2 * backward // 5,
+            products=matmul + loss,
+            attention=forward + backward,
+        )
 
     def peak(self, engine: str) -> int:
         """Peak memory of one rank under `engine`, bytes."""

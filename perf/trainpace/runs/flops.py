@@ -1,19 +1,25 @@
 """FLOPs of a trained token, by named and versioned conventions: one TGS gives one TFLOPs per convention.
 
 Every number that is stored or compared carries the name and the version of its convention, because the same run is
-reported up to a third apart by the conventions in use.
+reported up to a third apart by the conventions in use. A convention's formula is used only where it holds
+(`why_not`); elsewhere FLOPs are those of the traced step (`StepFlops`), or they are not known.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from trainpace.cases.workload import Shape, Workload
+from trainpace.records import Record
 
 DEFAULT = "xtuner"
 """The convention of the published table, and so of what is judged against it."""
+COUNTED = "counted"
+"""The convention of workloads for which DEFAULT has no formula."""
 
 
-# Every convention is a sum over the matrix products of a decoder; one multiply-add is two FLOPs. Forward, one token:
+# Every formula is a sum over the matrix products of a decoder; one multiply-add is two FLOPs. Forward, one token:
 #
 #   query and output projection   2 * (2 h^2)       = 4 h^2
 #   key and value projection      2 * (2 h^2 kv/a)  = 4 h^2 kv/a     h hidden, a heads, kv key/value heads
@@ -64,24 +70,106 @@ def _exact(shape: Shape, attended: float) -> float:
     return shape.layers * layer + 6 * h * shape.vocabulary
 
 
+def _model(shape: Shape, attended: float) -> float:
+    # `exact` without what is made again, and without the scores that the flash kernel's backward computes a second
+    # time: each product of the forward three times.
+    h = shape.hidden
+    projections = 4 * h**2 * (1 + shape.kv_heads / shape.heads)
+    layer = projections + 6 * h * shape.intermediate + 4 * attended * h
+    return 3 * shape.layers * layer + 6 * h * shape.vocabulary
+
+
 @dataclass(frozen=True)
 class Convention:
     """One way of counting. A formula that changes gets a new version: numbers of two versions are not compared."""
 
     name: str
     version: int
-    per_token: Callable[[Shape, float], float]
-    """(shape, keys that a token attends to on average) -> FLOPs of one trained token, backward included."""
+    per_token: Callable[[Shape, float], float] | None
+    """(shape, keys that a token attends to on average) -> FLOPs of one trained token, backward included. None: the
+    convention has no formula, it is what a trace counted."""
+    full_recompute: bool = False
+    """Whether the formula counts that every layer is made again in its backward."""
 
 
 CONVENTIONS = {
     convention.name: convention
     for convention in (
-        Convention("xtuner", 1, _xtuner),
+        Convention("xtuner", 1, _xtuner, full_recompute=True),
         Convention("megatron", 1, _megatron),
-        Convention("exact", 1, _exact),
+        Convention("exact", 1, _exact, full_recompute=True),
+        # All products that the trace of the native trainer's step executes: of layers, attention and loss, what is made
+        # again included.
+        Convention(COUNTED, 1, None),
     )
 }
+
+GATED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "cohere")
+"""Architectures whose layers have the products of the formulas: four projections, a gated MLP, one kind of layer."""
+WINDOWS = {"mistral": 4096}
+"""Keys that a token attends to at most where the config does not say it; transformers' own defaults."""
+
+
+class StepFlops(Record):
+    """FLOPs of one micro-step of one rank, with plain causal attention, as a trace counted them."""
+
+    model_products: PositiveInt
+    """Three times the forward's products of layers, and the head's with its loss."""
+    model_attention: NonNegativeInt
+    """Three times the forward's attention."""
+    products: PositiveInt
+    """What is executed: forward, what is made again, backward, and the head with its loss."""
+    attention: NonNegativeInt
+
+
+def why_not(name: str, workload: Workload) -> str | None:
+    """Why the formula of a convention does not hold for `workload`, `mixtral is not of the formulas' shape`; None where
+    it does.
+
+    Raises:
+        ValueError: for an unknown convention.
+    """
+    shape, chosen = workload.shape, convention(name)
+    if chosen.per_token is None:
+        return f"{name} has no formula"
+    if chosen.full_recompute and workload.recompute != "full":
+        return f"{name} counts that all is recomputed, this recomputes {workload.recompute}"
+    return _another_shape(shape, workload.sequence)
+
+
+def _another_shape(shape: Shape, sequence: int) -> str | None:
+    """What sets a model apart from what all formulas count; None where nothing does."""
+    if shape.architecture not in GATED:
+        return f"{shape.architecture} is none of {', '.join(GATED)}, whose products the formulas count"
+    numbers = {
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "intermediate_size": shape.intermediate,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_size,
+        "vocab_size": shape.vocabulary,
+    }
+    if other := [name for name, value in numbers.items() if shape.config.get(name, value) != value]:
+        return f"its config has another {', '.join(other)} than its shape"
+    if shape.heads * shape.head_size != shape.hidden:
+        return f"its heads are {shape.heads * shape.head_size} wide together, its hidden size is {shape.hidden}"
+    window = shape.config.get("sliding_window", WINDOWS.get(shape.architecture))
+    if window and window < sequence:
+        return f"attention may be cut to a window of {window} tokens, of {sequence}"
+    return None
+
+
+def chosen(workload: Workload) -> Convention:
+    """The convention in which TFLOPs of `workload` are shown and stored: DEFAULT where it holds, else COUNTED."""
+    return CONVENTIONS[COUNTED if why_not(DEFAULT, workload) else DEFAULT]
+
+
+def why_unknown(workload: Workload) -> str:
+    """Why a run of `workload` without counts has no TFLOPs."""
+    if workload.trainer == "native":
+        return f"{why_not(DEFAULT, workload)}, and its step was not counted"
+    return f"{why_not(DEFAULT, workload)}, and what {workload.trainer} computes cannot be counted"
 
 
 def convention(name: str) -> Convention:
@@ -117,24 +205,102 @@ def flops_per_token(
             masks, what `mean_attended` gives for the documents.
 
     Raises:
-        ValueError: for an unknown convention, or more attended keys than plain causal attention has.
+        ValueError: for an unknown convention, one without a formula, or more attended keys than plain causal attention
+            has.
     """
     attended = sequence / 2 if mean_attended is None else mean_attended
     if not 0 < attended <= sequence / 2:
         raise ValueError(f"mean_attended must be above 0 and at most S / 2 = {sequence / 2:g}, got {attended:g}")
-    return convention(convention_name).per_token(shape, attended)
+    formula = convention(convention_name).per_token
+    if formula is None:
+        raise ValueError(f"the convention {convention_name} has no formula: its FLOPs are those of a traced step")
+    return formula(shape, attended)
 
 
 def tflops(
-    tgs: float, workload: Workload, convention_name: str = DEFAULT, *, mean_attended: float | None = None
-) -> float:
+    tgs: float,
+    workload: Workload,
+    convention_name: str = DEFAULT,
+    *,
+    mean_attended: float | None = None,
+    counted: StepFlops | None = None,
+) -> float | None:
     """TFLOP/s of one GPU at `tgs` tokens per GPU per second: TGS x FLOPs per token / 1e12.
+
+    None where the convention's formula does not hold for the workload, or where it is COUNTED and `counted` is None.
 
     Raises:
         ValueError: as flops_per_token, and for a document-masked workload without its `mean_attended`: counted as
             plain causal attention it would report work that nobody did.
     """
+    attended = _attended(workload, mean_attended)
+    if convention(convention_name).per_token is None:
+        per_token = _counted(workload, counted, counted.products, counted.attention, attended) if counted else None
+    elif why_not(convention_name, workload):
+        return None
+    else:
+        per_token = flops_per_token(workload.shape, workload.sequence, convention_name, mean_attended=attended)
+    return None if per_token is None else tgs * per_token / 1e12
+
+
+def model_flops(
+    workload: Workload, *, mean_attended: float | None = None, counted: StepFlops | None = None
+) -> float | None:
+    """Model FLOPs of a token: three times the forward's products and attention, and the head. What MFU counts.
+
+    Whatever is recomputed, and whatever the trainer does: the same for every system that trains this model on these
+    sequences. None where neither a formula holds nor counts are given.
+
+    Raises:
+        ValueError: for a document-masked workload without its `mean_attended`.
+    """
+    attended = _attended(workload, mean_attended)
+    if counted is not None:
+        return _counted(workload, counted, counted.model_products, counted.model_attention, attended)
+    if _another_shape(workload.shape, workload.sequence):
+        return None
+    return _model(workload.shape, attended or workload.sequence / 2)
+
+
+def hardware_flops(
+    workload: Workload, *, mean_attended: float | None = None, counted: StepFlops | None = None
+) -> float | None:
+    """FLOPs of a token that are executed, what is made again included. What HFU counts.
+
+    None where neither `exact` holds nor counts are given, and for another trainer than the native one: what it
+    recomputes is its own affair.
+
+    Raises:
+        ValueError: for a document-masked workload without its `mean_attended`.
+    """
+    attended = _attended(workload, mean_attended)
+    if workload.trainer != "native":
+        return None
+    if counted is not None:
+        return _counted(workload, counted, counted.products, counted.attention, attended)
+    if why_not("exact", workload):
+        return None
+    return _exact(workload.shape, attended or workload.sequence / 2)
+
+
+def _attended(workload: Workload, mean_attended: float | None) -> float | None:
+    """Keys that a token attends to on average; None for plain causal attention, S / 2."""
     if workload.attention == "varlen" and mean_attended is None:
         raise ValueError(f"{workload.case}: attention varlen needs mean_attended, got None")
-    attended = mean_attended if workload.attention == "varlen" else None
-    return tgs * flops_per_token(workload.shape, workload.sequence, convention_name, mean_attended=attended) / 1e12
+    return mean_attended if workload.attention == "varlen" else None
+
+
+def _counted(
+    workload: Workload, counted: StepFlops, products: int, attention: int, attended: float | None
+) -> float | None:
+    """FLOPs of a token, from `products` and plain causal `attention` of a rank's micro-step; None: they do not tell.
+
+    Documents cut attention in the proportion of the keys that a token attends to, but not one within a window.
+    """
+    if attended is not None:
+        shape = workload.shape
+        whole = 6 * workload.sequence * shape.heads * shape.head_size * shape.layers * workload.rank_tokens
+        if counted.model_attention != whole:
+            return None
+        return (products + attention * 2 * attended / workload.sequence) / workload.rank_tokens
+    return (products + attention) / workload.rank_tokens

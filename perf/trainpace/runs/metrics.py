@@ -60,9 +60,31 @@ def tail_note(run: Run) -> str | None:
     return f"the mean step took {excess:.0%} longer than the median one, by which speed is judged: some took far longer"
 
 
-def tflops(run: Run, convention: str = flops.DEFAULT) -> float:
-    """TFLOP/s of one GPU in a named convention, at the run's TGS."""
-    return flops.tflops(tgs(run), run.workload, convention, mean_attended=run.mean_attended)
+def tflops(run: Run, convention: str | None = None) -> float | None:
+    """TFLOP/s of one GPU at the run's TGS, in a named convention (None: that of its workload, `flops.chosen`).
+
+    None where the convention's formula does not hold, or the step was not counted.
+    """
+    name = convention or flops.chosen(run.workload).name
+    return flops.tflops(tgs(run), run.workload, name, mean_attended=run.mean_attended, counted=run.step_flops)
+
+
+def mfu(run: Run, peak_tflops: float | None) -> float | None:
+    """Model FLOPs that were trained in a second / those that the device can do; None where either is not known."""
+    per_token = flops.model_flops(run.workload, mean_attended=run.mean_attended, counted=run.step_flops)
+    return _share(run, per_token, peak_tflops)
+
+
+def hfu(run: Run, peak_tflops: float | None) -> float | None:
+    """FLOPs that were executed in a second, what is made again included / those that the device can do; None as `mfu`,
+    and for another trainer than the native one.
+    """
+    per_token = flops.hardware_flops(run.workload, mean_attended=run.mean_attended, counted=run.step_flops)
+    return _share(run, per_token, peak_tflops)
+
+
+def _share(run: Run, per_token: float | None, peak_tflops: float | None) -> float | None:
+    return tgs(run) * per_token / 1e12 / peak_tflops if per_token and peak_tflops else None
 
 
 def peak_memory(run: Run) -> int:

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
 from trainpace.records import Record
+from trainpace.runs.flops import StepFlops
 
 # 1: first format (2026-11).
 SCHEMA = 1
@@ -189,6 +190,8 @@ class Run(Record):
     """None where the trainer brings data that the suite does not know."""
     mean_attended: PositiveFloat | None = None
     """Keys that a token attends to, mean over the measured tokens; None where attention is causal."""
+    step_flops: StepFlops | None = None
+    """As the native trainer's step was traced; None where formulas hold, and where it was not counted."""
     startup_seconds: NonNegativeFloat
     """Seconds from the request for the run to the end of its first step."""
     compile_seconds: NonNegativeFloat = 0.0

@@ -144,6 +144,12 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(fmean(map(math.log, values)))
 
 
+def mean_if_known(values: Iterable[float | None]) -> float | None:
+    """Geometric mean; None where one of the values is not known."""
+    found = list(values)
+    return None if None in found else geometric_mean([value for value in found if value is not None])
+
+
 def relative_spread(values: Sequence[float]) -> float:
     """Coefficient of variation, standard deviation (n - 1) / mean; 0 for a single value."""
     return math.sqrt(variance(values)) / fmean(values) if len(values) > 1 else 0.0
