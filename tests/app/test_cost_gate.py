@@ -10,10 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 from repository import BARE
-from trainpace.cases import PUBLISHED
+from trainpace.app.costs import Costs
+from trainpace.cases import LLAMA2_7B, PUBLISHED, Case, Model
 from trainpace.cases.scaling import full_workload
 from trainpace.cost.worker import counted
 from trainpace.errors import TRAIN
+from trainpace.judge.command import Command
 from trainpace.judge.cost import judge_cost
 from trainpace.runs.verdict import Verdict
 from trainpace.store.costs import load_costs
@@ -131,3 +133,15 @@ def test_the_gate_as_a_user_meets_it(copy):
     assert recorded == 0
     assert "none -> 4.86379e+14 FLOPs a step" in refreshed
     assert stored.exists()
+
+
+def test_a_model_that_cannot_be_trained_is_not_counted(tmp_path):
+    """It is said before a process starts, and takes no other case along."""
+    shape = LLAMA2_7B.shape.model_copy(update={"architecture": "cohere2"})
+    case = Case(model=Model(name="m", title="M", shape=shape), length="8k", sp=1, gpus=8)
+    costs = Costs(folder=tmp_path, dtype="bf16", refresh=False, show=lambda *_: pytest.fail("counting"), cache=None)
+
+    found = costs.find(case, Command())
+
+    assert found.verdict is Verdict.INVALID
+    assert "the native trainer cannot train cohere2: it lacks layers without positions" in found.reasons[0]

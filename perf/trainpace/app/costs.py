@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trainpace.app.resources import Show
+from trainpace.cases.architectures import cannot
 from trainpace.cases.published import Case
 from trainpace.cases.scaling import full_workload
 from trainpace.cases.workload import Dtype
@@ -64,6 +65,9 @@ class Costs:
         return load_costs(self.folder)
 
     def _cost(self, case: Case) -> Cost | CountFailed:
+        for each in (*self.cases, case):
+            if why := cannot(each.model.shape, each.sequence):
+                self._counted.setdefault(each.id, CountFailed(why))
         if case.id not in self._counted:
             cases = {each.id: each for each in (*self.cases, case) if each.id not in self._counted}
             workloads = [full_workload(each, dtype=self.dtype) for each in cases.values()]
