@@ -32,7 +32,9 @@ class Native:
             )
         if workload.compile:
             raise ValueError("the native trainer cannot compile its layers yet: leave compile out of the case")
-        dist.init_process_group("nccl" if context.device == "cuda" else "gloo")
+        # Told its device, NCCL connects here and not in the first step, and makes groups of parts of that connection.
+        own = None if context.device == "cpu" else torch.device(context.device, context.local_rank)
+        dist.init_process_group(dist.get_default_backend_for_device(context.device), device_id=own)
         self._take_place(workload, context.rank, context.device)
         micro_steps, batch = workload.warmup + workload.steps, workload.micro_batch
         self._data = packed(

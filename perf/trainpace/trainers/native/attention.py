@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.utils.flop_counter import register_flop_formula
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from trainpace.trainers.native import attention_cpu
 from trainpace.trainers.native.workspace import register_workspace
@@ -223,7 +223,11 @@ def _documents(ends: Tensor) -> list[tuple[int, int]]:
 
 @cache
 def _flash_attn() -> Any:
-    if importlib.util.find_spec("flash_attn") is None:
+    try:
+        found = importlib.util.find_spec("flash_attn.flash_attn_interface")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:  # or there is the namespace alone, in which flash-attn-4 puts another one
         return None
     from flash_attn import flash_attn_interface
 
@@ -287,6 +291,6 @@ def _forward(
     return ulysses.scatter(out).unsqueeze(0), None
 
 
+# The operator is causal by itself. No function is registered for its mask: with one, even if that made none,
+# transformers would look at the positions for packed sequences first, and wait for the device in every forward.
 AttentionInterface.register(NAME, _forward)
-# The operator is causal by itself: no mask of S x S is ever made.
-AttentionMaskInterface.register(NAME, lambda *_, **__: None)
