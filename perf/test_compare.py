@@ -5,11 +5,11 @@ pytest perf/test_compare.py -k llama2_7b-8k --perf-trainer native --perf-trainer
 
 import pytest
 
-from trainpace.cases import PUBLISHED, Case
+from trainpace.cases import Case
 from trainpace.plugin import CompareTrainers
 
 
-@pytest.mark.parametrize("case", PUBLISHED, ids=str)
+@pytest.mark.perf_table
 def test_compare(case: Case, compare_trainers: CompareTrainers) -> None:
     """Every system that is present was measured validly."""
     compare_trainers(case)

@@ -6,11 +6,11 @@ pytest perf -k test_cost --perf-refresh     # store the counts of all rows
 
 import pytest
 
-from trainpace.cases import PUBLISHED, Case
+from trainpace.cases import Case
 from trainpace.plugin import JudgeCost
 
 
-@pytest.mark.parametrize("case", PUBLISHED, ids=str)
+@pytest.mark.perf_table
 def test_cost(case: Case, judge_cost: JudgeCost) -> None:
     """No counter of the step is more than the baseline's."""
     judge_cost(case)

@@ -6,11 +6,11 @@ pytest perf -k llama2_7b --perf-refresh     # record this device's baselines
 
 import pytest
 
-from trainpace.cases import PUBLISHED, Case
+from trainpace.cases import Case
 from trainpace.plugin import JudgeSpeed
 
 
-@pytest.mark.parametrize("case", PUBLISHED, ids=str)
+@pytest.mark.perf_table
 def test_speed(case: Case, judge_speed: JudgeSpeed) -> None:
     """TGS, TFLOPs and peak memory are no worse than the baseline's, within the tolerance."""
     judge_speed(case)

@@ -3,8 +3,8 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -15,13 +15,14 @@ from trainpace.app.messages import Messages
 from trainpace.app.options import Options, declare_options
 from trainpace.app.suite import Suite
 from trainpace.app.typed import of_test, typed
-from trainpace.cases import Case
+from trainpace.cases import PUBLISHED, Case
 from trainpace.cases.ids import collision, told_apart
 from trainpace.errors import FileError, UsageError
 from trainpace.judge.finding import Finding
 from trainpace.judge.systems import SideBySide
 from trainpace.runs.verdict import Verdict
 
+T = TypeVar("T")
 _SUITE = pytest.StashKey[Suite]()
 _FIXTURES = ("judge_speed", "judge_cost", "compare_trainers")
 
@@ -65,6 +66,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options, before anything is collected."""
+    config.addinivalue_line("markers", "perf_table: its parameter `case` is each case of the session's table")
     config.addinivalue_line("markers", "perf_trainer(name): measure this trainer, package.module:object")
     config.stash[_SUITE] = Suite(
         options=Options.of(config),
@@ -76,7 +78,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let cases that one test is given, and that differ in nothing but their GPUs, name them."""
+    """Give a test of the table its cases. Let those of others that differ in nothing but their GPUs name them."""
+    if next(metafunc.definition.iter_markers("perf_table"), None) is not None:
+        metafunc.parametrize("case", _of_table(metafunc), ids=str)
+        return
     parametrize = metafunc.parametrize
 
     def named(argnames: Any, argvalues: Any, *args: Any, **options: Any) -> None:
@@ -120,7 +125,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse, with cases selected, what would leave them without a measurement that counts."""
     config, suite = session.config, session.config.stash[_SUITE]
-    speed, costs = ([item for item in session.items if of(item)] for of in (_is_speed, _is_cost))
+    judged = [item for item in session.items if item.get_closest_marker("skip") is None]
+    speed, costs = ([item for item in judged if of(item)] for of in (_is_speed, _is_cost))
     compared = [item for item in session.items if _is_compare(item)]
     whole = typed(config)
     commands = {item.nodeid: of_test(whole, item) for item in (*speed, *costs, *compared)}
@@ -161,6 +167,8 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
     def judge(case: Case) -> Finding:
         if case != (own := _case(request.node)):  # the session was planned before it began, of the parameters
             pytest.fail(f"judge_speed: expected the test's own parameter `case`, {own}, got {case}", pytrace=False)
+        if instead := _found(lambda: _suite(request).speed.alike(request.node.nodeid)):
+            pytest.skip(f"as {instead}: at mini scale one case of each set of features is trained")
         found = _found(lambda: _suite(request).find_speed(request.node.nodeid))
         _record_speed(found, request)
         _end(found, request)
@@ -240,11 +248,25 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     return machine_info(suite.resources.allocate())
 
 
+def _of_table(metafunc: pytest.Metafunc) -> Sequence[Any]:
+    """The cases of --perf-table, else those that are published with the suite; those that cannot be run are skipped."""
+    options = metafunc.config.stash[_SUITE].options
+    if options.table is None:
+        return PUBLISHED
+    # What the native trainer lacks, a trainer of one's own may have; counted is the native one alone.
+    native = options.trainer == "native" or "judge_cost" in metafunc.fixturenames
+    lacks = {row.id: ", ".join(row.lacks) for row in options.table.rows if native and not row.executable}
+    return [
+        pytest.param(case, marks=pytest.mark.skip(f"not executable: {lacks[case.id]}")) if case.id in lacks else case
+        for case in options.table.cases
+    ]
+
+
 def _suite(request: pytest.FixtureRequest) -> Suite:
     return request.config.stash[_SUITE]
 
 
-def _found(find: Callable[[], Finding]) -> Finding:
+def _found(find: Callable[[], T]) -> T:
     """What `find` gives; what a user must change ends the session."""
     try:
         return find()

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from trainpace.cases.tables import Table
+from trainpace.errors import FileError
 from trainpace.plan.paired import MinEffects
+from trainpace.store.tables import load_table
 from trainpace.trainers.external import is_external, names
 
 INVOCATION = "TRAINPACE_INVOCATION"
@@ -46,6 +49,16 @@ def split_options(texts: Sequence[str]) -> tuple[str, ...]:
 def folder(value: str | None, config: pytest.Config) -> Path | None:
     """A path of where the command was typed; None where none is given."""
     return Path(invocation_folder(config), value) if value else None
+
+
+def table(value: str | None, config: pytest.Config) -> Table | None:
+    """A published table by its name, or a user's own by the path of its .csv; None where none is given."""
+    if value is None:
+        return None
+    try:
+        return load_table(Path(invocation_folder(config), value) if value.endswith(".csv") else value)
+    except FileError as error:
+        raise ValueError(str(error)) from None
 
 
 def output(value: str | None, config: pytest.Config) -> Path | None:

@@ -20,6 +20,7 @@ from trainpace.app.declare import (
     share,
 )
 from trainpace.app.exclusions import EXTERNAL_SYSTEM, SECOND_SIDE, SEVERAL_TRAINERS, refuse
+from trainpace.cases.tables import Table
 from trainpace.cases.workload import Dtype, Scale
 from trainpace.plan.paired import MinEffects
 from trainpace.plan.stored import DEFAULT_REFRESH_RUNS
@@ -132,11 +133,18 @@ class Options:
         help="The interpreter that an external system lives in; repeatable (default: this one).",
     )
     """Interpreters of external systems, by name."""
+    table: Table | None = option(
+        "--perf-table",
+        read=values.table,
+        metavar="NAME|FILE.csv",
+        help="The published table whose rows are the cases: llm-foundry, torchtitan, xtuner, or your own "
+        "(docs/tables.md; default: the 14 rows of XTuner's speed benchmark).",
+    )
+    """None: the cases of cases/published.py."""
     engine: str = option(
         "--perf-engine",
         choices=("deepspeed", "fsdp2"),
-        default="deepspeed",
-        help="What shards the native trainer (default: deepspeed, ZeRO-3 as published).",
+        help="What shards the native trainer (default: the table's, which is deepspeed, ZeRO-3, without --perf-table).",
     )
     dtype: Dtype = option(
         "--perf-dtype", choices=("bf16", "fp32"), default="bf16", help="What the model computes in (default: bf16)."
@@ -347,6 +355,7 @@ class Options:
         if any(map(is_external, given["trainers"])):
             facts.add(EXTERNAL_SYSTEM)
         refuse(facts)
+        given["engine"] = given["engine"] or (given["table"].engine if given["table"] else "deepspeed")
         if SECOND_SIDE not in facts:
             return cls(**given)
         return cls(**given, gate=Gate(folder=values.invocation_folder(config), **pair))

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from trainpace.app.resources import INJECTED_SLOWDOWN, Resources, Show
 from trainpace.app.workloads import Workloads
 from trainpace.cases.machine import Device
 from trainpace.cases.published import Case
+from trainpace.cases.tables import features
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError, RunFailed, Skipped
 from trainpace.judge import baseline as baselines
@@ -63,6 +65,8 @@ class Speed:
     quarantine: list[Quarantined] = field(default_factory=list)
     """Cases whose noise is waived for a while."""
     _announced: bool = False
+    _alike: dict[str, str] = field(default_factory=dict)
+    """Tests that are not run, and the ids of the cases that are run in their place."""
     _paired: dict[str, Finding] = field(default_factory=dict)
     _recorded_cases: list[StoredCase] = field(default_factory=list)
     """Whose runs are a baseline now."""
@@ -79,9 +83,7 @@ class Speed:
             FileError: for baselines or sides that cannot be used.
             DeviceBusy: where another suite holds the device.
         """
-        if not self._announced:
-            self._announced = True
-            self.hours.announce(self.selection)
+        self._begin()
         if self.options.gate is not None:
             if not self._paired:
                 self._paired = self._compare()
@@ -92,6 +94,29 @@ class Speed:
         assert judgement is not None
         waived = waive(judgement, self.quarantine, self.options.accepted)
         return found if waived is judgement else replace(found, judgement=waived)
+
+    def alike(self, test: str) -> str | None:
+        """The id of the case that runs in the place of this test's, which has the same features at mini scale.
+
+        Only of a table that was asked for, and where runs are measured. None: it is run itself.
+        """
+        self._begin()
+        return self._alike.get(test)
+
+    def _begin(self) -> None:
+        """Once: leave out what another case stands for, and say how long the rest takes."""
+        if self._announced:
+            return
+        self._announced = True
+        if self.options.table is not None and not self.options.replay:
+            first: dict[tuple[str, ...], str] = {}
+            for each in self.selection:
+                with suppress(RunFailed):  # it will say so itself
+                    if self.workloads.resolve(each.case, each.trainer).workload.scale == "mini":
+                        name = first.setdefault((each.trainer, *features(each.case)), each.case.id)
+                        self._alike |= {each.test: name} if name != each.case.id else {}
+            self.selection = [each for each in self.selection if each.test not in self._alike]
+        self.hours.announce(self.selection)
 
     @cached_property
     def replayed(self) -> dict[str, list[Run]]:

@@ -16,6 +16,7 @@ from trainpace.cost.estimate import counted_memory
 from trainpace.errors import DataError, RunFailed
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import baselines_of
+from trainpace.judge.tables import published
 from trainpace.store.baselines import load_baselines
 from trainpace.store.costs import load_costs
 from trainpace.store.runs import runs_in
@@ -64,7 +65,9 @@ class Workloads:
         """Every baseline of `device` that this session judges against."""
         if self.options.against_runs:
             return [*baselines_of(runs_in(self.options.against_runs), device.slug)]
-        return load_baselines([self.baselines_folder], device.slug)
+        stored = load_baselines([self.baselines_folder], device.slug)
+        table = self.options.table
+        return [*stored, *published(table, device.slug)] if table else stored
 
     def _cut(self, case: Case, trainer: str) -> Resolved:
         options, machine = self.options, self.resources.allocate()

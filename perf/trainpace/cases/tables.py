@@ -17,6 +17,7 @@ from trainpace.cases.architectures import LACKING, TRAINED, cannot
 from trainpace.cases.models import Model
 from trainpace.cases.parameters import counted_parameters
 from trainpace.cases.published import LENGTHS, Case
+from trainpace.cases.scaling import mini_ranks, mini_sp
 from trainpace.cases.workload import Dtype, Recompute, Shape, Sharding
 from trainpace.errors import FileError
 from trainpace.records import Record
@@ -158,6 +159,29 @@ class Table:
     def rows_of(self, case: Case) -> tuple[Row, ...]:
         """The rows of `case`, one a device."""
         return tuple(row for row in self.rows if row.case == case)
+
+
+def features(case: Case) -> tuple[str, ...]:
+    """What of `case` the mini scale has too, as words: cases with the same words run the same code there."""
+    shape = case.model.shape
+    accumulation = case.accumulation or case.sp
+    return (
+        shape.architecture,
+        *(("shared key/value heads",) if shape.kv_heads < shape.heads else ()),
+        *(("tied",) if shape.tied else ()),
+        *(("head size",) if shape.head else ()),
+        *(name for name in sorted(shape.config) if name != "rope_parameters"),
+        f"sp {mini_sp(case)}",
+        f"{mini_ranks(case)} ranks",
+        *(("micro-batch",) if case.micro_batch > 1 else ()),
+        *(("accumulation",) if accumulation not in {1, case.sp} else ()),
+        f"recompute {case.recompute}",
+        f"sharding {case.sharding}",
+        f"{case.param_dtype} parameters",
+        *((f"{case.reduce_dtype} reduction",) if case.reduce_dtype else ()),
+        *(("compile",) if case.compile else ()),
+        *case.tags,
+    )
 
 
 # A column: how a cell of text is read. What a header says in TOML's own types is read as its text would be.

@@ -49,8 +49,9 @@ class Published(Record):
     sp: PositiveInt
     gpus: PositiveInt
     tgs: PositiveFloat
-    printed_tflops: PositiveFloat
-    """The row's own figure as printed: never judged, compared only where the table itself is tested."""
+    printed_tflops: PositiveFloat | None
+    """The row's own figure as printed, in its table's convention: never judged, compared only where the table itself is
+    tested; None where it prints none."""
     tflops: PositiveFloat
     """Recomputed from `tgs` in the named convention."""
     convention: str

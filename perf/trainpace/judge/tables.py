@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from trainpace.cases.parameters import parameters
 from trainpace.cases.tables import Row, Table
+from trainpace.judge.baseline import Published
 from trainpace.runs.datasheets import DATASHEETS
-from trainpace.runs.flops import CONVENTIONS, flops_per_token
+from trainpace.runs.flops import CONVENTIONS, DEFAULT, flops_per_token
 from trainpace.text import GIB
 
 PALM = "palm"
@@ -139,6 +140,32 @@ class Examined:
     def executable(self) -> str:
         """`yes`, or what is lacking."""
         return "yes" if self.row.executable else ", ".join(self.row.lacks)
+
+
+def published(table: Table, device: str) -> list[Published]:
+    """The figures of `table` on a device, as baselines of scale full."""
+    convention = CONVENTIONS[DEFAULT]
+    return [
+        Published(
+            origin="published",
+            case=row.id,
+            model=row.model.title,
+            scale="full",
+            sequence=row.case.sequence,
+            sp=row.case.sp,
+            gpus=row.case.gpus,
+            tgs=row.tgs,
+            printed_tflops=row.printed.get("tflops"),
+            tflops=row.tgs * flops_per_token(row.model.shape, row.case.sequence) / 1e12,
+            convention=convention.name,
+            convention_version=convention.version,
+            hardware=table.devices[device].name or device,
+            software=dict(table.stack),
+            source=f"{table.title}, {row.source}",
+        )
+        for row in table.rows
+        if row.executable and row.device == device and row.case is not None and row.tgs is not None
+    ]
 
 
 def examine(table: Table, predictions: Predictions | None = None) -> list[Examined]:
