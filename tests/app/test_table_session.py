@@ -35,14 +35,11 @@ def ours(repository):
 
 def test_a_table_of_ones_own_is_trained(ours):
     """At mini one case of each set of features is, the others name it; without --perf-refresh nothing is recorded."""
-    done = ours.suite("--perf-table=ours.csv", "-rs", "-k", "not tp8", "--junit-xml=junit.xml")
+    done = ours.suite("--perf-table=ours.csv", "-rs", "-k", "not tp8")
 
     assert done.code == 0
     assert "as llama2_7b-8k-sp1-g16-mb2: at mini scale one case of each set of features is trained" in done.text
-    cases = ours.cases()
-    assert {name: text.partition(":")[0] for name, (_, text, _) in cases.items()} == {
-        "test_speed[llama2_7b-8k-sp1-g8]": "no baseline for this workload on this device",
-    }
+    assert done.last_line.startswith("2 cases: 2 no baseline (llama2_7b-8k-sp1-g8 ")
     assert not (ours.path / "baselines").exists()
 
 
