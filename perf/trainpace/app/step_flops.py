@@ -55,23 +55,24 @@ class StepsFlops:
 
     def _count(self, workloads: Sequence[Workload]) -> None:
         # The process tells results apart by the case's id, which workloads of one session may share.
-        named = {each.hash: each.model_copy(update={"case": each.hash}) for each in workloads}
+        named = {f"{each.case} {each.hash}": each for each in workloads}
+        renamed = [each.model_copy(update={"case": name}) for name, each in named.items()]
         title = f"counting {len(named)} step{'' if len(named) == 1 else 's'}: no formula for their FLOPs"
         try:
             with self.show(title, len(named)) as progress:
-                found = counted(named.values(), cache=self.cache, progress=progress, added=self.environment)
+                found = counted(renamed, cache=self.cache, progress=progress, added=self.environment)
                 for name, cost in found:
                     if isinstance(cost, CountFailed):
-                        self._fail([name], cost)
+                        self._fail([named[name]], cost)
                     else:
-                        self._found[name] = cost.step_flops
+                        self._found[named[name].hash] = cost.step_flops
         except CountFailed as failure:
-            self._fail([name for name in named if name not in self._found], failure)
+            self._fail([each for each in workloads if each.hash not in self._found], failure)
 
-    def _fail(self, names: Sequence[str], failure: CountFailed) -> None:
-        for name in names:
-            self._found[name] = None
-            self.messages.say(f"{self._expected[name].case}: its step could not be counted: {failure}")
+    def _fail(self, workloads: Sequence[Workload], failure: CountFailed) -> None:
+        for each in workloads:
+            self._found[each.hash] = None
+            self.messages.say(f"{each.case}: its step could not be counted: {failure}")
 
 
 def _needed(workload: Workload) -> bool:
