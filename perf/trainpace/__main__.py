@@ -43,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument("device", help="h100-sxm5-80gb, say; another name lists those that are known")
     predict.add_argument("--network", type=float, metavar="GB/S", help="between nodes, what a GPU gets, one direction")
     predict.set_defaults(run=_predict)
-    published = commands.add_parser("published", help="the published table: its formula checked, its charts drawn")
+    published = commands.add_parser("published", help="a published table: its figures checked, its charts drawn")
+    published.add_argument(
+        "table",
+        nargs="?",
+        metavar="TABLE",
+        help="llm-foundry, torchtitan, xtuner, or the path of a .csv (default: the 14 rows that `pytest perf` runs)",
+    )
     published.add_argument("--report", type=Path, metavar="DIR", help="write table, charts and page into DIR")
     published.set_defaults(run=_published)
     commands.add_parser("schema", help="print the JSON schema of results.json").set_defaults(run=_schema)
@@ -104,6 +110,8 @@ def _published(options: argparse.Namespace) -> int:
     from trainpace.store.reports import write_published
 
     try:
+        if options.table is not None:
+            return _table(options)
         found = published_table()
         if options.report:
             write_published(found, options.report)
@@ -111,6 +119,21 @@ def _published(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 4
     print(render(found, width=width()), end="")
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    from trainpace.app.printing import width
+    from trainpace.judge.tables import examine
+    from trainpace.report import tables
+    from trainpace.store.reports import write_table
+    from trainpace.store.tables import load_table
+
+    table = load_table(options.table)
+    report = tables.Report(table, examine(table))
+    if options.report:
+        write_table(report, options.report)
+    print(tables.render(report, width=width()), end="")
     return 0
 
 

@@ -117,4 +117,4 @@ def test_a_row_beside_its_prediction(low, high, said):
     found = examine(load_table("xtuner"), {("llama2_7b-8k-sp1", "a100-sxm4-80gb"): expected, ("x", None): "fp8"})
 
     assert (found[0].predicted, found[1].predicted) == (said, "not predicted")
-    assert (found[0].executable, found[24].executable) == ("yes", "deepseek_v2")
+    assert (found[0].executable, found[24].executable) == ("yes", "no: deepseek_v2")

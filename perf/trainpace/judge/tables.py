@@ -138,8 +138,8 @@ class Examined:
 
     @property
     def executable(self) -> str:
-        """`yes`, or what is lacking."""
-        return "yes" if self.row.executable else ", ".join(self.row.lacks)
+        """`yes`, or `no` and what is lacking."""
+        return "yes" if self.row.executable else f"no: {', '.join(self.row.lacks)}"
 
 
 def published(table: Table, device: str) -> list[Published]:

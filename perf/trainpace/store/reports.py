@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from trainpace.judge.systems import SideBySide
-from trainpace.report import compare, history, markdown, published
+from trainpace.report import compare, history, markdown, published, tables
 from trainpace.report.charts import Chart
 from trainpace.report.html import Assets
 from trainpace.report.record import FILE, Results
@@ -61,6 +61,15 @@ def write_published(rows: Sequence[published.Row], folder: Path) -> None:
     _write_charts(drawn, folder)
     write_whole(folder / f"{published.NAME}.md", published.markdown(rows, drawn))
     write_whole(folder / f"{published.NAME}.html", published.page(rows, drawn, assets()))
+
+
+def write_table(report: tables.Report, folder: Path) -> None:
+    """Write a table's .md, .html and charts into `folder`; without matplotlib no charts."""
+    _make(folder)
+    drawn = tables.draw(report)
+    _write_charts(drawn, folder)
+    write_whole(folder / f"{report.name}.md", tables.markdown(report, drawn))
+    write_whole(folder / f"{report.name}.html", tables.page(report, drawn, assets()))
 
 
 def write_history(judged: Sequence[history.Series], folder: Path) -> None:
