@@ -28,6 +28,7 @@ READ = PAGES | {name: ROOT / name for name in ("CONTRIBUTING.md", "tests/README.
 INLINE = re.compile(r"`((?:pytest\s+perf|python\s+-m\s)[^`]*)`")
 NOT_TYPED = {
     "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py does too",
+    "python -m trainpace published llm-foundry --report out": "draws 30 charts; test_table_report.py draws fewer",
     "python -m trainpace.simulate --out docs": "takes a quarter of an hour",
     "python -m trainpace.simulate --part pairs --out docs": "takes ten minutes",
     "python -m trainpace.simulate --quick": "takes a minute; tests/simulate/test_simulate.py runs the same",
@@ -125,6 +126,7 @@ def scratch(pytester, monkeypatch):
         shutil.copy(file, here / "perf")
     for name in ("alpaca.json", "alpaca_zh.json"):
         (here / name).write_text("[]")
+    (here / "ours.csv").write_text(next(text for text in blocks("docs/tables.md", "") if text.startswith("model,")))
     python = here / ".tox" / "peer-llamafactory" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
