@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a date or a revision that the history begins with: what was lost before it is accepted",
     )
     history.set_defaults(run=_history)
-    predict = commands.add_parser("predict", help="floor and predicted speed of every published case on a device")
-    predict.add_argument("device", help="h100-sxm5-80gb, say; another name lists those that are known")
-    predict.add_argument("--network", type=float, metavar="GB/S", help="between nodes, what a GPU gets, one direction")
-    predict.set_defaults(run=_predict)
+    _add_predict(commands)
+    counting = commands.add_parser("count", help="count the rows of a table, for its predictions")
+    counting.add_argument("table", help="its name, or the path of its .csv file")
+    counting.set_defaults(run=_count)
     published = commands.add_parser("published", help="a published table: its figures checked, its charts drawn")
     published.add_argument(
         "table",
@@ -86,19 +86,90 @@ def _history(options: argparse.Namespace) -> int:
     return int(options.check and any(series.lost for series in judged))
 
 
+def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="floor and predicted speed on a device: of every published case, or of your model",
+        description="Floor, predicted speed and peak memory on a device, from counted costs and published tables "
+        "(docs/prediction.md). Without --model: every case of the published table.",
+    )
+    predict.add_argument("device", help="h100-sxm5-80gb, say, or as much of it as no other begins with")
+    predict.add_argument("--model", metavar="CONFIG", help="the path of a config.json, or the name of a known model")
+    predict.add_argument("--sequence", default="8k", metavar="LENGTH", help="tokens: 8k, 1m, 5000 (default: 8k)")
+    predict.add_argument("--gpus", type=int, default=8, metavar="N", help="all GPUs (default: 8)")
+    predict.add_argument("--micro-batch", type=int, default=1, metavar="N", help="sequences a step (default: 1)")
+    predict.add_argument("--accumulation", type=int, default=1, metavar="N", help="micro-steps an update (default: 1)")
+    predict.add_argument("--sp", type=int, default=1, metavar="N", help="GPUs that share a sequence (default: 1)")
+    predict.add_argument(
+        "--recompute",
+        default="full",
+        choices=["full", "selective_op", "selective_layer", "none"],
+        help="what a layer makes again in its backward (default: full)",
+    )
+    predict.add_argument("--sharding", default="full", choices=["full", "zero2"], help="(default: full)")
+    predict.add_argument("--engine", default="fsdp2", choices=["fsdp2", "deepspeed"], help="(default: fsdp2)")
+    predict.add_argument("--table", metavar="TABLE", help="learn from the rows of this table alone: as its stack would")
+    predict.add_argument("--network", type=float, metavar="GB/S", help="between nodes, what a GPU gets, one direction")
+    predict.add_argument(
+        "--sweep", action="store_true", help="every micro-batch, recompute, sp and sharding: those that fit"
+    )
+    predict.add_argument("--errors", action="store_true", help="how far off each table's left-out rows are")
+    predict.set_defaults(run=_predict)
+
+
 def _predict(options: argparse.Namespace) -> int:
     from trainpace.app.printing import width
-    from trainpace.cost.predict import forecast
-    from trainpace.errors import FileError
-    from trainpace.report.predict import render
+    from trainpace.cost.predict import check_network, forecasts, learnt
+    from trainpace.errors import SuiteError
+    from trainpace.report import predict as report
 
     network = None if options.network is None else 1e9 * options.network
     try:
-        found = forecast(options.device, network=network)
-    except (FileError, ValueError) as error:
+        check_network(network)
+        if options.errors:
+            print(report.render_errors(learnt(), width=width()), end="")
+        elif options.model is None:
+            found = forecasts(options.device, table=options.table, network=network)
+            print(report.render(found, width=width()), end="")
+        else:
+            print(_of_model(options, network), end="")
+    except (SuiteError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(render(found, width=width()), end="")
+    return 0
+
+
+def _of_model(options: argparse.Namespace, network: float | None) -> str:
+    from trainpace.app import prediction
+    from trainpace.app.printing import width
+    from trainpace.report import predict as report
+
+    case = prediction.case_of(
+        options.model,
+        sequence=options.sequence,
+        gpus=options.gpus,
+        micro_batch=options.micro_batch,
+        accumulation=options.accumulation,
+        sp=options.sp,
+        recompute=options.recompute,
+        sharding=options.sharding,
+    )
+    chosen = {"engine": options.engine, "table": options.table, "network": network}
+    if options.sweep:
+        return report.render_sweep(prediction.sweep_case(case, options.device, **chosen), width=width())
+    return report.render_one(prediction.predict_case(case, options.device, **chosen))
+
+
+def _count(options: argparse.Namespace) -> int:
+    from trainpace.app.prediction import count_table, counted_rows
+    from trainpace.errors import SuiteError
+
+    try:
+        path = count_table(options.table)
+    except SuiteError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{path}: {counted_rows(options.table)} counted rows")
     return 0
 
 

@@ -85,6 +85,8 @@ class Header(Record):
     """Columns whose figures are cut instead of rounded."""
     tolerance: float = Field(default=0.0, ge=0, le=0.01)
     """Relative, of figures that the source computed from others than it prints, beyond the rounding of those."""
+    repeats_kv: bool = False
+    """Whether the stack repeats shared key/value heads before each exchange of a sequence's ranks."""
     partial_batches: bool = False
     """Whether the last micro-batch of a step may be smaller than the others."""
     devices: dict[str, TableDevice] = Field(default_factory=dict)
@@ -147,6 +149,7 @@ class Table:
     engine: str
     truncated: tuple[str, ...]
     tolerance: float
+    repeats_kv: bool
     partial_batches: bool
     devices: Mapping[str, TableDevice]
     rows: tuple[Row, ...]
@@ -331,6 +334,7 @@ def make_table(
         engine=header.engine,
         truncated=header.truncated,
         tolerance=header.tolerance,
+        repeats_kv=header.repeats_kv,
         partial_batches=header.partial_batches,
         devices=header.devices or {row.device: TableDevice() for row in rows if row.device},
         rows=tuple(rows),

@@ -132,6 +132,8 @@ DATASHEETS = {
     "v100-pcie-32gb": Datasheet(None, 14, 0.9e12, 16e9, "NVIDIA V100 datasheet, " + _LIGHTNING),
     "t4": Datasheet(None, 8.1, 0.3e12, 16e9, "NVIDIA T4 datasheet, " + _LIGHTNING),
 }
+OF_ONE_CLUSTER = ("h100-sxm5-96gb-hbm2e",)
+"""Cards that no maker sells by these figures: nobody means them by the beginning of a name."""
 UNKNOWN = (
     "A10G",
     "GB10",

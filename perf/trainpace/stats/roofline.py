@@ -1,21 +1,32 @@
-"""From counts to seconds: the floor that a device's datasheet sets, and what published rows suggest of real steps.
+"""From counts to seconds: the floor that a device's datasheet sets, and what five shares make of a real step.
 
     python -m trainpace predict h100-sxm5-80gb
 
-The floor needs nothing but counts and datasheets. The prediction adds three parameters, fitted on the published rows of
-one cluster; how far it is off is measured by leaving out each row in turn. No test gates on a prediction.
+The floor needs nothing but counts and datasheets. The prediction needs five parameters, which stats/learning.py takes
+from the rows of published tables. No test gates on a prediction.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from trainpace.cases.scaling import MEMORY_SHARE, NODE_GPUS
-from trainpace.runs.cost import PRODUCTS, Cost
+from trainpace.cases.scaling import NODE_GPUS
+from trainpace.cases.workload import Workload
+from trainpace.runs.cost import PRODUCTS
 from trainpace.runs.datasheets import Datasheet
 
-FAR_OFF = 0.10
-"""Relative. A row that the prediction misses by more is named."""
+LINKS_SHARE = 0.7
+"""Of the links within a node that collectives reach: NCCL's bus bandwidth in all-gathers of tens of MiB, over NVLink's
+datasheet. Fitted beside the five it comes out anywhere from 0.5 to 1: hardly a row is held by links."""
+FORWARD = 1.3
+"""How much faster than the backward the forward of attention's kernels is, a FLOP. Their authors measured up to 73 and
+63 % of the peak (FlashAttention-2), and 30-50 and 25-35 % of the kernel before it."""
+USUAL_ATTENTION = (1 / FORWARD + 2.5) / 3.5
+"""Time of a FLOP without recompute, of one forward and 2.5 backward, over that of one of the backward."""
+SCORE_BYTES = 66
+"""What the native trainer's loss reads and writes for one score (a token's logit of one word) in bf16, operator by
+operator as trainers/native/loss.py computes a chunk: the product 2, float 6, logsumexp 24, minus 8, exponential 8,
+times 8, back to bf16 6, and 4 by the two products. Traced, the loss is one operator, of which one chunk is seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,29 +35,34 @@ class Times:
 
     matmul: float
     """Products of matrices, loss included, at the peak of bf16."""
-    attention: float
+    attention_forward: float
+    """At the peak of bf16, as is the backward; the recompute's is in it."""
+    attention_backward: float
     memory: float
     """What the operators read and write, each its own inputs and outputs, at the memory's bandwidth."""
+    scores: float
+    """What the loss reads and writes of its scores besides. Fused kernels need none of it: it is in no floor."""
     links: float
-    """All-to-all, parameters and gradients within a node."""
+    """Parameters and gradients within a node."""
     parameters: float
     """Parameters and gradients between nodes: each node receives what it does not hold, through all its adapters."""
     exchange: float
     """All-to-all between nodes, where a sequence is spread over several."""
     exchange_links: float
-    """All-to-all within a node; part of `links`."""
+    """All-to-all within a node."""
     optimizer: float
     """The optimizer's step at the memory's bandwidth, over the accumulation."""
 
     @property
     def compute(self) -> float:
         """All products."""
-        return self.matmul + self.attention
+        return self.matmul + self.attention_forward + self.attention_backward
 
     @property
     def floor(self) -> float:
         """Seconds below which no step can be: everything overlaps but the optimizer, which waits for the gradients."""
-        return max(self.compute, self.memory, self.links, self.parameters + self.exchange) + self.optimizer
+        links = self.links + self.exchange_links
+        return max(self.compute, self.memory, links, self.parameters + self.exchange) + self.optimizer
 
     @property
     def binds(self) -> str:
@@ -54,36 +70,67 @@ class Times:
         parts = {
             "compute": self.compute,
             "memory": self.memory,
-            "links": self.links,
+            "links": self.links + self.exchange_links,
             "network": self.parameters + self.exchange,
         }
         return max(parts, key=parts.__getitem__)
 
 
-def times(cost: Cost, sheet: Datasheet, engine: str = "deepspeed") -> Times:
-    """The parts of a step of `cost` on the device of `sheet`.
+def times(
+    counters: Mapping[str, int],
+    workload: Workload,
+    sheet: Datasheet,
+    *,
+    engine: str = "deepspeed",
+    network: float | None = None,
+    repeats_kv: bool = False,
+) -> Times:
+    """The parts of a step of `workload`, of which `counters` were counted, on the device of `sheet`.
+
+    Args:
+        counters: those of runs/cost.py.
+        workload: what was counted.
+        sheet: of the device.
+        engine: whose collectives.
+        network: between nodes, bytes per second that a GPU gets, one direction; None: the maker's own system.
+        repeats_kv: whether the stack repeats shared key/value heads before each exchange of a sequence's ranks. The
+            native trainer, which was counted, does so only as far as sp needs.
 
     Raises:
-        ValueError: for a datasheet without the network between nodes.
+        ValueError: for a datasheet without the dtype's peak, or without the network where the step needs it.
     """
-    counters, workload = cost.counters, cost.workload
     tflops = sheet.bf16_tflops if workload.dtype == "bf16" else sheet.tf32_tflops
-    if sheet.node_bytes_per_second is None or tflops is None:
-        raise ValueError(f"expected a datasheet with the network between nodes and {workload.dtype}, got {sheet}")
+    if tflops is None:
+        raise ValueError(f"expected a datasheet with a peak of {workload.dtype}, got {sheet}")
+    nodes = math.ceil(workload.ranks / NODE_GPUS)
+    network = network or sheet.node_bytes_per_second
+    if network is None:
+        if nodes > 1:
+            raise ValueError(f"expected the network between nodes, which no datasheet of this device says: {sheet}")
+        network = math.inf
     peak = 1e12 * tflops
     flops = {group: counters[f"step.flops.{group}"] / peak for group in PRODUCTS}
-    nodes = math.ceil(workload.ranks / NODE_GPUS)
-    sent = counters[f"{engine}.step.all_gather.bytes"] + counters[f"{engine}.step.reduce_scatter.bytes"]
+    kinds = ("all_gather", "reduce_scatter", "all_reduce")
+    sent: float = sum(counters.get(f"{engine}.step.{kind}.bytes", 0) for kind in kinds)
+    # What ZeRO-2 sends to all after its update.
+    sent += counters.get(f"{engine}.optimizer.all_gather.bytes", 0) / workload.accumulation
     whole = sent * workload.ranks / max(1, workload.ranks - 1)
-    exchanged = counters["step.all_to_all.bytes"]
+    exchanged: float = counters["step.all_to_all.bytes"]
+    if repeats_kv:
+        heads, kv_heads = workload.shape.heads, math.lcm(workload.shape.kv_heads, workload.sp)
+        # Query and result go and come, and so do key and value.
+        exchanged *= (2 * heads + 2 * heads) / (2 * heads + 2 * kv_heads)
     # Ranks of a sequence stand next to each other: of the sp - 1 others, those beyond the first eight are far.
     far = max(0, workload.sp - NODE_GPUS) / max(1, workload.sp - 1) * exchanged
-    network = sheet.node_bytes_per_second
+    # 6 * tokens * hidden * vocabulary FLOPs: forward and two gradients, two a multiply-add.
+    scores = counters["step.flops.loss"] / (6 * workload.shape.hidden)
     return Times(
         matmul=flops["matmul"] + flops["loss"],
-        attention=flops["attention_forward"] + flops["attention_backward"],
+        attention_forward=flops["attention_forward"],
+        attention_backward=flops["attention_backward"],
         memory=counters["step.operator_bytes"] / sheet.memory_bytes_per_second,
-        links=(sent + exchanged - far) / sheet.link_bytes_per_second,
+        scores=SCORE_BYTES * scores / sheet.memory_bytes_per_second,
+        links=sent / sheet.link_bytes_per_second,
         parameters=whole * (nodes - 1) / nodes / NODE_GPUS / network,
         exchange=far / network,
         exchange_links=(exchanged - far) / sheet.link_bytes_per_second,
@@ -93,131 +140,78 @@ def times(cost: Cost, sheet: Datasheet, engine: str = "deepspeed") -> Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What the datasheet does not say: shares of its figures that real steps reach."""
+    """What the datasheet does not say: shares of its figures that a stack reaches on a device."""
 
     matmul: float
-    """Of the peak, by products of matrices; everything that is no product takes its time from here."""
+    """Of the peak, by products of matrices."""
     attention: float
-    """Of the peak, by the flash kernels, forward and backward."""
+    """Of the peak, by attention's kernels in a step without recompute. A property of the stack more than of the
+    device."""
+    memory: float
+    """Of the memory's bandwidth, by everything that is no product, and by the optimizer. Operators are counted one by
+    one, as eager: above one it says that the stack's are fused."""
     network: float
-    """Of the network between nodes. It belongs to a cluster, not to a device."""
+    """Of the network between nodes that is stated or assumed, in a cluster that is none of `networks`."""
+    exposed: float
+    """Of the shorter of computation and traffic of parameters: what does not hide behind the longer."""
+    networks: Mapping[str, float] = field(default_factory=dict)
+    """Of the network, by cluster: it belongs to a cluster, and never to a device."""
+
+    def on(self, cluster: str) -> "Parameters":
+        """The same with the network of one cluster."""
+        return replace(self, network=self.networks.get(cluster, self.network))
 
 
-def predicted(parts: Times, parameters: Parameters) -> float:
-    """Seconds of one micro-step.
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Seconds of each part of a predicted micro-step, which add up to all of it."""
 
-    Traffic of parameters hides behind the computation, or the computation behind it: the longer of the two counts.
-    The all-to-all stands between operators that need each other's results and hides behind nothing.
+    products: float
+    attention: float
+    memory: float
+    """Operators that are no products."""
+    traffic: float
+    """Parameters and gradients, as far as they do not hide behind the computation."""
+    exchange: float
+    """All-to-all. It stands between operators that need each other's results and hides behind nothing."""
+    optimizer: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole micro-step."""
+        return self.products + self.attention + self.memory + self.traffic + self.exchange + self.optimizer
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """By part, the largest first."""
+        found = {name: value / self.seconds for name, value in vars(self).items()}
+        return dict(sorted(found.items(), key=lambda each: -each[1]))
+
+
+def parts_of(times: Times, parameters: Parameters) -> Parts:
+    """What each part takes with the shares of `parameters`.
+
+    Computation and the traffic of parameters overlap: of the shorter of the two, the share `exposed` is seen.
     """
-    computation = parts.matmul / parameters.matmul + parts.attention / parameters.attention
-    exposed = parts.exchange / parameters.network + parts.exchange_links
-    return max(computation, parts.parameters / parameters.network) + exposed
+    products = times.matmul / parameters.matmul
+    attention = (times.attention_forward / FORWARD + times.attention_backward) / USUAL_ATTENTION / parameters.attention
+    memory = (times.memory + times.scores) / parameters.memory
+    computation = products + attention + memory
+    traffic = times.parameters / parameters.network + times.links / LINKS_SHARE
+    whole = max(computation, traffic) + parameters.exposed * min(computation, traffic)
+    return Parts(
+        products=products,
+        attention=attention,
+        memory=memory,
+        traffic=whole - computation,
+        exchange=times.exchange / parameters.network + times.exchange_links / LINKS_SHARE,
+        optimizer=times.optimizer / parameters.memory,
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One published row: its parts on the device that it was measured on, tokens of a rank, published TGS."""
-
-    case: str
-    parts: Times
-    tokens: int
-    tgs: float
-
-
-def fit(rows: Sequence[Row]) -> Parameters:
-    """The parameters with the least sum of absolute errors of log TGS over `rows`.
-
-    Absolute and not squared: a row that cannot be explained (one is suspected to be wrong) then does not bend the rest.
-    """
-    import numpy as np
-    from scipy.optimize import minimize
-
-    def given(logarithms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Parameters:
-        matmul, attention, network = (math.exp(value) for value in logarithms.tolist())
-        return Parameters(matmul=matmul, attention=attention, network=network)
-
-    def error(logarithms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
-        parameters = given(logarithms)
-        return sum(abs(math.log(row.tgs * predicted(row.parts, parameters) / row.tokens)) for row in rows)
-
-    found = [
-        minimize(
-            error,
-            np.log([0.55, 0.6, network]),
-            method="Nelder-Mead",
-            options={"maxiter": 5000, "xatol": 1e-7, "fatol": 1e-10},
-        )
-        for network in (0.03, 0.05, 0.1, 0.3)
-    ]
-    return given(min(found, key=lambda each: float(each.fun)).x)
-
-
-def left_out(rows: Sequence[Row]) -> dict[str, float]:
-    """Predicted TGS of each row, the parameters fitted on all the others."""
-    found = {}
-    for row in rows:
-        parameters = fit([other for other in rows if other is not row])
-        found[row.case] = row.tokens / predicted(row.parts, parameters)
-    return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """One case on one device."""
-
-    case: str
-    floor_tgs: float
-    tgs: float
-    binds: str
-    """What the floor comes from."""
-    held_by: str
-    """What the prediction comes from: `compute` or `network`."""
-    peak_bytes: int
-    fits: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """Every published case on one device, and how well the published rows predict each other."""
-
-    device: str
-    sheet: Datasheet
-    """Of the device, with the network that was assumed."""
-    as_published: bool
-    """Whether device and network are those of the published rows; their parameters are then used as fitted."""
-    parameters: Parameters
-    """Fitted on the published rows."""
-    costs: Sequence[Cost]
-    """In the order of the table, as are rows and predictions."""
-    rows: Sequence[Row]
-    """The published rows, on their own device."""
-    predictions: Sequence[Prediction]
-    left_out: dict[str, float]
-    """TGS of each row on its own device, predicted from the others, by case."""
-
-
-def predictions(costs: Iterable[Cost], sheet: Datasheet, parameters: Parameters) -> list[Prediction]:
-    """What each of `costs` could reach on the device of `sheet`."""
-    found = []
-    for cost in costs:
-        parts = times(cost, sheet)
-        tokens = cost.workload.rank_tokens
-        seconds = predicted(parts, parameters)
-        computation = parts.matmul / parameters.matmul + parts.attention / parameters.attention
-        network = (parts.parameters + parts.exchange) / parameters.network
-        peak = cost.peak("deepspeed")
-        found.append(
-            Prediction(
-                case=cost.workload.case,
-                floor_tgs=tokens / parts.floor,
-                tgs=tokens / max(seconds, parts.floor),
-                binds=parts.binds,
-                held_by="network" if network > computation else "compute",
-                peak_bytes=peak,
-                fits=peak <= MEMORY_SHARE * (sheet.memory_bytes or 0),
-            )
-        )
-    return found
+def predicted(times: Times, parameters: Parameters) -> float:
+    """Seconds of one micro-step: never less than its floor."""
+    return max(parts_of(times, parameters).seconds, times.floor)
 
 
 def with_network(sheet: Datasheet, bytes_per_second: float) -> Datasheet:
