@@ -64,6 +64,7 @@ def test_baselines_travel_in_the_wheel(run, installed):
     assert sorted(file.name for file in (installed / "trainpace" / "baselines").iterdir()) == [
         "a100-sxm4-80gb.json",
         "cost.json",
+        "tables",
     ]
 
 

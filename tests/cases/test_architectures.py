@@ -24,6 +24,8 @@ def shape(architecture, **config):
         (shape("mamba"), "it lacks state-space layers"),
         (shape("gemma3_text", final_logit_softcapping=30.0), "this gemma3_text: it lacks capped logits"),
         (shape("mpt"), "it is `gpt2`"),
+        (shape("mixtral").model_copy(update={"intermediate": 1004}), "multiples of 8, got intermediate=1004"),
+        (shape("qwen3_moe", moe_intermediate_size=92), "multiples of 8, got moe_intermediate_size=92"),
     ],
 )
 def test_refused_with_what_is_lacking(asked, message):

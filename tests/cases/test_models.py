@@ -3,6 +3,7 @@
 import pytest
 
 from trainpace.cases import LLAMA2_7B, LLAMA2_70B, YI_34B_200K, Model, Shape
+from trainpace.cases.architectures import cannot
 from trainpace.cases.models import mini_of
 
 
@@ -31,3 +32,21 @@ def test_four_ranks_share_any_small_shape(heads):
     mini = mini_of(shape)
 
     assert (mini.heads % 4, mini.heads / mini.kv_heads, mini.layers) == (0, heads[0] / heads[1], 1)
+
+
+@pytest.mark.parametrize("width", [1408, 14336, 768, 8])
+def test_small_experts_are_as_wide_as_their_product_takes(width):
+    """Rows of 16 bytes in bf16: what a rule makes small can be trained."""
+    for architecture, config in (("mixtral", {}), ("qwen3_moe", {"moe_intermediate_size": width})):
+        shape = Shape(
+            hidden=2048,
+            layers=4,
+            intermediate=width,
+            heads=16,
+            kv_heads=4,
+            vocabulary=512,
+            architecture=architecture,
+            config=config,
+        )
+
+        assert cannot(mini_of(shape)) is None

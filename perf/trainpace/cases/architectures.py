@@ -105,6 +105,8 @@ KNOWN_OTHERS = {
     "bloom": "attention with a bias by distance (ALiBi)",
 }
 """What some architectures need that is not built."""
+EXPERTS_ALIGN = 8
+"""Elements that a width of experts is a multiple of: 16 bytes in bf16."""
 
 
 def cannot(shape: Shape, sequence: int | None = None) -> str | None:
@@ -118,7 +120,7 @@ def cannot(shape: Shape, sequence: int | None = None) -> str | None:
             return f"the native trainer cannot train {name}: it lacks {KNOWN_OTHERS[name]}"
         near = difflib.get_close_matches(name, TRAINED, n=1, cutoff=0.0)[0]
         return f"the native trainer cannot train {name}: it knows {', '.join(TRAINED)}; the nearest is {near}"
-    return _lacks(shape) or _not_known(shape) or _too_long(shape, sequence)
+    return _lacks(shape) or _not_known(shape) or _experts_that_do_not_align(shape) or _too_long(shape, sequence)
 
 
 def _lacks(shape: Shape) -> str | None:
@@ -139,6 +141,23 @@ def _not_known(shape: Shape) -> str | None:
             near = difflib.get_close_matches(str(config[field]), ACTIVATIONS, n=1, cutoff=0.0)[0]
             return f"{field}: the native trainer knows no {config[field]!r}; the nearest is {near}"
     return None
+
+
+def _experts_that_do_not_align(shape: Shape) -> str | None:
+    """Widths that the grouped product of experts does not take: its rows are multiples of 16 bytes, in bf16 too."""
+    if not has_experts(shape):
+        return None
+    width = "moe_intermediate_size" if shape.config.get("moe_intermediate_size") else "intermediate"
+    widths = {"hidden": shape.hidden, width: shape.config.get("moe_intermediate_size") or shape.intermediate}
+    off = [f"{name}={value}" for name, value in widths.items() if value % EXPERTS_ALIGN]
+    if not off:
+        return None
+    return f"the widths of {shape.architecture}'s experts must be multiples of {EXPERTS_ALIGN}, got {', '.join(off)}"
+
+
+def has_experts(shape: Shape) -> bool:
+    """Whether some of its layers choose among experts."""
+    return "num_experts_per_tok" in KNOWN.get(shape.architecture, ())
 
 
 def _too_long(shape: Shape, sequence: int | None) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from trainpace.cases.architectures import TRAINED
+from trainpace.cases.architectures import EXPERTS_ALIGN, TRAINED, has_experts
 from trainpace.cases.config_file import read_config
 from trainpace.cases.hub import shape_of
 from trainpace.cases.parameters import parameters
@@ -93,11 +93,12 @@ def mini_of(shape: Shape) -> Shape:
     head = None
     if shape.head is not None:
         head = max(2, 2 * round(MINI_HEAD * shape.head * shape.heads / shape.hidden / 2))
+    step = EXPERTS_ALIGN if has_experts(shape) else 4
     return shape.model_copy(
         update={
             "hidden": hidden,
             "layers": min(shape.layers, MINI_LAYERS),
-            "intermediate": max(4, 4 * round(shape.intermediate * hidden / shape.hidden / 4)),
+            "intermediate": _rounded(shape.intermediate * hidden / shape.hidden, step),
             "heads": heads,
             "kv_heads": heads // group,
             "vocabulary": min(shape.vocabulary, MINI_VOCABULARY),
@@ -105,6 +106,11 @@ def mini_of(shape: Shape) -> Shape:
             "config": _mini_config(shape, hidden / shape.hidden, (head or MINI_HEAD) / shape.head_size),
         }
     )
+
+
+def _rounded(width: float, step: int) -> int:
+    """`width` as a multiple of `step`, at least one."""
+    return max(step, step * round(width / step))
 
 
 def _mini_config(shape: Shape, share: float, head_share: float) -> dict[str, Any]:
@@ -117,7 +123,7 @@ def _mini_config(shape: Shape, share: float, head_share: float) -> dict[str, Any
         if name in small:
             small[name] = min(small[name], max(MINI_EXPERTS, small.get("num_experts_per_tok", 1)))
     if "moe_intermediate_size" in small:
-        small["moe_intermediate_size"] = max(4, 4 * round(small["moe_intermediate_size"] * share / 4))
+        small["moe_intermediate_size"] = _rounded(small["moe_intermediate_size"] * share, EXPERTS_ALIGN)
     if small.get("sliding_window"):
         small["sliding_window"] = max(4, small["sliding_window"] // MINI_WINDOW_CUT)
     small.pop("n_positions", None)  # as many as the sequence has

@@ -55,7 +55,7 @@ def preflight(run: Run) -> Preflight:
 
     def collective(kind: int) -> float:
         rounds = zip(*(samples.seconds[kind::_KINDS] for samples in run.ranks), strict=True)
-        return median(map(min, rounds))
+        return float(median(map(min, rounds)))
 
     share = (ranks - 1) / ranks
     product, first = [median(samples.seconds[::_KINDS]) for samples in run.ranks], 0
