@@ -168,7 +168,7 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
         if case != (own := _case(request.node)):  # the session was planned before it began, of the parameters
             pytest.fail(f"judge_speed: expected the test's own parameter `case`, {own}, got {case}", pytrace=False)
         if instead := _found(lambda: _suite(request).speed.alike(request.node.nodeid)):
-            pytest.skip(f"as {instead}: at mini scale one case of each set of features is trained")
+            pytest.skip(instead)
         found = _found(lambda: _suite(request).find_speed(request.node.nodeid))
         _record_speed(found, request)
         _end(found, request)

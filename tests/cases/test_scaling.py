@@ -1,5 +1,7 @@
 """How a case is cut: what each scale keeps, what auto takes, and what is said about it."""
 
+from dataclasses import replace
+
 import pytest
 
 from trainpace.cases import LLAMA2_7B, PUBLISHED, YI_34B_200K, Case, Mini, Model, Workload
@@ -86,6 +88,63 @@ def test_a_cases_own_small_size(mini, expected):
     assert resolve(case, machine(8), scale="full").workload.sequence == 8192
 
 
+def on(gib, *, gpus=1, free=None, capability=None):
+    return replace(machine(gpus, gib), gpu_free_bytes=free and free * GIB, gpu_capability=capability)
+
+
+@pytest.mark.parametrize(
+    ("here", "dtype", "said"),
+    [
+        (on(80, capability=(9, 0)), "fp32", "needs --perf-dtype bf16, got fp32"),
+        (on(32, capability=(7, 0)), "bf16", r"compute capability 8\.0 \(A100\), NVIDIA A100-SXM4-80GB has 7\.0"),
+        (on(80, free=30), "bf16", "and one has 30 GiB free of 80 GiB: end what uses it"),
+    ],
+)
+def test_ranks_that_would_fail_are_not_started(here, dtype, said):
+    """What flash kernels cannot compute in, cards that they do not run on, and GPUs that somebody else has filled."""
+    with pytest.raises(ValueError, match=said):
+        resolve(CASES["llama2_7b-8k-sp1"], here, dtype=dtype)
+
+
+def test_gpus_that_are_free_enough():
+    """What the case needs is free: that is all that is asked; a trainer of one's own is its user's."""
+    assert resolve(CASES["llama2_7b-8k-sp1"], on(80, free=75, capability=(8, 0))).workload.scale == "proxy"
+    assert resolve(CASES["llama2_7b-8k-sp1"], on(80, free=30), trainer="ours:T").workload.scale == "proxy"
+
+
+REAL = {
+    "H100 80GB": 85520809984,
+    "A100 80GB": 85899345920,
+    "H200": 150754820096,
+    "A100 40GB": 42949672960,
+    "L4": 24152899584,
+}
+
+
+@pytest.mark.parametrize(
+    ("card", "gpus"),
+    [
+        ("H100 80GB", 1),
+        ("A100 40GB", 1),
+        ("A100 80GB", 8),
+        *(pytest.param(card, gpus, marks=pytest.mark.slow) for card in REAL for gpus in (1, 8)),
+    ],
+)
+def test_real_cards_are_filled_by_85_percent_at_most(card, gpus):
+    """Every published row, by the estimate that it was cut by; none goes to the CPU where it can be cut at all."""
+    from trainpace.cost.estimate import counted_memory
+    from trainpace.store.baselines import published_folder
+    from trainpace.store.costs import load_costs
+
+    memory = counted_memory(load_costs(published_folder()).values())
+    here = Machine(gpus=machine(gpus).gpus.model_copy(update={"memory_bytes": REAL[card]}), cpu=CPU, free_bytes=8 * GIB)
+    cuts = [resolve(case, here, memory=memory).workload for case in PUBLISHED]
+    filled = {cut.case: memory(cut) / REAL[card] for cut in cuts if cut.scale == "proxy"}
+
+    assert max(filled.values()) <= 0.85
+    assert card == "L4" or all(cut.scale != "mini" for cut in cuts)
+
+
 def test_a_cases_own_small_shape():
     """In the place of the model's."""
     shape = LLAMA2_7B.mini.model_copy(update={"layers": 3})
@@ -159,8 +218,8 @@ def test_proxy_cuts_ranks_and_sp_before_layers():
     """A proxy takes the GPUs present, the largest sp that they and the heads allow, then as many layers as fit."""
     actual = resolve(CASES["llama2_7b-1m-sp16"], machine(8))
 
-    assert actual.reason == "full needs 32 GPUs, 8 present: proxy, GPUs 32 -> 8, sp 16 -> 8, layers 32 -> 23"
-    assert cut(actual.workload) == (8, 8, 23, 1 << 20)
+    assert actual.reason == "full needs 32 GPUs, 8 present: proxy, GPUs 32 -> 8, sp 16 -> 8, layers 32 -> 20"
+    assert cut(actual.workload) == (8, 8, 20, 1 << 20)
     assert (
         actual.workload.accumulation,
         actual.workload.warmup,
@@ -243,7 +302,7 @@ def test_stored_cut_of_another_shape_is_not_reused():
         ("full", machine(8, gib=20), r"scale full needs about 21 GiB a GPU, 18 usable of 20; proxy and auto cut"),
         ("full", LAPTOP, "scale full needs CUDA GPUs, none is present; mini and auto need none"),
         ("proxy", LAPTOP, "scale proxy needs CUDA GPUs, none is present; mini and auto need none"),
-        ("proxy", machine(1, gib=4), "scale proxy: even 2 layers of a short sequence do not fit 1 GPUs of 4 GiB"),
+        ("proxy", machine(1, gib=4), "scale proxy: not even a few layers and a short sequence fit 1 GPUs of 4 GiB"),
     ],
 )
 def test_scale_that_cannot_run_is_refused(scale, present, message):
@@ -256,7 +315,7 @@ def test_auto_on_a_gpu_that_is_too_small():
     """A GPU that no proxy fits leaves auto with mini."""
     actual = resolve(CASES["llama2_70b-8k-sp1"], machine(1, gib=4))
 
-    assert actual.reason == "even 2 layers of a short sequence do not fit 4 GiB: mini"
+    assert actual.reason == "not even a few layers and a short sequence fit 4 GiB: mini"
 
 
 def test_larger_tokenizer_raises_the_vocabulary():

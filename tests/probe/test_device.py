@@ -197,6 +197,16 @@ def test_present_with_gpus(with_fake_driver):
     )
 
 
+def test_the_driver_is_opened_once(with_fake_driver):
+    """Opening it takes seconds where it has no persistence mode: it stays open."""
+    code = (
+        "import pynvml; opened = []; real = pynvml.nvmlInit; pynvml.nvmlInit = lambda: opened.append(real()); "
+        "[present() for _ in range(3)]; print(len(opened))"
+    )
+
+    assert with_fake_driver(code) == "1"
+
+
 VISIBLE = {
     "1": "a100-sxm4-80gb 1",
     "1,0": "a100-sxm4-80gb 2",

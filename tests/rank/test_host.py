@@ -15,6 +15,7 @@ import pytest
 import trainpace
 from factories import make_workload
 from repository import TOY, wait_for
+from trainpace.rank import host as host_room
 
 HOST = Path(trainpace.__file__).parent / "rank" / "__main__.py"
 PATIENCE = 20.0
@@ -91,6 +92,58 @@ def test_cuda_that_no_rank_needs(start, tmp_path):
     answer, _ = start(**spoiling(tmp_path), device="cpu").communicate("", timeout=PATIENCE)
 
     assert json.loads(answer)["event"] == "ready"
+
+
+def test_what_decides_speed_is_told(start, monkeypatch):
+    """Settings of CUDA and NCCL in a host's environment stand beside the versions; a node's own interface does not."""
+    for name, value in (("NCCL_ALGO", "Ring"), ("CUDA_DEVICE_MAX_CONNECTIONS", "1"), ("NCCL_SOCKET_IFNAME", "eth0")):
+        monkeypatch.setenv(name, value)
+    answer, _ = start().communicate("", timeout=PATIENCE)
+    told = json.loads(answer)["software"]
+
+    assert (told["NCCL_ALGO"], told["CUDA_DEVICE_MAX_CONNECTIONS"]) == ("Ring", "1")
+    assert "NCCL_SOCKET_IFNAME" not in told
+
+
+def test_the_driver_is_told(monkeypatch, tmp_path):
+    """As the kernel's module of it says."""
+    (tmp_path / "version").write_text("580.159.04\n")
+    monkeypatch.setattr(host_room, "_DRIVER", tmp_path / "version")
+
+    assert host_room.versions([])["nvidia-driver"] == "580.159.04"
+
+
+PLACES = """
+import gc, json, os
+class Trainer:
+    def setup(self, context):
+        print(json.dumps([sorted(os.sched_getaffinity(0)), gc.get_freeze_count()]), flush=True)
+        raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    "near", [lambda all_: [all_[-1]], lambda all_: [*all_, 4000], lambda _: []], ids=["one", "all", "unknown"]
+)
+def test_ranks_beside_their_gpu(start, tmp_path, near):
+    """A rank may use the cores beside its GPU's memory, of those that it has; all of them where none is told. What was
+    imported before it began is no garbage to look for."""
+    present = sorted(os.sched_getaffinity(0))
+    (tmp_path / "placed.py").write_text(PLACES)
+    (tmp_path / "rank-0.jsonl").touch()
+    host = start(checkout=str(tmp_path), preload=["placed"])
+    run = request(tmp_path, tmp_path / "mark")
+    run |= {"trainer": "placed:Trainer", "pin": False, "gpu_cores": [near(present)]}
+    run["workload"] = make_workload(ranks=1).model_dump()
+    host.stdout.readline()
+    host.stdin.write(json.dumps(run) + "\n")
+    host.stdin.flush()
+    host.stdout.readline()
+    host.stdout.readline()
+    cores, frozen = json.loads((tmp_path / "rank-0.log").read_text().splitlines()[0])
+
+    assert cores == (sorted(set(near(present)) & set(present)) or present)
+    assert frozen > 1000
 
 
 def test_ready_says_protocol_and_versions(start):

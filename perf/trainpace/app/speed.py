@@ -66,7 +66,7 @@ class Speed:
     """Cases whose noise is waived for a while."""
     _announced: bool = False
     _alike: dict[str, str] = field(default_factory=dict)
-    """Tests that are not run, and the ids of the cases that are run in their place."""
+    """Tests that are not run, and why: which case is run in their place."""
     _paired: dict[str, Finding] = field(default_factory=dict)
     _recorded_cases: list[StoredCase] = field(default_factory=list)
     """Whose runs are a baseline now."""
@@ -96,9 +96,10 @@ class Speed:
         return found if waived is judgement else replace(found, judgement=waived)
 
     def alike(self, test: str) -> str | None:
-        """The id of the case that runs in the place of this test's, which has the same features at mini scale.
+        """Which case runs in the place of this test's, and why; None: it is run itself.
 
-        Only of a table that was asked for, and where runs are measured. None: it is run itself.
+        Where runs are measured: one whose proxy is the same computation; of a table that was asked for also one that
+        has the same features at mini scale.
         """
         self._begin()
         return self._alike.get(test)
@@ -108,13 +109,16 @@ class Speed:
         if self._announced:
             return
         self._announced = True
-        if self.options.table is not None and not self.options.replay:
+        if not self.options.replay and (self.options.table is not None or self.resources.allocate().gpus):
             first: dict[tuple[str, ...], str] = {}
             for each in self.selection:
                 with suppress(RunFailed):  # it will say so itself
-                    if self.workloads.resolve(each.case, each.trainer).workload.scale == "mini":
-                        name = first.setdefault((each.trainer, *features(each.case)), each.case.id)
-                        self._alike |= {each.test: name} if name != each.case.id else {}
+                    workload = self.workloads.resolve(each.case, each.trainer).workload
+                    if (found := same(each, workload, by_features=self.options.table is not None)) is None:
+                        continue
+                    what, why = found
+                    name = first.setdefault(what, each.case.id)
+                    self._alike |= {each.test: f"as {name}: {why}"} if name != each.case.id else {}
             self.selection = [each for each in self.selection if each.test not in self._alike]
         self.hours.announce(self.selection)
 
@@ -441,3 +445,19 @@ def _of(found: Finding) -> Judgement:
 
 def _judged(found: Finding, judgement: Judgement) -> Finding:
     return speed_finding(judgement, runs=found.runs, base_runs=found.base_runs, detail=found.detail)
+
+
+def same(selected: Selected, workload: Workload, *, by_features: bool) -> tuple[tuple[str, ...], str] | None:
+    """What a case has in common with those that need not be trained besides it, and why they need not.
+
+    Args:
+        selected: the test.
+        workload: its case on this machine.
+        by_features: whether at mini scale it is the features of the case.
+    """
+    if workload.scale == "proxy":
+        return ("proxy", workload.computation), "cut to this machine it is the same computation, and is trained once"
+    if workload.scale == "mini" and by_features:
+        of_all = "at mini scale one case of each set of features is trained"
+        return ("mini", selected.trainer, *features(selected.case)), of_all
+    return None

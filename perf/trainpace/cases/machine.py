@@ -34,6 +34,8 @@ class Machine:
     """`count` is the cores that affinity and cgroup allow, `memory_bytes` what the cgroup allows."""
     gpu_free_bytes: int | None = None
     """Free memory of the GPU that has least; None without GPUs."""
+    gpu_capability: tuple[int, int] | None = None
+    """CUDA's compute capability of the GPUs, (8, 0) for an A100; None without GPUs, or where it is not told."""
     free_bytes: int
     """Memory of the machine, in bytes, that new processes can take without swapping."""
     nodes: int = 1

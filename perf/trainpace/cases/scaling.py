@@ -28,9 +28,13 @@ LEAST_MINI_RANK_TOKENS = 16
 """A user's short case is not cut below this."""
 
 MEMORY_SHARE = 0.9
-"""Of a GPU's memory that an estimate may fill; the rest is CUDA's context, NCCL's buffers and fragments."""
+"""Of a GPU's memory that a whole case may fill; the rest is CUDA's context, NCCL's buffers and fragments."""
+PROXY_MEMORY_SHARE = 0.85
+"""The same of a cut, whose memory is estimated: that was compared with a real GPU's peak on one card alone."""
+FLASH_CAPABILITY = (8, 0)
+"""From which compute capability on flash kernels run: Ampere."""
 LEAST_LAYERS = 2
-"""A proxy with one layer would have nothing to prefetch while it computes."""
+"""A proxy with one layer would have nothing to prefetch while it computes; on one GPU alone there is nothing to."""
 LOSS_CHUNK = 4096
 """Tokens whose logits exist at one time: the loss is computed in chunks of about this size."""
 LEAST_RANK_TOKENS = 1024
@@ -100,6 +104,8 @@ def resolve(
     if trainer == "native" and (why := cannot(case.model.shape, case.sequence)):
         raise ValueError(f"{case.id}: {why}")
 
+    peak = memory or memory_bytes
+
     def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int) -> Workload:
         table_warmup, table_steps = default_steps(scale, sequence, sp)
         nodes = num_nodes(ranks, scale, machine)
@@ -128,6 +134,8 @@ def resolve(
         if workload.shape.vocabulary > published:
             raised = f"vocabulary {published} -> {workload.shape.vocabulary}: the tokenizer has more ids than the model"
             warnings = (*warnings, raised)
+        if workload.scale != "mini" and trainer == "native" and (why := _cannot_start(workload, machine, peak)):
+            raise ValueError(f"{case.id}: {why}")
         return Resolved(workload=workload, reason=reason, warnings=warnings)
 
     def mini(reason: str) -> Resolved:
@@ -146,8 +154,7 @@ def resolve(
         raise ValueError(f"{case.id}: scale {scale} needs CUDA GPUs, none is present; mini and auto need none")
 
     full = at("full", case.model.shape, sequence=case.sequence, sp=case.sp, ranks=case.gpus)
-    memory = memory or memory_bytes
-    lacks = _lacks(full, gpus, memory)
+    lacks = _lacks(full, gpus, peak)
     if scale != "proxy" and not lacks:
         return resolved(full, f"{gpus.count} GPUs of {gib(gpus.memory_bytes, 0)}: full")
     if scale == "full" and trainer != "native" and full.ranks <= gpus.count:
@@ -160,12 +167,12 @@ def resolve(
     refusal = _cannot_reuse(stored_cut, full, gpus) if stored_cut else None
     if refusal:
         warnings.append(f"the cut stored with the proxy baseline is not reused: {refusal}")
-    cut = stored_cut if stored_cut and not refusal else _proxy_cut(full, gpus, memory)
+    cut = stored_cut if stored_cut and not refusal else _proxy_cut(full, gpus, peak)
     if cut is None and scale == "auto":
-        return mini(f"even {LEAST_LAYERS} layers of a short sequence do not fit {gib(gpus.memory_bytes, 0)}")
+        return mini(f"not even a few layers and a short sequence fit {gib(gpus.memory_bytes, 0)}")
     if cut is None:
         raise ValueError(
-            f"{case.id}: scale proxy: even {LEAST_LAYERS} layers of a short sequence do not fit "
+            f"{case.id}: scale proxy: not even a few layers and a short sequence fit "
             f"{gpus.count} GPUs of {gib(gpus.memory_bytes, 0)}; use larger GPUs, or scale mini"
         )
     shape = with_layers(case.model.shape, cut.shape.layers)
@@ -175,6 +182,27 @@ def resolve(
             f"SEQUENCE CUT {full.sequence} -> {proxy.sequence} tokens: says little of the case's own length"
         )
     return resolved(proxy, f"{f'full {lacks}' if lacks else 'asked for'}: proxy{_changes(full, proxy)}", *warnings)
+
+
+def _cannot_start(workload: Workload, machine: Machine, memory: Memory) -> str | None:
+    """Why the native trainer's ranks would fail on GPUs that are large enough; None where they would not."""
+    assert machine.gpus
+    if workload.dtype != "bf16":
+        return f"attention on a GPU needs --perf-dtype bf16, got {workload.dtype}: no flash kernel computes in it"
+    if machine.gpu_capability is not None and machine.gpu_capability < FLASH_CAPABILITY:
+        least, found = (".".join(map(str, each)) for each in (FLASH_CAPABILITY, machine.gpu_capability))
+        return (
+            f"attention on a GPU needs compute capability {least} (A100), {machine.gpus.name} has {found}; "
+            "--perf-scale mini runs on the CPU"
+        )
+    free, needed = machine.gpu_free_bytes, memory(workload)
+    if free is not None and needed > free:
+        return (
+            f"needs about {gib(needed, 0)} a GPU, and one has {gib(free, 0)} free of "
+            f"{gib(machine.gpus.memory_bytes, 0)}: end what uses it (nvidia-smi names it), or leave that GPU out with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    return None
 
 
 def _of_case(case: Case, sp: int, scale: Scale) -> dict[str, Any]:
@@ -305,11 +333,11 @@ def _thresholds(scale: Scale, trainer: str, engine: str) -> dict[str, int]:
     return DEEPSPEED_THRESHOLDS
 
 
-def _lacks(workload: Workload, gpus: Device, memory: Memory) -> str:
+def _lacks(workload: Workload, gpus: Device, memory: Memory, share: float = MEMORY_SHARE) -> str:
     """What `gpus` lack to run `workload`; empty where they can."""
     if workload.ranks > gpus.count:
         return f"needs {workload.ranks} GPUs, {gpus.count} present"
-    needed, usable = memory(workload), MEMORY_SHARE * gpus.memory_bytes
+    needed, usable = memory(workload), share * gpus.memory_bytes
     if needed > usable:
         return f"needs about {needed / GIB:.0f} GiB a GPU, {usable / GIB:.0f} usable of {gpus.memory_bytes / GIB:.0f}"
     return ""
@@ -332,13 +360,13 @@ def _proxy_cut(full: Workload, gpus: Device, memory: Memory) -> Workload | None:
     sizes = range(1, min(full.sp, gpus.count) + 1)
     sp = max(size for size in sizes if full.sp % size == 0 and full.shape.heads % size == 0)
     ranks = min(full.ranks, gpus.count) // sp * sp
-    least = min(LEAST_LAYERS, full.shape.layers)
+    least = min(LEAST_LAYERS if ranks > 1 else 1, full.shape.layers)
     sequence = full.sequence
     while True:
         for layers in range(full.shape.layers, least - 1, -1):
             shape = with_layers(full.shape, layers)
             cut = full.model_copy(update={"shape": shape, "sequence": sequence, "sp": sp, "ranks": ranks})
-            if not _lacks(cut, gpus, memory):
+            if not _lacks(cut, gpus, memory, PROXY_MEMORY_SHARE):
                 return cut
         if sequence % (2 * sp) or full.micro_batch * sequence // 2 < LEAST_RANK_TOKENS * sp:
             return None

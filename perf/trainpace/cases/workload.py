@@ -132,6 +132,11 @@ class Workload(Record):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
+    def computation(self) -> str:
+        """The same without the case: proxies of several cases may be one computation."""
+        return self.model_copy(update={"case": ""}).hash
+
+    @property
     def key(self) -> str:
         """The name of its baseline in a device's file."""
         return f"{self.case}/{self.scale}/{self.trainer}/{self.hash}"

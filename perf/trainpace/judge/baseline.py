@@ -219,14 +219,17 @@ class BaselineFile:
 
 
 def find(baselines: Sequence[Published | Measured], workload: Workload) -> Published | Measured | None:
-    """The baseline that `workload` is judged against: the measured one of its key, else the published row of its case;
-    None where there is neither.
+    """The baseline that `workload` is judged against: the measured one of its key, of a proxy else that of another case
+    which is the same computation; else the published row of its case; None where there is neither.
 
     A row says case, GPUs and device and nothing else, so it matches on those, at full scale only; and only plain causal
     attention, which is what the table was measured with.
     """
     for baseline in baselines:
         if isinstance(baseline, Measured) and baseline.key == workload.key:
+            return baseline
+    for baseline in baselines if workload.scale == "proxy" else ():
+        if isinstance(baseline, Measured) and baseline.workload.computation == workload.computation:
             return baseline
     row = (workload.case, workload.scale, workload.ranks)
     for baseline in baselines:

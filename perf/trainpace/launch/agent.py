@@ -29,7 +29,7 @@ from typing import Any
 from trainpace.errors import RunFailed
 from trainpace.launch import orphans, quiet
 from trainpace.launch.host_client import HostCommand, describe_exit
-from trainpace.probe.device import GpuWindow, gpu_links, gpu_uuids, present
+from trainpace.probe.device import GpuWindow, gpu_cores, gpu_links, gpu_uuids, present
 from trainpace.rank.proc import die_with_parent
 
 START = "import sys; sys.path.insert(0, sys.argv[1]); from trainpace.launch.agent import main; main()"
@@ -136,6 +136,8 @@ class Agent:
             counts = message["counts"]
             placed = {"node": self._node, "first": sum(counts[: self._node]), "count": counts[self._node]}
             message |= {"placed": placed, "watch": [os.getpid()]}
+            if message["device"] == "cuda":
+                message["gpu_cores"] = gpu_cores(placed["count"])
             self._window = GpuWindow(placed["count"]) if message["device"] == "cuda" else None
             self._busy = True
         if self._host is not None:
@@ -211,6 +213,7 @@ def facts(name: str, shared: Path) -> dict[str, Any]:
         "cpu": machine.cpu.model_dump(),
         "cores_present": os.cpu_count(),
         "gpu_free_bytes": machine.gpu_free_bytes,
+        "gpu_capability": machine.gpu_capability,
         "free_bytes": machine.free_bytes,
         "notes": machine.notes,
         "links": gpu_links(),

@@ -41,6 +41,8 @@ class Node(Record):
     """Free; None where the node does not see the folder."""
     clock_ahead: float
     """Seconds by which its calendar is before the suite's, as far as that can be told when it says so."""
+    gpu_capability: tuple[int, int] | None = None
+    """See trainpace.cases.machine.Machine."""
 
 
 def machine_of(nodes: Sequence[Node]) -> Machine:
@@ -72,6 +74,7 @@ def machine_of(nodes: Sequence[Node]) -> Machine:
         gpus=gpus,
         cpu=first.cpu,
         gpu_free_bytes=min(free) if free else None,
+        gpu_capability=first.gpu_capability,
         free_bytes=min(node.free_bytes for node in nodes),
         nodes=len(nodes),
         network=first.network if len(nodes) > 1 else "",

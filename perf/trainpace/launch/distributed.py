@@ -23,7 +23,7 @@ from trainpace.launch.host_client import Side, host_command
 from trainpace.launch.launcher import Launcher, Local
 from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import RankLog
-from trainpace.probe.device import GpuWindow, revision
+from trainpace.probe.device import GpuWindow, gpu_cores, revision
 from trainpace.rank.imports import Own
 from trainpace.runs.run import Preflight, RankSamples, Run, RunNode
 
@@ -163,6 +163,7 @@ class Distributed:
                 counts=placed,
                 device=device,
                 pin=device == "cpu",
+                gpu_cores=gpu_cores(workload.ranks) if device == "cuda" and not many else [],
                 data={"sources": self.data.sources, "tokenizer": self.data.tokenizer, "seed": self.data.seed},
                 cache=str(self.cache),
                 watch=[os.getpid()],
@@ -270,5 +271,6 @@ def _facts(samples: list[dict[str, Any]], workload: Workload) -> dict[str, Any]:
         "stopped_after": made if made < workload.steps else None,
         "data": first["data"],
         "mean_attended": first["mean_attended"],
+        "kernels": first.get("kernels", {}),
         "compile_seconds": max(rank["compile_seconds"] for rank in samples),
     }

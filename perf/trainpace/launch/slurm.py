@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -27,9 +27,15 @@ from trainpace.store.files import writing
 _END_SECONDS = 5.0
 # What a batch script asked for its own tasks; a step that inherits it would get a part of the node.
 _OF_TASKS = re.compile(
-    r"(SLURM|SRUN)_(NTASKS.*|NPROCS|TASKS_PER_NODE|CPUS_PER_TASK|CPUS_PER_GPU|GPUS_PER_TASK|TRES_PER_TASK|GPU_BIND|"
-    r"CPU_BIND.*|MEM_PER_.*|DISTRIBUTION|NNODES|NODELIST|STEP.*|OVERLAP|EXACT)"
+    r"(SLURM|SRUN)_(NTASKS.*|NPROCS|TASKS_PER_NODE|CPUS_PER_TASK|CPUS_PER_GPU|GPUS|GPUS_PER_TASK|GPUS_PER_SOCKET|"
+    r"TRES_PER_TASK|TRES_BIND|GPU_BIND|CPU_BIND.*|MEM_PER_.*|DISTRIBUTION|HINT|THREADS_PER_CORE|CORE_SPEC|NNODES|"
+    r"NODELIST|STEP.*|OVERLAP|EXACT)"
 )
+
+
+def for_step(variables: Mapping[str, str]) -> dict[str, str]:
+    """Of an allocation's variables those that a step of ours may inherit."""
+    return {name: value for name, value in variables.items() if not _OF_TASKS.fullmatch(name)}
 
 
 class Slurm:
@@ -165,8 +171,7 @@ class Step(Pipe):
         ]
         # srun gives it to the agents. What srun itself may need to be let in is not for the host that they start.
         inherited = given(os.environ, ("SLURM_JWT", *(host.added if host else ())))
-        kept = {name: value for name, value in inherited.items() if not _OF_TASKS.fullmatch(name)}
-        super().__init__(command, kept, log, nodes=names)
+        super().__init__(command, for_step(inherited), log, nodes=names)
         if host is not None:
             self.send(start_line(host))
 

@@ -54,14 +54,33 @@ def present() -> Machine:
     cpu = Device(slug=cpu_slug(model, cores), name=model, kind="cpu", count=cores, memory_bytes=total)
     with _nvml() as available:
         unified = total, min(memory.available, total)
-        gpus, free, notes = _gpus(_visible_handles(), unified) if available else (None, None, ())
-    return Machine(gpus=gpus, cpu=cpu, gpu_free_bytes=free, free_bytes=min(memory.available, total), notes=notes)
+        handles = _visible_handles() if available else []
+        gpus, free, notes = _gpus(handles, unified) if available else (None, None, ())
+        capability = _asked(lambda: pynvml.nvmlDeviceGetCudaComputeCapability(handles[0])) if handles else None
+    return Machine(
+        gpus=gpus,
+        cpu=cpu,
+        gpu_free_bytes=free,
+        gpu_capability=(capability[0], capability[1]) if capability else None,
+        free_bytes=min(memory.available, total),
+        notes=notes,
+    )
 
 
 def gpu_uuids() -> tuple[str, ...]:
     """UUIDs of the visible GPUs, in CUDA's order; none without a driver."""
     with _nvml() as available:
         return tuple(str(pynvml.nvmlDeviceGetUUID(handle)) for handle in _visible_handles()) if available else ()
+
+
+def gpu_cores(count: int) -> list[list[int]]:
+    """Cores beside the memory that each of the first `count` visible GPUs hangs on; empty where that is not told."""
+    words = -(-max(os.sched_getaffinity(0)) // 64) + 1
+    with _nvml() as available:
+        handles = _visible_handles()[:count] if available else []
+        cards = [_card_of(handle) or handle for handle in handles]
+        masks = [_asked(lambda card=card: pynvml.nvmlDeviceGetCpuAffinity(card, words)) for card in cards]
+    return [[bit for bit in range(64 * words) if mask[bit // 64] >> bit % 64 & 1] if mask else [] for mask in masks]
 
 
 def gpu_links() -> str:
@@ -164,18 +183,23 @@ def _cgroup_texts(root: Path, controller: str, name: str) -> list[str]:
     return texts
 
 
+_opened_by: set[int] = set()
+
+
 @contextmanager
 def _nvml() -> Iterator[bool]:
-    """NVML, ready to be asked; False where no driver is installed."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        pynvml.nvmlShutdown()
+    """NVML, ready to be asked; False where no driver is installed.
+
+    It stays open until this process ends: without persistence mode each opening of it takes seconds.
+    """
+    if os.getpid() not in _opened_by:
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError:
+            yield False
+            return
+        _opened_by.add(os.getpid())
+    yield True
 
 
 def _visible_handles() -> list[Any]:

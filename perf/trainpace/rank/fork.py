@@ -30,7 +30,9 @@ class Launch:
         self._exits: list[dict[str, Any]] = []
         self._killed = False
         self._before = descendants(os.getpid())
-        self._cores = quiet_cores(_placed(request)["count"]) if request["pin"] else []
+        self._cores = [{core} for core in quiet_cores(_placed(request)["count"])] if request["pin"] else []
+        if not self._cores:
+            self._cores = [set(near) & os.sched_getaffinity(0) for near in request.get("gpu_cores", ())]
         for local_rank in range(_placed(request)["count"]):
             self._fork(local_rank, request, rank_main)
 
@@ -110,7 +112,7 @@ def _placed(request: RunRequest) -> Placed:
     return request.get("placed") or {"node": 0, "first": 0, "count": request["workload"]["ranks"]}
 
 
-def _enter(local_rank: int, request: RunRequest, host: int, *, group: int, cores: list[int]) -> None:
+def _enter(local_rank: int, request: RunRequest, host: int, *, group: int, cores: list[set[int]]) -> None:
     """What a forked process does before it is a rank: its group, its output, its environment, its cores."""
     os.setpgid(0, group)
     die_with_parent()
@@ -130,5 +132,5 @@ def _enter(local_rank: int, request: RunRequest, host: int, *, group: int, cores
         LOCAL_WORLD_SIZE=str(placed["count"]),
         GROUP_RANK=str(placed["node"]),
     )
-    if cores:
-        os.sched_setaffinity(0, {cores[local_rank]})
+    if local_rank < len(cores) and cores[local_rank]:
+        os.sched_setaffinity(0, cores[local_rank])

@@ -9,17 +9,21 @@ standard error.
 The host ends, and takes every rank with it, when its standard input closes or its parent dies.
 """
 
+import gc
 import importlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import selectors
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +56,8 @@ class Host:
         except Exception as error:  # noqa: BLE001 - a trainer's import may raise anything: it is the answer
             self._answer(event="refused", cause=f"{type(error).__name__}: {error}", detail=traceback.format_exc())
             return
+        # What is imported by now stays: no rank looks for garbage in it, which takes seconds, while the others wait.
+        gc.freeze()
         self._answer(
             event="ready",
             protocol=PROTOCOL,
@@ -153,9 +159,25 @@ def _forks_can_use_cuda() -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+_DRIVER = Path("/sys/module/nvidia/version")
+_SETTINGS = re.compile(
+    r"(TORCH_)?NCCL_\w+|CUDA_DEVICE_MAX_CONNECTIONS|CUDA_LAUNCH_BLOCKING|CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE"
+)
+# What names a node's own interfaces, or what is logged.
+_NO_SETTING = re.compile(r"\w*(IFNAME|IB_HCA|HOSTID|TOPO_FILE|CONF_FILE|DEBUG\w*|PKEY|COMM_ID)")
+
+
 def versions(names: list[str]) -> dict[str, str]:
-    """Versions of the installed distributions among `names`, and Python's."""
+    """What decides speed: versions of the installed distributions among `names`, Python's and the GPUs' driver's, and
+    settings of CUDA and NCCL in this process's environment."""
     found = {"python": platform.python_version()}
+    with suppress(OSError):
+        found["nvidia-driver"] = _DRIVER.read_text().strip()
+    found |= {
+        name: value
+        for name, value in os.environ.items()
+        if _SETTINGS.fullmatch(name) and not _NO_SETTING.fullmatch(name)
+    }
     for name in names:
         try:
             found[name] = importlib.metadata.version(name)

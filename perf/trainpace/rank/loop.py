@@ -12,7 +12,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,6 +173,7 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
         place=_place(request["device"], local_rank),
         data=getattr(trainer, "data_identity", None),
         mean_attended=getattr(trainer, "mean_attended", None),
+        kernels=getattr(trainer, "kernels", {}),
         compile_seconds=_compile_seconds(),
         imported=_imported(module, request.get("own")),
         **window,
@@ -467,8 +468,20 @@ def _place(device: str, local_rank: int) -> str:
     if device != "cpu":
         import torch
 
-        return f"{_node()}/GPU-{torch.get_device_module(device).get_device_properties(local_rank).uuid}"
+        uuid = torch.get_device_module(device).get_device_properties(local_rank).uuid
+        return f"{_node()}/GPU-{uuid}, cpu {ranges(os.sched_getaffinity(0))}"
     return f"{_node()}/cpu {','.join(map(str, sorted(os.sched_getaffinity(0))))}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`0-3,8` of 0, 1, 2, 3 and 8."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)
 
 
 def _node() -> str:

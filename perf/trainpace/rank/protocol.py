@@ -86,6 +86,8 @@ class RunRequest(TypedDict):
     """Absent on one machine: all ranks are its own."""
     counts: NotRequired[list[int]]
     """Ranks of each node; the agent makes `placed` of it."""
+    gpu_cores: NotRequired[list[list[int]]]
+    """Cores that each rank of this node may use, those of its GPU's own memory node; empty where it is not known."""
     program: NotRequired[Program]
     """Of an external system alone, which needs none of what follows."""
     trainer: NotRequired[str]

@@ -23,6 +23,10 @@ SOFTWARE = (
     "flash-attn",
     "liger-kernel",
     "triton",
+    "nvidia-cublas",
+    "nvidia-cublas-cu12",
+    "nvidia-cuda-runtime",
+    "nvidia-cuda-runtime-cu12",
     "nvidia-nccl-cu12",
     "nvidia-nccl-cu13",
     "nvidia-cudnn-cu12",
@@ -179,7 +183,10 @@ class Run(Record):
     """`reported`: an external system's own numbers, checked by the wall clock, of all its ranks in one."""
     device: Device
     software: dict[str, str]
-    """Versions, by name, of what decides speed, in the measured side's interpreter."""
+    """Versions, by name, of what decides speed, in the measured side's interpreter; the driver's; and settings of
+    CUDA and NCCL in the environment, by their own names."""
+    kernels: dict[str, str] = Field(default_factory=dict)
+    """Which of several kernels ran, by operator, as the trainer says; empty where it says nothing."""
     revision: str | None = None
     """Commit of the measured checkout, `+dirty` appended where files differ from it; None outside a checkout."""
     nodes: tuple[RunNode, ...] = ()

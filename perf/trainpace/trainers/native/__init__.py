@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainpace.data import packed
 from trainpace.runs.flops import mean_attended
-from trainpace.trainers.native.attention import Ulysses
+from trainpace.trainers.native.attention import Ulysses, kernel
 from trainpace.trainers.native.engines import ENGINES
 from trainpace.trainers.native.loss import IGNORED
 from trainpace.trainers.native.model import CausalLm
@@ -26,15 +26,12 @@ class Native:
     def setup(self, context: Any) -> None:
         """Join the process group, map the packed tokens, build the sharded model."""
         workload = context.workload
-        if context.device == "cuda" and workload.dtype != "bf16":
-            raise ValueError(
-                f"attention on a GPU needs --perf-dtype bf16, got {workload.dtype}: flash kernels have no other"
-            )
         if workload.compile:
             raise ValueError("the native trainer cannot compile its layers yet: leave compile out of the case")
         # Told its device, NCCL connects here and not in the first step, and makes groups of parts of that connection.
         own = None if context.device == "cpu" else torch.device(context.device, context.local_rank)
         dist.init_process_group(dist.get_default_backend_for_device(context.device), device_id=own)
+        self.kernels = {"attention": kernel(context.device)}
         self._take_place(workload, context.rank, context.device)
         micro_steps, batch = workload.warmup + workload.steps, workload.micro_batch
         self._data = packed(

@@ -234,6 +234,13 @@ def _flash_attn() -> Any:
     return flash_attn_interface
 
 
+def kernel(device: str) -> str:
+    """What computes attention on a device: `flash-attn`, or `torch` for its own flash kernel, `cpu` for ours."""
+    if device == "cpu":
+        return "cpu"
+    return "torch" if _flash_attn() is None else "flash-attn"
+
+
 class Ulysses:
     """Sequence parallelism by all-to-all: each rank trades its part of the sequence for its part of the heads.
 
