@@ -114,6 +114,9 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--sweep", action="store_true", help="every micro-batch, recompute, sp and sharding: those that fit"
     )
     predict.add_argument("--errors", action="store_true", help="how far off each table's left-out rows are")
+    predict.add_argument(
+        "--report", type=Path, metavar="DIR", help="draw predicted against published rows into DIR, a chart a device"
+    )
     predict.set_defaults(run=_predict)
 
 
@@ -122,10 +125,13 @@ def _predict(options: argparse.Namespace) -> int:
     from trainpace.cost.predict import check_network, forecasts, learnt
     from trainpace.errors import SuiteError
     from trainpace.report import predict as report
+    from trainpace.store.reports import write_prediction
 
     network = None if options.network is None else 1e9 * options.network
     try:
         check_network(network)
+        if options.report:
+            write_prediction(learnt(), options.report)
         if options.errors:
             print(report.render_errors(learnt(), width=width()), end="")
         elif options.model is None:
@@ -195,13 +201,14 @@ def _published(options: argparse.Namespace) -> int:
 
 def _table(options: argparse.Namespace) -> int:
     from trainpace.app.printing import width
+    from trainpace.cost.predict import expected
     from trainpace.judge.tables import examine
     from trainpace.report import tables
     from trainpace.store.reports import write_table
     from trainpace.store.tables import load_table
 
     table = load_table(options.table)
-    report = tables.Report(table, examine(table))
+    report = tables.Report(table, examine(table, expected(options.table)))
     if options.report:
         write_table(report, options.report)
     print(tables.render(report, width=width()), end="")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -10,12 +11,14 @@ from trainpace.cases import models
 from trainpace.cases.architectures import cannot
 from trainpace.cases.models import Model
 from trainpace.cases.published import Case
-from trainpace.cases.scaling import full_workload
+from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS, full_workload
 from trainpace.cases.workload import Recompute, Sharding, Workload
-from trainpace.cost.predict import counted_as, device_named, forecast_of
+from trainpace.cost.predict import counted_as, device_named, devices, forecast_of
 from trainpace.cost.sweep import Sweep
 from trainpace.cost.worker import CountFailed, counted
 from trainpace.errors import FileError, UsageError
+from trainpace.judge.command import Command
+from trainpace.judge.finding import Finding
 from trainpace.runs.cost import Cost
 from trainpace.stats.forecast import Forecast
 from trainpace.store.table_counts import load_counts, write_counts
@@ -152,3 +155,39 @@ def _costs(workloads: Sequence[Workload]) -> dict[str, Cost]:
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     return found
+
+
+def beside_predictions(findings: Sequence[Finding]) -> list[str]:
+    """Lines on measured steps that a table counted: their share of what is predicted. Nothing is judged by it."""
+    lines = []
+    for finding in findings:
+        judgement = finding.judgement
+        if judgement is None or judgement.tgs is None or judgement.workload is None or not finding.runs:
+            continue
+        found = _predicted(judgement.workload, finding.runs[0].device.slug)
+        if found is None:
+            continue
+        low, tgs, high = found.prediction.low, found.prediction.tgs, found.prediction.high
+        said = f"of the prediction (docs/prediction.md): {judgement.case} {judgement.tgs / tgs:.0%} of {tgs:.0f} TGS"
+        said += f" ({low:.0f} .. {high:.0f}), as the rows of {found.choice.group.table} on {found.choice.group.device}"
+        if judgement.tgs < low and not judgement.explanation:
+            command = Command().speed(judgement.workload, against="HEAD~1")
+            said += f": below the interval; which part is slow only a profile tells, which `{command}` takes of both"
+        elif judgement.tgs < low:
+            said += ": below the interval; the profile above says which part is slow"
+        lines.append(said)
+    return lines
+
+
+def _predicted(workload: Workload, device: str) -> Forecast | None:
+    """The prediction of a measured workload; None for a cut one, masked documents, and what was never counted."""
+    if workload.scale != "full" or workload.attention == "varlen" or device not in devices():
+        return None
+    counted_alone = {"warmup": 1, "steps": 1, "nodes": 1, "network": "", "trainer": "native", "engine": "deepspeed"}
+    counted = workload.model_copy(update={**counted_alone, "thresholds": DEEPSPEED_THRESHOLDS})
+    engine = workload.engine if workload.engine in ENGINES else "fsdp2"
+    with suppress(FileError):  # a prediction that cannot be made is no reason to fail what was measured
+        for table in table_names():
+            if (counters := load_counts(table).get(counted.key)) is not None:
+                return forecast_of(counters, None, counted, device, engine=engine)
+    return None

@@ -173,6 +173,10 @@ class Suite:
             from trainpace.report import terminal as of_speed
 
             judgements = [each.judgement for each in speed if each.judgement]
+            if any(each.workload and each.workload.scale == "full" for each in judgements):
+                from trainpace.app.prediction import beside_predictions
+
+                said = [*said, *beside_predictions(speed)]
             report = partial(of_speed.render, judgements, changes=_changes(speed), said=said)
             print_section(terminal, "trainpace", report, warnings=self.warnings)
         if self.of_cost:

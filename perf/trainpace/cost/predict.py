@@ -16,6 +16,7 @@ from trainpace.cases.tables import Table
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError
 from trainpace.judge.baseline import Published
+from trainpace.judge.tables import Expected
 from trainpace.report import published
 from trainpace.runs.cost import PRODUCTS
 from trainpace.runs.datasheets import DATASHEETS, OF_ONE_CLUSTER
@@ -325,6 +326,25 @@ def _why_not(row: TableRow, table: Table, counts: Mapping[str, Mapping[str, int]
     if row.device not in DATASHEETS:
         return f"no datasheet of {row.device}"
     return "" if workload.key in counts else f"not counted: `python -m trainpace count {table.name}` does"
+
+
+def expected(name: str | Path) -> dict[tuple[str, str | None], Expected | str]:
+    """`predict_rows` as judge/tables.py takes it: by a row's id and device; a text where there is no interval.
+
+    Raises:
+        FileError: for a table or counts that cannot be used.
+    """
+    said = predict_rows(name)
+    found: dict[tuple[str, str | None], Expected | str] = {}
+    for row in load_table(name).rows:
+        mine = said[row.line]
+        if mine.tgs is None or mine.low is None or mine.high is None:
+            found[row.id, row.device] = mine.why_not
+        elif mine.bound:
+            found[row.id, row.device] = f"at least {mine.tgs:.0f}, as eager"
+        else:
+            found[row.id, row.device] = Expected(low=mine.low, tgs=mine.tgs, high=mine.high)
+    return found
 
 
 def published_table() -> list[published.Row]:

@@ -45,7 +45,7 @@ class Sweep:
 
     def traced(self) -> list[Workload]:
         """What is counted: two of each line."""
-        ends = [case for line in self.lines() for case in dict.fromkeys((line[0], line[-1]))]
+        ends = [case for line in self.lines() for case in {each.id: each for each in (line[0], line[-1])}.values()]
         return [full_workload(case) for case in ends]
 
     def forecasts(

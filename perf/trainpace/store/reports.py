@@ -8,10 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from trainpace.judge.systems import SideBySide
-from trainpace.report import compare, history, markdown, published, tables
+from trainpace.report import compare, history, markdown, published, scatter, tables
 from trainpace.report.charts import Chart
 from trainpace.report.html import Assets
 from trainpace.report.record import FILE, Results
+from trainpace.stats.learning import Group
 from trainpace.store.files import read_record, write_whole, writing
 
 
@@ -70,6 +71,12 @@ def write_table(report: tables.Report, folder: Path) -> None:
     _write_charts(drawn, folder)
     write_whole(folder / f"{report.name}.md", tables.markdown(report, drawn))
     write_whole(folder / f"{report.name}.html", tables.page(report, drawn, assets()))
+
+
+def write_prediction(groups: Sequence[Group], folder: Path) -> None:
+    """Write a chart a device of what is predicted of left-out rows into `folder`; without matplotlib none."""
+    _make(folder)
+    _write_charts(scatter.draw(groups), folder)
 
 
 def write_history(judged: Sequence[history.Series], folder: Path) -> None:
