@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -216,7 +217,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         session.exitstatus = suite.exit_status(session.testsfailed)
     # results.json and summary.md hold the status: last, so that it is that of the others too.
-    for write in (suite.report_systems, lambda: suite.report(session.exitstatus)):
+    writers: list[Callable[[], None]] = [suite.report_systems, lambda: suite.report(session.exitstatus)]
+    writers += [partial(suite.export, each) for each in suite.options.exports]
+    for write in writers:
         try:
             write()
         except FileError as error:

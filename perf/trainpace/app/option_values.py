@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from trainpace.cases.tables import Table
 from trainpace.errors import FileError
 from trainpace.plan.paired import MinEffects
+from trainpace.report.exports import TEXTS
 from trainpace.store.tables import load_table
 from trainpace.trainers.external import is_external, names
 
@@ -69,6 +72,44 @@ def output(value: str | None, config: pytest.Config) -> Path | None:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise ValueError(f"expected a folder that can be written, got {path}")
     return path
+
+
+SERVICES = {"mlflow": "EXPERIMENT", "wandb": "PROJECT"}
+"""The exports that another library takes, and what it calls the place they go to."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """One `--perf-export FORMAT:WHERE`."""
+
+    format: str
+    """A key of report/exports.py's TEXTS, or of SERVICES."""
+    where: Path | str
+    """The file, or the name of a project or an experiment."""
+
+
+def exports(values: Sequence[str], config: pytest.Config) -> tuple[Export, ...]:
+    """Files that can be written, and libraries that are installed: said now, and not after hours of training."""
+    found = tuple(_export(value, config) for value in values)
+    if len(set(found)) < len(found):
+        raise ValueError(f"expected each place once, got {', '.join(values)}")
+    return found
+
+
+def _export(value: str, config: pytest.Config) -> Export:
+    name, _, where = value.partition(":")
+    if not where or name not in {*TEXTS, *SERVICES}:
+        kinds = [*(f"{each}:FILE" for each in TEXTS), *(f"{each}:{what}" for each, what in SERVICES.items())]
+        raise ValueError(f"expected {', '.join(kinds)}, got {value!r}")
+    if name in SERVICES:
+        if find_spec(name) is None:
+            raise ValueError(f"{name} is not installed here: run `pip install {name}`, or leave {value} out")
+        return Export(name, where)
+    path = Path(invocation_folder(config), where)
+    if path.is_dir():
+        raise ValueError(f"expected a file, got the folder {path}")
+    output(str(path.parent), config)
+    return Export(name, path)
 
 
 def baselines(value: str | None, config: pytest.Config) -> Path | None:

@@ -230,6 +230,16 @@ class Options:
         again=False,
         help="Write the report here: summary.md and results.json.",
     )
+    exports: tuple[values.Export, ...] = option(
+        "--perf-export",
+        default=(),
+        repeatable=True,
+        read=values.exports,
+        metavar="FORMAT:WHERE",
+        again=False,
+        help="Write the session for another tool: bencher:FILE, csv:FILE, github-action-benchmark:FILE, "
+        "openmetrics:FILE, mlflow:EXPERIMENT or wandb:PROJECT (docs/export.md); repeatable.",
+    )
     replay: tuple[Path, ...] = option(
         "--perf-replay",
         default=(),

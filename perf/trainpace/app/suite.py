@@ -12,7 +12,7 @@ from trainpace.app.costs import Costs
 from trainpace.app.driver import Driver
 from trainpace.app.hours import Hours, Selected
 from trainpace.app.messages import Messages
-from trainpace.app.option_values import cache_folder
+from trainpace.app.option_values import Export, cache_folder
 from trainpace.app.options import Options
 from trainpace.app.printing import print_section
 from trainpace.app.resources import Resources, Show
@@ -26,7 +26,7 @@ from trainpace.judge.finding import Finding, Outcome, exit_status, outcome
 from trainpace.judge.refresh import Change
 from trainpace.judge.systems import SideBySide
 from trainpace.store.quarantine import load_quarantine
-from trainpace.store.reports import write_compare, write_results, write_summary
+from trainpace.store.reports import write_compare, write_export, write_results, write_summary
 
 if TYPE_CHECKING:
     import pytest
@@ -204,7 +204,7 @@ class Suite:
         Raises:
             FileError: where it cannot be written.
         """
-        if not (self.findings or self.options.report):
+        if not (self.findings or self.options.report or self.options.exports):
             return
         from trainpace.report.record import (
             Results,
@@ -233,6 +233,21 @@ class Suite:
             write_results(self.results, self.options.report)
         page = os.environ.get("GITHUB_STEP_SUMMARY")
         write_summary(self.results, self.options.report, page=Path(page) if page else None)
+
+    def export(self, to: Export) -> None:
+        """Hand what was reported to another tool.
+
+        Raises:
+            FileError: where it does not take it.
+        """
+        if self.results is None:
+            return
+        if isinstance(to.where, Path):
+            write_export(self.results, to.format, to.where)
+        else:
+            from trainpace.app.services import SEND
+
+            SEND[to.format](self.results, to.where)
 
 
 def _changes(speed: list[Finding]) -> list[Change]:

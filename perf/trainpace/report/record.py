@@ -83,6 +83,8 @@ class CaseResult(Entry):
     scale: str | None
     ranks: PositiveInt | None
     device: str | None
+    revision: str | None = None
+    """Commit of what was measured, `+dirty` behind it where files differed from it; null where it is not known."""
     tgs: PositiveFloat | None
     """Tokens per GPU per second."""
     tgs_of_runs: tuple[PositiveFloat, ...]
@@ -172,6 +174,7 @@ def case_result(finding: Finding, ended: Ended) -> CaseResult:
         scale=workload.scale if workload else None,
         ranks=workload.ranks if workload else None,
         device=runs[0].device.slug if runs else None,
+        revision=runs[0].revision if runs else None,
         verdict=judgement.verdict,
         outcome=ended.status,
         excused=judgement.waiver,

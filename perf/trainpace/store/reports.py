@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from trainpace.judge.systems import SideBySide
-from trainpace.report import compare, history, markdown, published, scatter, tables
+from trainpace.report import compare, exports, history, markdown, published, scatter, tables
 from trainpace.report.charts import Chart
 from trainpace.report.html import Assets
 from trainpace.report.record import FILE, Results
@@ -39,6 +39,12 @@ def write_summary(results: Results, folder: Path | None, *, page: Path | None) -
     if page:
         with writing(page), page.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
+
+
+def write_export(results: Results, name: str, path: Path) -> None:
+    """Write the session in a format of other tools, a key of report/exports.py's TEXTS, to `path`."""
+    _make(path.parent)
+    write_whole(path, exports.TEXTS[name](results))
 
 
 def write_compare(comparisons: Sequence[SideBySide], folder: Path, *, said: Sequence[str]) -> None:
