@@ -95,7 +95,7 @@ KERNEL_SPREAD = 0.1
 def usual(attention: str, device: str) -> Prior:
     """USUAL, with what is known of a kernel on a device, both as a table names them."""
     for (kernel, kind), share in KERNELS.items():
-        if attention.startswith(kernel) and device.startswith(kind):
+        if attention == kernel and device.startswith(kind):
             centre = replace(USUAL.centre, attention=share)
             return Prior(centre=centre, spread={**USUAL.spread, "attention": KERNEL_SPREAD})
     return USUAL
