@@ -92,6 +92,21 @@ def on(gib, *, gpus=1, free=None, capability=None):
     return replace(machine(gpus, gib), gpu_free_bytes=free and free * GIB, gpu_capability=capability)
 
 
+def test_mini_on_gpus():
+    """As on a CPU, with a rank a GPU; it is another workload, and a CPU's keeps the hash that it had."""
+    case = CASES["llama2_7b-128k-sp8"]
+    small, wide = (resolve(case, machine(gpus), scale="mini", device="cuda").workload for gpus in (1, 8))
+    on_cpu = resolve(case, machine(8), scale="mini").workload
+
+    assert (small.ranks, small.sp, small.sequence) == (1, 1, 2048)
+    assert wide == on_cpu.model_copy(update={"mini_on": "cuda"})
+    assert wide.hash != on_cpu.hash
+    assert [machine(8).kind_for(each) for each in (wide, on_cpu)] == ["cuda", "cpu"]
+    assert resolve(case, machine(8), device="cpu").workload == on_cpu
+    with pytest.raises(ValueError, match="--perf-device cuda needs CUDA GPUs, none is present"):
+        resolve(case, LAPTOP, scale="mini", device="cuda")
+
+
 @pytest.mark.parametrize(
     ("here", "dtype", "said"),
     [
@@ -142,6 +157,7 @@ def test_real_cards_are_filled_by_85_percent_at_most(card, gpus):
     filled = {cut.case: memory(cut) / REAL[card] for cut in cuts if cut.scale == "proxy"}
 
     assert max(filled.values()) <= 0.85
+    assert all(here.kind_for(cut) == "cuda" for cut in cuts)
     assert card == "L4" or all(cut.scale != "mini" for cut in cuts)
 
 
@@ -315,7 +331,7 @@ def test_auto_on_a_gpu_that_is_too_small():
     """A GPU that no proxy fits leaves auto with mini."""
     actual = resolve(CASES["llama2_70b-8k-sp1"], machine(1, gib=4))
 
-    assert actual.reason == "not even a few layers and a short sequence fit 4 GiB: mini"
+    assert actual.reason == "not even a few layers and a short sequence fit 4 GiB: mini on GPUs"
 
 
 def test_larger_tokenizer_raises_the_vocabulary():

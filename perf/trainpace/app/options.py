@@ -113,6 +113,13 @@ class Options:
         default="auto",
         help="How cases are cut to this machine (default: auto, the largest that it can run).",
     )
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "--perf-device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="What ranks run on: cpu, whatever GPUs there are; cuda, the scale mini too (default: auto, mini on the "
+        "CPU, unless nothing larger fits the GPUs).",
+    )
     trainers: tuple[str, ...] = option(
         "--perf-trainer",
         default=("native",),

@@ -58,8 +58,7 @@ class Workloads:
 
     def device_of(self, workload: Workload) -> Device:
         """What `workload` is measured on."""
-        machine = self.resources.allocate()
-        return machine.cpu if workload.scale == "mini" else machine.device
+        return self.resources.allocate().device_for(workload)
 
     def baselines(self, device: Device) -> list[baselines.Published | baselines.Measured]:
         """Every baseline of `device` that this session judges against."""
@@ -77,6 +76,7 @@ class Workloads:
                 case,
                 machine,
                 scale=options.scale,
+                device=options.device,
                 dtype=options.dtype,
                 attention="varlen" if options.varlen else "causal",
                 trainer=trainer,

@@ -1,9 +1,11 @@
 """What a case is cut to and measured on: records of a device and of a machine. probe/device.py fills them in."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
+from trainpace.cases.workload import Workload
 from trainpace.records import Record
 
 
@@ -49,6 +51,15 @@ class Machine:
     def node_gpus(self) -> int:
         """GPUs of one node; 0 without any."""
         return self.gpus.count // self.nodes if self.gpus else 0
+
+    def kind_for(self, workload: Workload) -> Literal["cpu", "cuda"]:
+        """What the ranks of a workload run on here."""
+        small = workload.scale == "mini" and workload.mini_on == "cpu"
+        return "cpu" if small or self.gpus is None else "cuda"
+
+    def device_for(self, workload: Workload) -> Device:
+        """The device that a workload is measured on."""
+        return self.gpus if self.gpus and self.kind_for(workload) == "cuda" else self.cpu
 
     @property
     def device(self) -> Device:

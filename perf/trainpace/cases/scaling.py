@@ -80,6 +80,7 @@ def resolve(
     machine: Machine,
     *,
     scale: Literal["auto"] | Scale = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     dtype: Dtype = "bf16",
     attention: Attention = "causal",
     trainer: str = "native",
@@ -92,9 +93,11 @@ def resolve(
 ) -> Resolved:
     """Cut `case` to `machine`.
 
-    `warmup` and `steps` replace the fixed table's. `vocabulary` is the tokenizer's number of ids: more than the
-    workload's raise it. `stored_cut` is the workload of this device's stored proxy baseline, whose cut is reused.
-    `memory` gives the peak memory of one rank, bytes (default: memory_bytes).
+    `device` is what ranks run on: `cpu` leaves GPUs alone, `cuda` has the scale `mini` run on them too. By itself that
+    runs on the CPU, unless there are GPUs that nothing larger fits. `warmup` and `steps` replace the fixed table's.
+    `vocabulary` is the tokenizer's number of ids: more than the workload's raise it. `stored_cut` is the workload of
+    this device's stored proxy baseline, whose cut is reused. `memory` gives the peak memory of one rank, bytes
+    (default: memory_bytes).
 
     Raises:
         ValueError: a scale was asked for that this machine cannot run, or the native trainer for a model that it cannot
@@ -106,9 +109,9 @@ def resolve(
 
     peak = memory or memory_bytes
 
-    def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int) -> Workload:
+    def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int, on_gpus: bool = False) -> Workload:
         table_warmup, table_steps = default_steps(scale, sequence, sp)
-        nodes = num_nodes(ranks, scale, machine)
+        nodes = num_nodes(ranks, scale, machine, on_gpus=on_gpus)
         return Workload(
             case=case.id,
             model=case.model.name,
@@ -127,6 +130,7 @@ def resolve(
             trainer=trainer,
             engine=engine,
             thresholds=_thresholds(scale, trainer, engine),
+            mini_on="cuda" if on_gpus else "cpu",
         )
 
     def resolved(workload: Workload, reason: str, *warnings: str) -> Resolved:
@@ -134,18 +138,20 @@ def resolve(
         if workload.shape.vocabulary > published:
             raised = f"vocabulary {published} -> {workload.shape.vocabulary}: the tokenizer has more ids than the model"
             warnings = (*warnings, raised)
-        if workload.scale != "mini" and trainer == "native" and (why := _cannot_start(workload, machine, peak)):
+        if trainer == "native" and (why := _cannot_start(workload, machine, peak)):
             raise ValueError(f"{case.id}: {why}")
         return Resolved(workload=workload, reason=reason, warnings=warnings)
 
-    def mini(reason: str) -> Resolved:
-        sp = mini_sp(case)
+    def mini(reason: str, *, on_gpus: bool = device == "cuda") -> Resolved:
+        sp, ranks = _mini_on_gpus(case, machine) if on_gpus else (mini_sp(case), mini_ranks(case))
         rank_tokens = max(case.sequence // MINI_SEQUENCE_CUT // sp, LEAST_MINI_RANK_TOKENS)
         sequence = case.mini.sequence or rank_tokens * sp
-        small = at("mini", case.mini_shape, sequence=sequence, sp=sp, ranks=mini_ranks(case))
-        return resolved(small, f"{reason}: mini")
+        small = at("mini", case.mini_shape, sequence=sequence, sp=sp, ranks=ranks, on_gpus=on_gpus)
+        return resolved(small, f"{reason}: mini{' on GPUs' if on_gpus else ''}")
 
-    gpus = machine.gpus
+    gpus = None if device == "cpu" else machine.gpus
+    if gpus is None and device == "cuda":
+        raise ValueError(f"{case.id}: --perf-device cuda needs CUDA GPUs, none is present")
     if scale == "mini":
         return mini("asked for")
     if gpus is None and scale == "auto":
@@ -169,7 +175,8 @@ def resolve(
         warnings.append(f"the cut stored with the proxy baseline is not reused: {refusal}")
     cut = stored_cut if stored_cut and not refusal else _proxy_cut(full, gpus, peak)
     if cut is None and scale == "auto":
-        return mini(f"not even a few layers and a short sequence fit {gib(gpus.memory_bytes, 0)}")
+        few = f"not even a few layers and a short sequence fit {gib(gpus.memory_bytes, 0)}"
+        return mini(few, on_gpus=True)
     if cut is None:
         raise ValueError(
             f"{case.id}: scale proxy: not even a few layers and a short sequence fit "
@@ -186,7 +193,8 @@ def resolve(
 
 def _cannot_start(workload: Workload, machine: Machine, memory: Memory) -> str | None:
     """Why the native trainer's ranks would fail on GPUs that are large enough; None where they would not."""
-    assert machine.gpus
+    if machine.gpus is None or machine.kind_for(workload) == "cpu":
+        return None
     if workload.dtype != "bf16":
         return f"attention on a GPU needs --perf-dtype bf16, got {workload.dtype}: no flash kernel computes in it"
     if machine.gpu_capability is not None and machine.gpu_capability < FLASH_CAPABILITY:
@@ -237,14 +245,22 @@ def mini_ranks(case: Case) -> int:
     return case.mini.ranks or max(sp, min(2 if sp <= 2 else 4, case.gpus))
 
 
-def num_nodes(ranks: int, scale: Scale, machine: Machine) -> int:
+def _mini_on_gpus(case: Case, machine: Machine) -> tuple[int, int]:
+    """The same on GPUs: sp and ranks, one a GPU."""
+    assert machine.gpus
+    wanted, present = mini_sp(case), machine.gpus.count
+    sp = next(size for size in range(min(wanted, present), 0, -1) if wanted % size == 0)
+    return sp, min(mini_ranks(case), present) // sp * sp
+
+
+def num_nodes(ranks: int, scale: Scale, machine: Machine, *, on_gpus: bool = False) -> int:
     """Nodes of `machine` that `ranks` are spread over, equally: as few as have the GPUs, on CPUs as many as there are.
 
     Raises:
         ValueError: where they cannot be spread equally.
     """
     sizes = [nodes for nodes in range(1, machine.nodes + 1) if ranks % nodes == 0]
-    if scale == "mini" or machine.gpus is None:
+    if (scale == "mini" and not on_gpus) or machine.gpus is None:
         return sizes[-1]
     enough = [nodes for nodes in sizes if ranks // nodes <= machine.node_gpus]
     # More ranks than GPUs are refused where it is asked what fits.

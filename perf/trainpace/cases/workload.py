@@ -16,7 +16,7 @@ Recompute = Literal["full", "selective_op", "selective_layer", "none"]
 results of products and attention; everything, in every second layer; nothing."""
 Sharding = Literal["full", "zero2"]
 """What a rank holds a part of: parameters, gradients and optimizer; gradients and optimizer alone."""
-ADDED = ("micro_batch", "recompute", "param_dtype", "reduce_dtype", "sharding", "compile", "tags")
+ADDED = ("micro_batch", "recompute", "param_dtype", "reduce_dtype", "sharding", "compile", "tags", "mini_on")
 ADDED_TO_SHAPE = ("head", "tied")
 """Fields that are left out of a workload's hash at their default, as every field must be that is added from now on."""
 
@@ -96,6 +96,8 @@ class Workload(Record):
     """Whether the layers are compiled."""
     tags: tuple[str, ...] = ()
     """What tells variants of one trainer apart."""
+    mini_on: Literal["cpu", "cuda"] = "cpu"
+    """What ranks of the scale `mini` run on; those of other scales run on GPUs."""
 
     @model_validator(mode="after")
     def _sp_divides(self) -> Self:
@@ -115,7 +117,8 @@ class Workload(Record):
     def beyond_published(self) -> list[str]:
         """`micro_batch=4` of each field that is not as in the published table, which is all that some systems know."""
         fields = type(self).model_fields
-        return [f"{name}={getattr(self, name)}" for name in ADDED if getattr(self, name) != fields[name].default]
+        names = [name for name in ADDED if name != "mini_on"]
+        return [f"{name}={getattr(self, name)}" for name in names if getattr(self, name) != fields[name].default]
 
     @property
     def hash(self) -> str:

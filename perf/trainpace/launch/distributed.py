@@ -149,7 +149,7 @@ class Distributed:
         profile: Path | None,
         borders: Sequence[float] = (),
     ) -> tuple[Run, list[RankLog]]:
-        device = "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
+        device = self.machine.kind_for(workload)
         preload = [trainer_object(workload.trainer).partition(":")[0]]
         if workload.trainer == "native" and workload.engine == "deepspeed":
             preload.append("deepspeed")
@@ -194,7 +194,7 @@ class Distributed:
         run = _claims_checked(
             begun.record(
                 workload,
-                device=self.machine.gpus if device == "cuda" and self.machine.gpus else self.machine.cpu,
+                device=self.machine.device_for(workload),
                 first_step=first_step,
                 ranks=[{key: rank[key] for key in RankSamples.model_fields} for rank in samples],
                 health=health,

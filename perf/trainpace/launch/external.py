@@ -195,7 +195,7 @@ class Programs:
         }
 
     def _device(self, workload: Workload) -> str:
-        return "cpu" if workload.scale == "mini" or self.machine.gpus is None else "cuda"
+        return self.machine.kind_for(workload)
 
     def _python(self, description: Description) -> str:
         return self.pythons.get(description.name, sys.executable)

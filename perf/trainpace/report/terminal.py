@@ -109,7 +109,7 @@ def _gpus(judgement: Judgement) -> str:
     workload = judgement.workload
     if workload is None:
         return UNKNOWN
-    return f"{workload.ranks} cpu" if workload.scale == "mini" else str(workload.ranks)
+    return f"{workload.ranks} cpu" if (workload.scale, workload.mini_on) == ("mini", "cpu") else str(workload.ranks)
 
 
 def _scale_and_gpus(judgement: Judgement) -> str:
