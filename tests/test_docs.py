@@ -130,6 +130,8 @@ def scratch(pytester, monkeypatch):
     for name in ("alpaca.json", "alpaca_zh.json"):
         (here / name).write_text("[]")
     (here / "ours.csv").write_text(next(text for text in blocks("docs/tables.md", "") if text.startswith("model,")))
+    for name in ("chats.parquet", "alpaca_52k.json"):
+        (here / name).touch()
     python = here / ".tox" / "peer-llamafactory" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)

@@ -15,9 +15,9 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from trainpace.data.alpaca import source
 from trainpace.data.corpus import ENGLISH, records
 from trainpace.data.packing import pack, packed
+from trainpace.data.sources import source
 from trainpace.data.tokenized import tokenized
 from trainpace.data.tokenizer import BYTES, tokenizer_named
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainpace.data.base import silent
 from trainpace.data.corpus import CHINESE, ENGLISH, VERSION, Language, generated, records, token_lengths
+from trainpace.data.sources import Seen
 from trainpace.data.tokenized import tokenized
 from trainpace.data.tokenizer import ByteTokenizer
 
@@ -46,7 +46,7 @@ def test_text_is_pinned(language: Language, expected: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 37, 1000])
 def test_any_count_is_whole_alpaca(language: Language, count: int) -> None:
     """Every generated record passes the checks of a record from a file."""
-    dialogues = list(generated(language, count).dialogues(silent))
+    dialogues = list(generated(language, count).dialogues(Seen()))
 
     assert len(dialogues) == count
     assert dialogues[-1][0] == 1.0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trainpace.data.alpaca import Dialogue, _hub
+from trainpace.data.kinds import Turn
+from trainpace.data.sources import Seen, _hub
 from trainpace.errors import DataError
 
 ASK = """
@@ -44,31 +45,33 @@ def test_rows_are_read_as_records(tmp_path: Path) -> None:
             {"instruction_zh": "加", "input_zh": "一 二", "output_zh": "三"},
         ],
     )
-    said: list[tuple[float, str]] = []
+    made, seen = _hub(name), Seen()
 
-    found = list(_hub(name).dialogues(lambda fraction, doing: said.append((fraction, doing))))
+    found = list(made.dialogues(seen))
 
     assert found == [
-        (1 / 3, Dialogue("[INST] 你好 [/INST]", "好")),
-        (1.0, Dialogue("[INST] 加\n一 二 [/INST]", "三")),
+        (1 / 3, (Turn("[INST] 你好 [/INST]", "好"),)),
+        (1.0, (Turn("[INST] 加\n一 二 [/INST]", "三"),)),
     ]
-    assert said == [(1.0, f"{name}: left out 1 records with an empty output")]
+    assert (seen.kind, seen.records, seen.skipped) == ("alpaca", 2, 1)
+    assert seen.reasons == ["record 2: key 'output_zh': expected text, got an empty one"]
+    assert made.name_of(seen) == made.name
 
 
 def test_rows_of_another_form_are_refused(tmp_path: Path) -> None:
-    """A data set without Alpaca's columns is refused at its first record."""
-    name = hub_set(tmp_path / "set", [{"text": "a"}])
+    """A data set without the columns of any kind is refused at its first record."""
+    name = hub_set(tmp_path / "set", [{"prompt": "a"}])
 
     with pytest.raises(DataError) as caught:
-        list(_hub(name).dialogues(lambda _fraction, _doing: None))
+        list(_hub(name).dialogues(Seen()))
 
-    assert str(caught.value).startswith(f"{name}, record 0: key 'instruction': expected text, got no such key")
+    assert str(caught.value).startswith(f"{name}, record 1: expected the keys instruction, ")
 
 
 @pytest.mark.parametrize(
     ("module", "function", "said"),
     [
-        ("alpaca", "source", "no-one/nothing: neither a file here nor a data set on the hub: "),
+        ("sources", "source", "no-one/nothing: neither a file here nor a data set on the hub: "),
         ("tokenizer", "tokenizer_named", "no-one/nothing: neither a file here nor a tokenizer.json on the hub: "),
     ],
 )

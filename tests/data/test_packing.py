@@ -15,7 +15,7 @@ from trainpace.data import Packed, opened, packed
 from trainpace.data.packing import Block, pack, shares, stream
 from trainpace.data.tokenized import Tokenized, lists
 from trainpace.errors import DataError
-from trainpace.runs.run import DataIdentity
+from trainpace.runs.run import DataIdentity, TrainedOn
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 
@@ -107,6 +107,7 @@ def test_pack_loses_only_the_remainder(
     sources = [tokens_of(one), tokens_of(two, first=10_000)]
     fingerprint = pack(sources, folder, sequence=sequence, count=count, seed=seed)
     (folder / "identity.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    (folder / "trained_on.json").write_text("[]")
     made = opened(folder)
     streams = [
         list(stream(tokens, share * sequence, np.random.Generator(np.random.PCG64([seed, index + 1]))))
@@ -160,6 +161,25 @@ def test_identity_is_that_of_a_run(tmp_path: Path) -> None:
     assert identity["sources"][0].startswith("mine.json@")
     assert str(tmp_path) not in json.dumps(identity)
     assert (identity["tokenizer"], identity["seed"]) == ("bytes", 0)
+
+
+def test_what_was_found_is_that_of_a_run(tmp_path: Path) -> None:
+    """Kind, records and tokens of each source; records that were skipped are a part of the identity."""
+    record = {"instruction": "a", "input": "", "output": "b"}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [record, {"text": "x"}, record])))
+    made = ask(tmp_path, sources=[str(tmp_path / "a.jsonl")], skip_bad=True)
+    (found,) = map(TrainedOn.model_validate, made.trained_on)
+
+    assert (found.kind, found.records, found.tokens, found.skipped) == (
+        "alpaca",
+        2,
+        2 * (3 + len("[INST] a [/INST]")),
+        1,
+    )
+    assert [found.name] == made.identity["sources"]
+    assert found.name.endswith(" less 1 record")
+    assert str(found) == f"{found.name} (alpaca, 2 records, 38 tokens, 1 skipped)"
+    assert str(found.left_out).startswith(f"{found.name}: skipped record 2: expected the keys of the kind alpaca ")
 
 
 def test_fingerprint_follows_the_contents(tmp_path: Path) -> None:
@@ -280,7 +300,7 @@ def test_bad_record_leaves_no_entry(tmp_path: Path) -> None:
         said.append(str(caught.value))
 
     assert said[0] == said[1]
-    assert said[0].startswith(f"{tmp_path / 'bad.json'}, line 2: key 'output': expected text")
+    assert said[0].startswith(f"{tmp_path / 'bad.json'}, record 1 (line 2): key 'output': expected text")
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".lock"}
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from factories import make_results, make_run, make_runs
-from trainpace.data.alpaca import source
-from trainpace.data.base import silent
+from trainpace.data.sources import Seen, source
 from trainpace.data.tokenizer import tokenizer_named
 from trainpace.errors import DataError, FileError, RunFailed
 from trainpace.launch.rank_log import RankLog
@@ -90,6 +90,16 @@ RECORDS = [
     {"instruction": "Add.", "input": "1 2", "output": "3"},
     {"instruction": "Say ä.", "input": "", "output": "ä"},
 ]
+CHATS: list[dict[str, object]] = [
+    {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+    {
+        "conversations": [
+            {"from": "system", "value": "s"},
+            {"from": "human", "value": "a"},
+            {"from": "gpt", "value": "b"},
+        ]
+    },
+]
 LINES = [
     {"event": "begin"},
     {"event": "note", "text": "loading"},
@@ -134,6 +144,16 @@ def _index(folder: Path) -> None:
     write_run(RUN, folder).rename(folder / "run.json")
     os.utime(folder / "run.json", (0, 0))
     read_summaries(folder)
+
+
+def _parquet(rows: list[Any]) -> bytes:
+    def write(folder: Path) -> None:
+        import pyarrow as pa  # type: ignore[import-untyped]
+        from pyarrow.parquet import write_table  # type: ignore[import-untyped]
+
+        write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+
+    return _made(write)
 
 
 def _jsonl(rows: list[dict[str, object]]) -> bytes:
@@ -209,15 +229,33 @@ READERS = (
         name="records as JSON",
         file="data.json",
         seed=json.dumps(RECORDS, indent=1).encode(),
-        read=lambda folder: list(source(str(folder / "data.json")).dialogues(silent)),
+        read=lambda folder: list(source(str(folder / "data.json")).dialogues(Seen())),
         errors=(DataError,),
     ),
     Reader(
         name="records as JSON lines",
         file="data.jsonl",
         seed=_jsonl(RECORDS),
-        read=lambda folder: list(source(str(folder / "data.jsonl")).dialogues(silent)),
+        read=lambda folder: list(source(str(folder / "data.jsonl")).dialogues(Seen())),
         errors=(DataError,),
+    ),
+    *(
+        Reader(
+            name=f"{name} as {path.suffix[1:]}",
+            file=str(path),
+            seed=seed,
+            read=lambda folder, file=str(path), skip=skip: list(  # type: ignore[misc]
+                source(str(folder / file), skip_bad=skip).dialogues(Seen())
+            ),
+            errors=(DataError,),
+        )
+        for name, skip, path, seed in (
+            ("conversations", False, Path("chats.json"), json.dumps(CHATS).encode()),
+            ("conversations with skipped ones", True, Path("chats.jsonl"), _jsonl(CHATS)),
+            ("texts", False, Path("texts.jsonl"), _jsonl([{"text": "a"}, {"text": "ä b"}])),
+            ("rows", False, Path("rows.parquet"), _parquet(CHATS[:1])),
+            ("rows with skipped ones", True, Path("rows.parquet"), _parquet(RECORDS)),
+        )
     ),
     Reader(
         name="tokenizer's config",

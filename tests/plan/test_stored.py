@@ -58,7 +58,7 @@ def started_session(tmp_path, monkeypatch):
 
     def start(speeds=(), stored=NOISY, **options):
         suite = Suite(
-            options=Options(scale="mini", trainers=("native",), **options),
+            options=Options(scale="mini", engine="deepspeed", trainers=("native",), **options),
             root=tmp_path,
             show=lambda *_: nullcontext(lambda *_: None),
             messages=Messages(),

@@ -39,7 +39,7 @@ def test_killed(request, benchmark):
 JUDGEMENT = """
     baseline case comparison compile_seconds convention convention_version data data_share excused explanation hfu mfu
     notes peak_memory_bytes peak_tflops ratio reasons set_aside startup_seconds tflops tflops_ratio tgs
-    tgs_of_runs tolerance tolerance_source verdict version_differences what_decides workload
+    tgs_of_runs tolerance tolerance_source trained_on verdict version_differences what_decides workload
 """
 """Keys of a judgement in the file."""
 

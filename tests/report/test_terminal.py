@@ -10,6 +10,7 @@ from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement, judge, judge_failure, unjudged, would_decide
 from trainpace.report.terminal import last_line, refresh_lines, render
 from trainpace.runs import flops
+from trainpace.runs.run import TrainedOn
 from trainpace.runs.verdict import Verdict
 from trainpace.store.baselines import refresh
 
@@ -282,6 +283,24 @@ def test_what_a_tolerance_assumes_is_said_once(judged):
 def test_data_are_said(judged):
     """What was trained on stands below the table, once."""
     assert "\ntrained on: generated, tokenizer bytes" in render(judged)
+
+
+def test_what_was_found_in_the_data_is_said(judged):
+    """Kind, records and tokens of each source, and what was skipped with its reason."""
+    found = TrainedOn(
+        name="x.json@12 less 1 record",
+        kind="text",
+        records=51_000,
+        tokens=9_000_000,
+        skipped=1,
+        reasons=("record 7: no",),
+    )
+    text = render([each.model_copy(update={"trained_on": (found,)}) for each in judged], width=200)
+
+    assert (
+        "\ntrained on: x.json@12 less 1 record (text, 51,000 records, 9,000,000 tokens, 1 skipped), tokenizer" in text
+    )
+    assert "\ndata: x.json@12 less 1 record: skipped record 7: no" in text
 
 
 def test_inconclusive_without_end(judged):

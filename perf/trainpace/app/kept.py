@@ -23,7 +23,8 @@ def data_names(options: Options, trainer: str) -> tuple[tuple[str, ...], str] | 
     if own and not options.data and options.tokenizer == BYTES:
         return None
     try:
-        names = tuple(each.name for each in sources_named(options.data))
+        sources = sources_named(options.data, skip_bad=options.skip_bad_records)
+        names = tuple(each.whole_name() if options.skip_bad_records else each.name for each in sources)
         return names, tokenizer_named(options.tokenizer).name
     except DataError as error:
         raise RunFailed(str(error)) from None

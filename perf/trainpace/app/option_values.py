@@ -171,7 +171,7 @@ def _source(value: str, base: Path) -> str:
     path = base / value
     if path.is_file():
         return str(path.resolve())
-    if path.suffix in {".json", ".jsonl"} or value.startswith((".", "/", "~")):
+    if path.suffix in {".json", ".jsonl", ".parquet"} or value.startswith((".", "/", "~")):
         raise ValueError(f"no file {path}")
     return value
 

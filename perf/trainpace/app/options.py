@@ -167,7 +167,13 @@ class Options:
         repeatable=True,
         read=values.data,
         metavar="FILE|NAME",
-        help="Alpaca records: a JSON or JSONL file, or a name on the hub; repeatable (default: a generated corpus).",
+        help="Records to train on (Alpaca, messages or text): a .json, .jsonl or .parquet file, or a name on the hub; "
+        "repeatable (default: a generated corpus).",
+    )
+    skip_bad_records: bool = option(
+        "--perf-skip-bad-records",
+        default=False,
+        help="Leave out records of --perf-data that cannot be used, counted in the report (default: refuse the file).",
     )
     tokenizer: str = option(
         "--perf-tokenizer",

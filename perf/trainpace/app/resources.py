@@ -169,7 +169,9 @@ class Resources:
             self._locked = True
         return {
             "machine": machine,
-            "data": Data(sources=self.options.data, tokenizer=self.options.tokenizer),
+            "data": Data(
+                sources=self.options.data, tokenizer=self.options.tokenizer, skip_bad=self.options.skip_bad_records
+            ),
             "cache": self.options.shared or cache_folder(),
             "keep_logs": self.options.keep_logs,
             "added": self.options.environment,

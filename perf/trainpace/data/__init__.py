@@ -1,4 +1,4 @@
-"""Data: Alpaca records -> token ids -> packed sequences, cached by content and shared by the ranks.
+"""Data: records -> token ids -> packed sequences, cached by content and shared by the ranks.
 
     data = packed(sources=(), tokenizer="bytes", sequence=8192, count=64, seed=0, cache=Path("cache"))
     data.ids[0], data.labels[0], data.document_starts(0)

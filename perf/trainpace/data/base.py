@@ -24,5 +24,7 @@ class Data:
     """Local files or names on the hub; without any the generated corpus."""
     tokenizer: str = "bytes"
     """`bytes`, a local file, or a name on the hub."""
+    skip_bad: bool = False
+    """Whether records that cannot be used are left out and counted, and not refused."""
     seed: int = 0
     """Of the packing's order, and of the generated corpus."""

@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from trainpace.data.alpaca import Dialogue, Source, dialogue
 from trainpace.data.cache import content_key
+from trainpace.data.kinds import ALPACA, Dialogue, dialogue
+from trainpace.data.sources import Seen, Source
 
 # Raised when the text changes; the name of a generated source carries it.
 # 1: first text (2026-11).
@@ -47,13 +48,15 @@ def generated(language: Language, count: int = 1000) -> Source:
     return Source(
         name=f"generated-{language.name}-{VERSION}",
         key=content_key("generated", VERSION, language.name, count),
-        dialogues=lambda _progress: _dialogues(language, count),
+        dialogues=lambda seen: _dialogues(language, count, seen),
     )
 
 
-def _dialogues(language: Language, count: int) -> Iterator[tuple[float, Dialogue]]:
+def _dialogues(language: Language, count: int, seen: Seen) -> Iterator[tuple[float, Dialogue]]:
+    seen.kind = ALPACA.name
     for number, record in enumerate(records(language, count), start=1):
-        yield number / count, dialogue(record)
+        seen.records = number
+        yield number / count, dialogue(record, ALPACA)
 
 
 def records(language: Language, count: int = 1000) -> list[dict[str, str]]:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trainpace.data.alpaca import Source, source
 from trainpace.data.base import Progress, silent, within
 from trainpace.data.cache import content_key, entry
 from trainpace.data.corpus import CHINESE, ENGLISH, generated
-from trainpace.data.tokenized import IGNORED, Tokenized, tokenized
+from trainpace.data.sources import Seen, Source, source
+from trainpace.data.tokenized import IGNORED, LAYOUT, Tokenized, tokenized
 from trainpace.data.tokenizer import Ids, Positions, tokenizer_named
 from trainpace.errors import DataError
 
@@ -40,6 +40,8 @@ class Packed:
     """Positions in [count * sequence], ascending, at which a document starts or, cut in two, goes on in a sequence."""
     identity: dict[str, Any]
     """The fields of a run's data identity: sources, tokenizer, fingerprint (over ids and labels), seed."""
+    trained_on: list[dict[str, Any]]
+    """Of each source the fields of trainpace.runs.run.TrainedOn: name, kind, records, tokens, what was skipped."""
     folder: Path
     """Where the files lie: `opened(folder)` gives the same in another process."""
 
@@ -62,12 +64,13 @@ def packed(
     seed: int,
     cache: Path,
     progress: Progress = silent,
+    skip_bad: bool = False,
 ) -> Packed:
     """`count` packed sequences of `sequence` tokens, from the cache or made and put there.
 
     Sources (files, names on the hub; none: the generated corpus) supply sequences in proportion to their tokens, and
     their records repeat, shuffled anew each time, as often as `count` needs. Many processes may call it at once: one
-    makes the entry, the others wait and map it.
+    makes the entry, the others wait and map it. With `skip_bad` records that cannot be used are left out and counted.
 
     Raises:
         DataError: for a source, a record or a tokenizer that cannot be used.
@@ -76,10 +79,10 @@ def packed(
     for name, value, least in (("sequence", sequence, 1), ("count", count, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    found = sources_named(sources)
+    found = sources_named(sources, skip_bad=skip_bad)
     encoder = tokenizer_named(tokenizer)
     names = [one.name for one in found]
-    key = content_key(names, [one.key for one in found], encoder.name, encoder.key, sequence, count, seed)
+    key = content_key(LAYOUT, names, [one.key for one in found], encoder.name, encoder.key, sequence, count, seed)
 
     def build(folder: Path) -> None:
         share = _TOKENISING / len(found)
@@ -89,8 +92,15 @@ def packed(
         ]
         packing = within(progress, _TOKENISING, 1.0)
         fingerprint = pack(tokens, folder, sequence=sequence, count=count, seed=seed, progress=packing)
-        identity = {"sources": names, "tokenizer": encoder.name, "fingerprint": fingerprint, "seed": seed}
+        trained_on = [_trained_on(one, each) for one, each in zip(found, tokens, strict=True)]
+        identity = {
+            "sources": [each["name"] for each in trained_on],
+            "tokenizer": encoder.name,
+            "fingerprint": fingerprint,
+            "seed": seed,
+        }
         (folder / "identity.json").write_text(json.dumps(identity, indent=1, sort_keys=True) + "\n")
+        (folder / "trained_on.json").write_text(json.dumps(trained_on, indent=1, sort_keys=True) + "\n")
 
     folder = entry(cache, f"packed-{key}", build, progress)
     progress(1.0, "packed")
@@ -111,6 +121,7 @@ def opened(folder: Path) -> Packed:
             labels=np.load(folder / "labels.npy", mmap_mode="r"),
             boundaries=np.load(folder / "boundaries.npy"),
             identity=json.loads((folder / "identity.json").read_bytes()),
+            trained_on=json.loads((folder / "trained_on.json").read_bytes()),
             folder=folder,
         )
         compared = (
@@ -162,13 +173,25 @@ def pack(
     return _fingerprint(ids, labels)
 
 
-def sources_named(names: Sequence[str]) -> list[Source]:
+def _trained_on(source: Source, tokens: Tokenized) -> dict[str, Any]:
+    seen = tokens.seen or Seen()
+    return {
+        "name": source.name_of(seen),
+        "kind": seen.kind,
+        "records": seen.records,
+        "tokens": tokens.num_tokens,
+        "skipped": seen.skipped,
+        "reasons": seen.reasons,
+    }
+
+
+def sources_named(names: Sequence[str], *, skip_bad: bool = False) -> list[Source]:
     """The sources of these names; of none the generated corpus.
 
     Raises:
         DataError: for a name that leads to none.
     """
-    return [source(name) for name in names] or [generated(ENGLISH), generated(CHINESE)]
+    return [source(name, skip_bad=skip_bad) for name in names] or [generated(ENGLISH), generated(CHINESE)]
 
 
 class Block(NamedTuple):

@@ -124,7 +124,7 @@ def is_hub_name(name: str) -> bool:
     """Whether `name` can be one on the hub, `owner/name` or `name`, instead of a path that is not there."""
     parts = name.split("/")
     allowed = all(part and part[0].isalnum() and all(c.isalnum() or c in "-_." for c in part) for part in parts)
-    return allowed and len(parts) <= 2 and not name.endswith((".json", ".jsonl"))
+    return allowed and len(parts) <= 2 and not name.endswith((".json", ".jsonl", ".parquet"))
 
 
 def _local(path: Path) -> tuple[Path, Path | None, str]:

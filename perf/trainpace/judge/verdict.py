@@ -15,7 +15,7 @@ from trainpace.judge.comparison import Comparison
 from trainpace.judge.validity import core_fault, core_note, faults
 from trainpace.records import Record
 from trainpace.runs import flops, metrics
-from trainpace.runs.run import DataIdentity, Run
+from trainpace.runs.run import DataIdentity, Run, TrainedOn
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.memory import memory_tolerance
 from trainpace.stats.retest import MIN_OTHER_CASES, Assessment, OtherCase, assess
@@ -68,6 +68,8 @@ class Figures(Record):
     """Median over the runs."""
     data: DataIdentity | None = None
     """What was trained on; None where the trainer brings data that the suite does not know."""
+    trained_on: tuple[TrainedOn, ...] = ()
+    """What was found in each source of `data`; empty where the trainer does not say."""
     data_share: NonNegativeFloat | None = None
     """The part of the steps that loading took, of the run where it is largest; None where a program does not say."""
     baseline: Baseline | None = None
@@ -245,6 +247,7 @@ def gather(
         startup_seconds=median(run.startup_seconds for run in runs),
         compile_seconds=median(run.compile_seconds for run in runs),
         data=runs[0].data,
+        trained_on=runs[0].trained_on,
         data_share=max((share for share in map(metrics.data_share, runs) if share is not None), default=None),
         baseline=baseline,
         ratio=tgs / baseline.tgs if baseline else None,

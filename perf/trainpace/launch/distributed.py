@@ -6,7 +6,7 @@ and kind of device, so that torch is imported once a session and not once a run.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +29,7 @@ from trainpace.runs.run import Preflight, RankSamples, Run, RunNode
 
 _WRITTEN = (RankSamples.model_fields.keys() - {"observed"}) | {
     "data",
+    "trained_on",
     "mean_attended",
     "compile_seconds",
     "imported",
@@ -164,7 +165,7 @@ class Distributed:
                 device=device,
                 pin=device == "cpu",
                 gpu_cores=gpu_cores(workload.ranks) if device == "cuda" and not many else [],
-                data={"sources": self.data.sources, "tokenizer": self.data.tokenizer, "seed": self.data.seed},
+                data=asdict(self.data),
                 cache=str(self.cache),
                 watch=[os.getpid()],
                 injected=self.sides[side].injected,
@@ -270,6 +271,7 @@ def _facts(samples: list[dict[str, Any]], workload: Workload) -> dict[str, Any]:
     return {
         "stopped_after": made if made < workload.steps else None,
         "data": first["data"],
+        "trained_on": first["trained_on"],
         "mean_attended": first["mean_attended"],
         "kernels": first.get("kernels", {}),
         "compile_seconds": max(rank["compile_seconds"] for rank in samples),

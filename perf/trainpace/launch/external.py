@@ -165,6 +165,7 @@ class Programs:
             source="reported",
             software=self.versions(description),
             data=given.identity if given else None,
+            trained_on=given.trained_on if given else (),
         )
         told = [f"{name}={shlex.quote(text)}" for name, text in program["environment"].items() if name != "PATH"]
         return run, " ".join([*told, shlex.join(program["command"])])

@@ -172,6 +172,7 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
         rank=rank,
         place=_place(request["device"], local_rank),
         data=getattr(trainer, "data_identity", None),
+        trained_on=getattr(trainer, "trained_on", ()),
         mean_attended=getattr(trainer, "mean_attended", None),
         kernels=getattr(trainer, "kernels", {}),
         compile_seconds=_compile_seconds(),

@@ -92,7 +92,8 @@ def _blocks(results: Results) -> Iterable[str]:
     yield from _section("Baselines", [plain(each.change) for each in judged if each.change])
     yield from _section("Versions, baseline to now", _grouped([(each, each.version_differences) for each in entries]))
     data = [(each, [f"trained on {each.data}"] if each.data else []) for each in results.cases]
-    notes = [*_grouped(data), *_grouped([(each, each.notes) for each in entries])]
+    left_out = [(each, [found.left_out for found in each.trained_on if found.left_out]) for each in results.cases]
+    notes = [*_grouped(data), *_grouped(left_out), *_grouped([(each, each.notes) for each in entries])]
     yield from _section("Notes", [*map(sentence, results.said), *notes])
     for case in results.cases:
         yield from _folded(case, "What slowed", "\n".join(case.explanation))

@@ -19,6 +19,7 @@ from trainpace.judge.systems import SideBySide
 from trainpace.judge.verdict import Judgement
 from trainpace.records import Record
 from trainpace.report.compare import last_line
+from trainpace.runs.run import TrainedOn, described
 from trainpace.runs.verdict import Verdict
 from trainpace.text import count
 
@@ -99,6 +100,8 @@ class CaseResult(Entry):
     startup_seconds: float | None
     data: str | None = None
     """What was trained on: the sources and the tokenizer; null where the suite does not know it."""
+    trained_on: tuple[TrainedOn, ...] = ()
+    """What was found in each source; empty where the trainer does not say."""
     versus: Reference | None
     """Null where there was nothing to judge against."""
     ratio: PositiveFloat | None
@@ -191,7 +194,8 @@ def case_result(finding: Finding, ended: Ended) -> CaseResult:
         hfu=judgement.hfu,
         peak_memory_bytes=judgement.peak_memory_bytes,
         startup_seconds=judgement.startup_seconds,
-        data=str(judgement.data) if judgement.data else None,
+        data=described(judgement.data, judgement.trained_on) if judgement.data else None,
+        trained_on=judgement.trained_on,
         versus=_reference(judgement),
         ratio=judgement.ratio,
         tolerance=judgement.tolerance,

@@ -13,6 +13,7 @@ from trainpace.judge.verdict import Judgement
 from trainpace.report.columns import HFU, MEMORY, MFU, RATIO, TFLOPS, TGS
 from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
 from trainpace.report.table import Column, Table, stacked, with_outcomes
+from trainpace.runs.run import described
 from trainpace.runs.verdict import Verdict
 from trainpace.text import UNKNOWN, count, fixed_percent, grouped
 
@@ -196,8 +197,12 @@ def _details(
     yield from ((line, "") for line in [*refresh_lines(changes), *said])
     besides = [(_case(each), _split_tolerance(each)[1]) for each in judgements]
     yield from ((f"tolerance: {line}", "") for line in _grouped(besides))
-    data = [(_case(each), [str(each.data)] if each.data else []) for each in judgements]
+    data = [(_case(each), [described(each.data, each.trained_on)] if each.data else []) for each in judgements]
     yield from ((f"trained on: {line}", "") for line in _grouped(data))
+    left_out = [
+        (_case(each), [source.left_out for source in each.trained_on if source.left_out]) for each in judgements
+    ]
+    yield from ((f"data: {line}", "") for line in _grouped(left_out))
     versions = [(_case(each), each.version_differences) for each in judgements]
     yield from ((f"version, baseline -> now: {line}", "") for line in _grouped(versions))
     yield from ((f"note: {line}", "") for line in _grouped([(_case(each), each.notes) for each in judgements]))

@@ -1,5 +1,6 @@
 """A run: one fresh process group that trained one workload. Immutable; store/runs.py writes one file a run."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -171,6 +172,42 @@ class DataIdentity(Record):
         return f"{' + '.join(self.sources)}, tokenizer {self.tokenizer}"
 
 
+class TrainedOn(Record):
+    """What was found in one source of the training data."""
+
+    name: str
+    """As the data's identity gives it."""
+    kind: str
+    """Of its records: `alpaca`, `messages` or `text`."""
+    records: PositiveInt
+    """Those that are used."""
+    tokens: PositiveInt
+    """Of one pass over the records."""
+    skipped: NonNegativeInt = 0
+    """Records that were left out."""
+    reasons: tuple[str, ...] = ()
+    """`record 17: key 'output': ...`, of the first that were left out."""
+
+    def __str__(self) -> str:
+        skipped = f", {self.skipped:,} skipped" if self.skipped else ""
+        records = f"{self.records:,} record{'' if self.records == 1 else 's'}"
+        return f"{self.name} ({self.kind}, {records}, {self.tokens:,} tokens{skipped})"
+
+    @property
+    def left_out(self) -> str | None:
+        """What was left out and why, a sentence; None where nothing was."""
+        if not self.skipped:
+            return None
+        more = f"; and {self.skipped - len(self.reasons):,} more" if self.skipped > len(self.reasons) else ""
+        return f"{self.name}: skipped {'; '.join(self.reasons)}{more}"
+
+
+def described(data: DataIdentity, trained_on: Iterable[TrainedOn]) -> str:
+    """What was trained on: each source, with what was found in it where that is known, and the tokenizer."""
+    found = " + ".join(map(str, trained_on))
+    return f"{found}, tokenizer {data.tokenizer}" if found else str(data)
+
+
 class Run(Record):
     """One process group that trained one workload to its end: the unit of statistics."""
 
@@ -195,6 +232,8 @@ class Run(Record):
     """Measured by the session that made the run; None where it measured none."""
     data: DataIdentity | None = None
     """None where the trainer brings data that the suite does not know."""
+    trained_on: tuple[TrainedOn, ...] = ()
+    """What was found in each source of `data`; empty where the trainer does not say. It follows from `data`."""
     mean_attended: PositiveFloat | None = None
     """Keys that a token attends to, mean over the measured tokens; None where attention is causal."""
     step_flops: StepFlops | None = None

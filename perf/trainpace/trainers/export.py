@@ -25,10 +25,11 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Exported:
-    """Where it lies, and the identity of the tokens."""
+    """Where it lies, the identity of the tokens, and what was found in each source."""
 
     folder: Path
     identity: dict[str, Any]
+    trained_on: list[dict[str, Any]]
 
 
 def exported(workload: Workload, data: Data, cache: Path) -> Exported:
@@ -41,6 +42,7 @@ def exported(workload: Workload, data: Data, cache: Path) -> Exported:
         "workload": workload.model_dump(),
         "sources": data.sources,
         "tokenizer": data.tokenizer,
+        "skip_bad": data.skip_bad,
         "seed": data.seed,
         "cache": str(cache),
     }
@@ -60,7 +62,7 @@ def exported(workload: Workload, data: Data, cache: Path) -> Exported:
             raise RunFailed(f"the workload is written for other systems with it: {missing}")
         raise RunFailed("the workload could not be written for other systems", detail=done.stderr[-4000:])
     answer = json.loads(done.stdout.splitlines()[-1])
-    return Exported(Path(answer["folder"]), answer["identity"])
+    return Exported(Path(answer["folder"]), answer["identity"], answer["trained_on"])
 
 
 def main() -> None:
@@ -77,6 +79,7 @@ def main() -> None:
         count=(workload.warmup + workload.steps) * workload.ranks // workload.sp,
         seed=request["seed"],
         cache=cache,
+        skip_bad=request["skip_bad"],
     )
     key = content_key(FORMAT, workload.shape.model_dump(), workload.sequence, workload.dtype, data.identity)
 
@@ -85,7 +88,9 @@ def main() -> None:
         _write_tokens(data.ids, data.labels, folder)
 
     folder = entry(cache, f"exported-{key}", build)
-    sys.stdout.write(json.dumps({"folder": str(folder), "identity": data.identity}) + "\n")
+    sys.stdout.write(
+        json.dumps({"folder": str(folder), "identity": data.identity, "trained_on": data.trained_on}) + "\n"
+    )
 
 
 def _write_model(workload: Workload, folder: Path) -> None:

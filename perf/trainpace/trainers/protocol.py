@@ -26,7 +26,7 @@ class Context(Protocol):
     device: str
     """`cuda` (this rank's GPU is already current) or `cpu`."""
     data: Any
-    """`sources` (files or hub names; none: the generated corpus), `tokenizer`, `seed`."""
+    """`sources` (files or hub names; none: the generated corpus), `tokenizer`, `skip_bad`, `seed`."""
     cache: Path
     """A folder that outlives the run and that ranks share."""
     note: Callable[[str], None]
@@ -36,8 +36,10 @@ class Context(Protocol):
 class Trainer(Protocol):
     """A system under test.
 
-    Two attributes are read if they are there: `data_identity`, the fields of trainpace.runs.run.DataIdentity, so that
-    losses are compared with the baseline's; `mean_attended`, the keys that a token attends to on average where
+    Three attributes are read if they are there: `data_identity`, the fields of trainpace.runs.run.DataIdentity, so that
+    losses are compared with the baseline's; `trained_on`, the fields of
+    trainpace.runs.run.TrainedOn of each source, which reports show; `mean_attended`, the keys that a token attends to
+    on average where
     documents are masked, without which the TFLOPs of such a run cannot be told. A method is called if it is there:
     `tokens(batch) -> int`, the tokens that a batch of `load` holds, where its shapes do not tell them.
     """

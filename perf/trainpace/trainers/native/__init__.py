@@ -42,8 +42,9 @@ class Native:
             seed=context.data.seed,
             cache=context.cache,
             progress=lambda done, text: context.note(f"{text} {done:.0%}"),
+            skip_bad=getattr(context.data, "skip_bad", False),  # an older base's step loop does not say it
         )
-        self.data_identity = self._data.identity
+        self.data_identity, self.trained_on = self._data.identity, self._data.trained_on
         measured = range(workload.warmup * self._replicas * batch, micro_steps * self._replicas * batch)
         if workload.attention == "varlen":
             self.mean_attended = mean_attended([size for row in measured for size in np.diff(self._ends(row))])
