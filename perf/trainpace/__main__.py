@@ -27,6 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the result of the job that measured: results that say otherwise are called a contradiction",
     )
     comment.set_defaults(run=_comment)
+    bisect = commands.add_parser(
+        "bisect",
+        help="which commit made a case slower: each measured beside GOOD, in pairs",
+        epilog="Behind -- stand pytest's own tests and options: bisect v1 main -k bigram -- perf --perf-max-pairs 6",
+    )
+    bisect.add_argument("good", metavar="GOOD", help="a revision that was fast enough")
+    bisect.add_argument("bad", metavar="BAD", help="a later revision that is slower")
+    bisect.add_argument("-k", dest="cases", required=True, metavar="CASE", help="which cases, as for pytest -k")
+    bisect.set_defaults(run=_bisect)
+    # What `git bisect run` calls for each commit: not for people, and not in --help.
+    commands.add_parser("bisect-step").set_defaults(run=_bisect_step)
     history = commands.add_parser("history", help="the trend of recorded runs (--perf-runs), and what moved it")
     history.add_argument("folder", type=Path, help="the runs'")
     history.add_argument("--check", action="store_true", help="exit with 1 where a case is below its best level")
@@ -53,7 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     published.add_argument("--report", type=Path, metavar="DIR", help="write table, charts and page into DIR")
     published.set_defaults(run=_published)
     commands.add_parser("schema", help="print the JSON schema of results.json").set_defaults(run=_schema)
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    own = given.index("--") if "--" in given else len(given)
+    options = parser.parse_args(given[:own])
+    options.pytest = given[own + 1 :]
+    if options.pytest and options.run is not _bisect:
+        parser.error("nothing may stand behind -- but the options of bisect's pytest")
     return int(options.run(options))
 
 
@@ -67,6 +83,27 @@ def _comment(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from trainpace.app.bisect import bisect
+    from trainpace.errors import UsageError
+
+    given = options.pytest if any(not each.startswith("-") for each in options.pytest) else ["perf", *options.pytest]
+    try:
+        return bisect(options.good, options.bad, [*given, "-k", options.cases], here=Path.cwd())
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 4
+    except KeyboardInterrupt:
+        print("bisect: interrupted; nothing is left of it", file=sys.stderr)
+        return 130
+
+
+def _bisect_step(_: argparse.Namespace) -> int:
+    from trainpace.app.bisect import step
+
+    return step()
 
 
 def _history(options: argparse.Namespace) -> int:

@@ -16,6 +16,9 @@ from trainpace.app.revisions import RevisionError, checked_out, merge_base
 from trainpace.app.typed import AGAINST
 from trainpace.rank.imports import Own, search_path
 
+LEAVE_SECONDS = 30.0
+"""An interrupted session takes a second or two to end what it has started."""
+
 
 def run_from_base(config: pytest.Config) -> int:
     """Run the same command from a checkout of the merge base, with this working tree as its head; its exit status.
@@ -66,7 +69,20 @@ def _run(config: pytest.Config, root: Path, here: Path, checkout: Path) -> int:
         AGAINST: config.getoption("perf_against"),
     }
     command = [sys.executable, "-P", "-m", "pytest", *arguments, f"--perf-head={root}"]
-    return subprocess.run(command, cwd=inside, env=environment, check=False).returncode
+    return _wait(subprocess.Popen(command, cwd=inside, env=environment))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of the session; Ctrl-C, which reaches it too, leaves it time to end what it has started."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        for end in (process.terminate, process.kill):
+            try:
+                return process.wait(LEAVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                end()
+        return process.wait()
 
 
 def _without(arguments: tuple[str, ...], option: str) -> list[str]:

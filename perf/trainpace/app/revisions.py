@@ -31,6 +31,20 @@ def merge_base(repository: Path, revision: str) -> str:
         raise RevisionError(f"no merge base of HEAD and {revision}: {error}; fetch the whole history") from None
 
 
+def commit_of(repository: Path, revision: str) -> str:
+    """The whole name of a commit.
+
+    Raises:
+        RevisionError: for an unknown revision.
+    """
+    return _git(repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+
+
+def subject_of(repository: Path, commit: str) -> str:
+    """The first line of a commit's message."""
+    return _git(repository, "log", "-1", "--format=%s", commit)
+
+
 def changed_files(repository: Path, base: str) -> list[str]:
     """Files that differ between `base` and the working tree, relative to it; empty outside a repository."""
     try:
@@ -80,7 +94,7 @@ def checked_out(repository: Path, revision: str, *, within: Path | None = None) 
     Raises:
         RevisionError: for an unknown revision.
     """
-    commit = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    commit = commit_of(repository, revision)
     folder = Path(tempfile.mkdtemp(prefix="trainpace-revision-", dir=within)) / commit[:12]
     _git(repository, "worktree", "add", "--quiet", "--detach", str(folder), commit)
     try:
