@@ -68,6 +68,7 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Workers hold a device each at once, as users who see each other's locks cannot.
     os.environ["TRAINPACE_LOCKS"] = LOCKS.name
+    os.environ["CI"] = "1"  # a case without a baseline is one: tests that want it recorded say so
     os.environ["TRAINPACE_TEST_WORKER"] = os.environ.pop("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
 
 

@@ -172,6 +172,7 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
             pytest.skip(instead)
         found = _found(lambda: _suite(request).find_speed(request.node.nodeid))
         _record_speed(found, request)
+        _say_verdict(found, request)
         _end(found, request)
         return found
 
@@ -288,6 +289,15 @@ def _record_speed(found: Finding, request: pytest.FixtureRequest) -> None:
     marker = request.node.get_closest_marker("benchmark")
     assert marker
     export(request.getfixturevalue("benchmark"), marker.kwargs["timer"], list(found.runs), judgement)
+
+
+def _say_verdict(found: Finding, request: pytest.FixtureRequest) -> None:
+    """Say a verdict as soon as it is known, where others are measured after it."""
+    from trainpace.report.terminal import verdict_line
+
+    suite = _suite(request)
+    if suite.options.can_record and found.judgement is not None:
+        suite.messages.tell(verdict_line(found.judgement))
 
 
 def _end(found: Finding, request: pytest.FixtureRequest) -> None:

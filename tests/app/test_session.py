@@ -5,6 +5,7 @@ Sessions that measure train toys that sleep; what depends on exact speeds is jud
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -99,6 +100,70 @@ def test_without_a_baseline(repository, started):
     assert properties["perf.verdict"] == "no baseline"
     assert float(properties["perf.tgs"]) > 0
     assert started.left() == []
+
+
+RECORDING = {"CI": "", "PYTEST_ADDOPTS": ""}
+"""Of a session of a user at a terminal."""
+
+
+def test_missing_baselines_are_recorded(repository, started):
+    """Outside CI a first session records and judges; the file holds its runs, and the next session judges by them."""
+    options = ("-k", "8k", "--perf-max-spread=0.5", *EASY, "--perf-runs=runs")
+    first = repository.suite(*options, environment=RECORDING)
+    file = next((repository.path / "baselines").glob("*.json"))
+    stored = file.read_text()
+    second = repository.suite(*options, environment=RECORDING)
+
+    assert (first.code, second.code) == (0, 0)
+    assert first.last_line.startswith("1 case: 1 pass; 1 recorded in baselines/cpu-")
+    assert first.last_line.endswith(".json: commit it")
+    assert re.search(
+        r"^ours-8k-sp1 \(training:Toy\): pass, TGS [\d.]+, [\d.]+ % of [\d.]+ recorded now$", first.text, re.MULTILINE
+    )
+    assert second.last_line == "1 case: 1 pass"
+    assert file.read_text() == stored
+    assert len(baselines(repository)["ours-8k-sp1"]["sessions"][0]["tgs"]) == 3
+    assert len(list((repository.path / "runs" / "recorded").glob("*.json"))) == 3
+
+
+def test_nothing_is_recorded_of_noise(repository, started):
+    """Runs that spread more than allowed are no baseline: said, not failed, and no file is written."""
+    done = repository.suite("-k", "8k", "--perf-max-spread=0.000001", environment=RECORDING)
+
+    assert done.code == 0
+    assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:Toy))"
+    assert "and none is recorded: expected a spread between runs of at most" in done.text
+    assert not list((repository.path / "baselines").glob("*.json"))
+
+
+def test_recording_goes_on_where_it_was(repository, started):
+    """Runs of a session that was cut off before it recorded are not made again."""
+    options = ("-k", "8k", "--perf-missing=record", "--perf-max-spread=0.5", *EASY, "--perf-runs=runs")
+    (repository.path / ".gitignore").write_text("baselines/\nruns/\n.state/\n.cache/\n.tmp/\n__pycache__/\n")
+    who = ("-c", "user.name=a", "-c", "user.email=b")
+    for arguments in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "all"]):
+        subprocess.run(["git", *arguments], cwd=repository.path, check=True)  # noqa: S607
+    repository.suite(*options)
+    next((repository.path / "baselines").glob("*.json")).unlink()
+    for run in repository.path.glob("runs/*.json"):
+        run.unlink()
+    next(repository.path.glob("runs/recorded/*.json")).unlink()
+    done = repository.suite(*options, "--perf-resume")
+
+    assert done.code == 0
+    assert "2 of 3 runs were there" in done.text
+    assert done.text.count("recorded, run 3 of 3") == 1
+    assert "recorded, run 2 of 3" not in done.text
+    assert "1 recorded in baselines/cpu-" in done.last_line
+
+
+def test_one_command_records_all_that_is_missing(repository, started):
+    """In CI nothing is recorded, and the command that records all of it is said."""
+    done = repository.suite()
+
+    assert done.last_line.startswith("2 cases: 2 no baseline")
+    assert "one command records all 2 baselines that are missing:" in done.text
+    assert "pytest perf --perf-missing record" in done.text
 
 
 def test_refresh_records(refreshed):

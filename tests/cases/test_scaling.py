@@ -40,16 +40,16 @@ def test_mini_without_cuda():
     ("case", "expected"),
     [
         ("llama2_7b-8k-sp1", (128, 1, 2, 1, 3, 40)),
-        ("llama2_7b-32k-sp1", (512, 1, 2, 1, 3, 40)),
-        ("yi_34b_200k-32k-sp2", (512, 2, 2, 2, 3, 40)),
-        ("llama2_70b-32k-sp4", (512, 4, 4, 4, 3, 40)),
-        ("llama2_7b-128k-sp8", (2048, 4, 4, 4, 2, 16)),
-        ("llama2_7b-256k-sp8", (4096, 4, 4, 4, 2, 8)),
-        ("llama2_70b-1m-sp64", (16384, 4, 4, 4, 2, 4)),
+        ("llama2_7b-32k-sp1", (512, 1, 2, 1, 3, 24)),
+        ("yi_34b_200k-32k-sp2", (512, 2, 2, 2, 3, 24)),
+        ("llama2_70b-32k-sp4", (512, 4, 4, 4, 3, 24)),
+        ("llama2_7b-128k-sp8", (768, 4, 4, 4, 2, 12)),
+        ("llama2_7b-256k-sp8", (896, 4, 4, 4, 2, 12)),
+        ("llama2_70b-1m-sp64", (1152, 4, 4, 4, 2, 12)),
     ],
 )
 def test_mini_is_a_fixed_table(case, expected):
-    """A mini workload has a 64th of the tokens, at most 4 ranks to a sequence, and a fixed number of steps."""
+    """A mini workload has a 64th of the tokens, of long ones far fewer, at most 4 ranks to a sequence, fixed steps."""
     workload = resolve(CASES[case], machine(8), scale="mini").workload
 
     actual = (workload.sequence, workload.sp, workload.ranks, workload.accumulation, workload.warmup, workload.steps)
@@ -98,7 +98,7 @@ def test_mini_on_gpus():
     small, wide = (resolve(case, machine(gpus), scale="mini", device="cuda").workload for gpus in (1, 8))
     on_cpu = resolve(case, machine(8), scale="mini").workload
 
-    assert (small.ranks, small.sp, small.sequence) == (1, 1, 2048)
+    assert (small.ranks, small.sp, small.sequence) == (1, 1, 768)
     assert wide == on_cpu.model_copy(update={"mini_on": "cuda"})
     assert wide.hash != on_cpu.hash
     assert [machine(8).kind_for(each) for each in (wide, on_cpu)] == ["cuda", "cpu"]

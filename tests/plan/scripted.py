@@ -13,7 +13,7 @@ from trainpace.app.messages import Messages
 from trainpace.app.options import Gate, Options
 from trainpace.app.sides import Sides
 from trainpace.app.suite import Suite
-from trainpace.cases import PUBLISHED
+from trainpace.cases import PUBLISHED, scaling
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import resolve
 from trainpace.errors import RunFailed, Skipped
@@ -26,6 +26,7 @@ from trainpace.store.runs import write_run
 
 CASES = {case.id: case for case in PUBLISHED}
 EPOCH = datetime(2026, 11, 25, tzinfo=UTC)
+MINI_STEPS = ((512, 3, 40), (1024, 3, 20), (2048, 2, 16), (4096, 2, 8), (None, 2, 4))
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 PYTHON = "3.11.7"
 SOFTWARE = {"python": PYTHON, "torch": "2.13.0"}
@@ -75,8 +76,11 @@ class Clock:
 
 
 def fixed(monkeypatch):
-    """Fix what a session looks up: dates, versions, the revision; the clock that measurements move on."""
+    """Fix what a session looks up: dates, versions, the revision, the mini sizes of then; the clock that measurements
+    move on."""
     clock = Clock()
+    monkeypatch.setattr(scaling, "MINI_CUT_UP_TO", 1 << 30)
+    monkeypatch.setattr(scaling, "MINI_STEPS", MINI_STEPS)
     monkeypatch.setattr(baseline_store, "datetime", Frozen)
     monkeypatch.setattr(driver, "time", clock)
     monkeypatch.setattr(speed, "revision", lambda _: REVISION)

@@ -17,6 +17,8 @@ from trainpace.trainers.external import is_external, load
 
 SIDES = ("base", "head", "injected")
 """Of a comparison of two revisions; every other task is of this checkout."""
+RECORDED = "recorded"
+"""Folder of the runs that became a missing baseline: a replay judges the others by it."""
 
 
 class Examiner(Protocol):
@@ -46,11 +48,12 @@ class Driver:
 
     def measure(self, task: Task, plan: Examiner) -> Run | RunFailed | Skipped:
         """Do a task; the run as it was kept, or why there is none."""
+        folder = task.side if task.side in SIDES else RECORDED if task.records else "."
         try:
             if task.replaces is not None:
-                self._set_apart(task.replaces)
+                self._set_apart(task.replaces, folder)
             run, replaced = plan.examine(task, self.train(task))
-            self._keep(run, replaced=replaced, folder=task.side if task.side in SIDES else ".")
+            self._keep(run, replaced=replaced, folder=folder)
         except (RunFailed, Skipped) as failure:
             return failure
         return run
@@ -95,8 +98,8 @@ class Driver:
             except FileError as error:
                 raise RunFailed(f"the run could not be kept: {error}") from None
 
-    def _set_apart(self, run: Run) -> None:
+    def _set_apart(self, run: Run, folder: str) -> None:
         """Move a kept run that turned out to be disturbed to where a replay does not look."""
         if self.options.runs:
-            run_path(run, self.options.runs).unlink(missing_ok=True)
-        self._keep(run, replaced=True, folder=".")
+            run_path(run, self.options.runs / folder).unlink(missing_ok=True)
+        self._keep(run, replaced=True, folder=folder)

@@ -53,6 +53,11 @@ EXCLUDES: tuple[tuple[str, str, str], ...] = (
         "--perf-refresh",
         "--perf-accepted belongs to judging: a refresh records with --perf-accept-slower",
     ),
+    *(
+        ("--perf-missing record", flag, f"--perf-missing record records what this checkout measures: leave out {flag}")
+        for flag in ("--perf-replay", "--perf-against-runs", "--perf-table", "--perf-head", "--perf-against")
+    ),
+    ("--perf-missing record", "--perf-refresh", "--perf-missing record: --perf-refresh records every case"),
     ("--perf-slurm", "no --perf-launcher slurm", "--perf-slurm asks Slurm for nodes: add --perf-launcher slurm"),
     *(
         (

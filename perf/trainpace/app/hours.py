@@ -76,6 +76,8 @@ class Hours:
         options, device = self.options, self.workloads.device_of(workload)
         found = baselines.find(self.workloads.baselines(device), workload)
         runs = options.runs_per_case or (DEFAULT_REFRESH_RUNS if options.refresh else 1)
+        if found is None and options.records_missing:
+            runs += DEFAULT_REFRESH_RUNS
         if options.gate is not None:
             runs = 2 * (options.gate.max_pairs or PAIRS)
         return duration_of(workload, found, predicted_tgs(workload, device.slug), runs)

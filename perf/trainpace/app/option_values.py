@@ -36,6 +36,11 @@ def cache_folder() -> Path:
     return Path(typed, os.environ.get("TRAINPACE_CACHE") or user_cache_path("trainpace"))
 
 
+def in_ci() -> bool:
+    """Whether a CI service runs the command: all of them set CI."""
+    return os.environ.get("CI", "").lower() not in {"", "0", "false"}
+
+
 def shared_folder(config: pytest.Config) -> Path | None:
     """What all nodes see, as --perf-shared says, else the cache folder; None where there is only this machine."""
     if config.getoption("perf_launcher") == "local":

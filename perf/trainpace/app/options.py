@@ -263,6 +263,13 @@ class Options:
         help="Judge recorded runs instead of measuring; repeatable.",
     )
     refresh: bool = option("--perf-refresh", default=False, help="Record this device's baselines.")
+    missing: str | None = option(
+        "--perf-missing",
+        choices=("record", "skip"),
+        help="What becomes of a case without a baseline: record makes the runs of one, stores them and judges fresh "
+        "runs by them; skip measures once and says so (default: skip where CI is set, else record).",
+    )
+    """None: not typed."""
     recount: bool = option(
         "--perf-recount",
         default=False,
@@ -362,6 +369,16 @@ class Options:
         """What is measured; of several the first."""
         return self.trainers[0]
 
+    @property
+    def records_missing(self) -> bool:
+        """Whether a case without a baseline is recorded."""
+        return self.missing == "record" and self.can_record
+
+    @property
+    def can_record(self) -> bool:
+        """Whether what this session measures is judged by stored baselines, which a missing one can be added to."""
+        return not (self.replay or self.against_runs or self.table or self.gate or self.refresh)
+
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
         """Read and check the options of a session.
@@ -379,6 +396,7 @@ class Options:
             facts.add(EXTERNAL_SYSTEM)
         refuse(facts)
         given["engine"] = given["engine"] or (given["table"].engine if given["table"] else "deepspeed")
+        given["missing"] = given["missing"] or ("skip" if values.in_ci() else "record")
         if SECOND_SIDE not in facts:
             return cls(**given)
         return cls(**given, gate=Gate(folder=values.invocation_folder(config), **pair))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from trainpace.app.driver import Driver
+from trainpace.app.driver import RECORDED, Driver
 from trainpace.app.hours import Hours, Selected
 from trainpace.app.kept import data_names, kept_runs
 from trainpace.app.messages import Messages
@@ -142,12 +142,13 @@ class Speed:
 
     def _against_stored(self, test: str) -> Finding:
         plan = self._plan
-        drive(
-            plan,
-            lambda task: self.driver.measure(task, plan),
-            wanted=test,
-            out_of_time=self.driver.out_of_time,
-        )
+
+        def measure(task: Task) -> Run | RunFailed | Skipped:
+            self._store_recorded(plan)
+            return self.driver.measure(task, plan)
+
+        drive(plan, measure, wanted=test, out_of_time=self.driver.out_of_time)
+        self._store_recorded(plan)
         judgement = plan.judgement(test)
         for text in plan.messages:
             self.messages.say(text)
@@ -158,6 +159,11 @@ class Speed:
             return speed_finding(judgement)
         if case.failure:
             return speed_finding(judgement, runs=case.runs, detail=case.failure.detail)
+        if case.recorded_runs:
+            file = self.workloads.baselines_folder / f"{case.device.slug}.json"
+            judgement = judgement.model_copy(
+                update={"recorded_in": str(file.relative_to(self.root) if file.is_relative_to(self.root) else file)}
+            )
         change = self._recorded(case) if self.options.refresh else None
         return speed_finding(judgement, runs=case.runs, change=change)
 
@@ -181,6 +187,8 @@ class Speed:
             own_steps=options.steps is not None,
             max_minutes=options.max_minutes,
             core_seconds=core_seconds,
+            recorded_at=self._recorded_at,
+            max_spread=options.max_spread,
         )
 
     def _stored_case(self, selected: Selected) -> StoredCase | RunFailed:
@@ -201,17 +209,20 @@ class Speed:
                 noise=self._noise,
                 wanted=options.runs_per_case,
                 refresh=options.refresh,
+                record=options.records_missing,
                 command=selected.command,
             )
             case.runs = runs
             if not options.replay:
                 self._see(self.workloads.baselines_folder / f"{device.slug}.json")
-                if options.runs_per_case is None and case.first_runs > 1 and not options.refresh:
+                if options.runs_per_case is None and case.first_runs > 1 and not (options.refresh or case.records):
                     self.messages.say(
                         f"{case.first_runs} runs a case: the noise between the baseline's runs needs as many"
                     )
                 if options.resume:
                     case.runs = self._kept(case)
+                if options.resume and case.records:
+                    case.runs, case.fresh_runs = self._kept(case, RECORDED), case.runs
         except RunFailed as failure:
             return failure
         return case
@@ -221,10 +232,11 @@ class Speed:
         """What all cases of the session are judged by; each has its own spread."""
         return NoiseModel(num_cases=max(1, len(self.selection)), tolerance=self.options.tolerance)
 
-    def _kept(self, case: StoredCase) -> list[Run]:
+    def _kept(self, case: StoredCase, folder: str = ".") -> list[Run]:
         """Runs of a session that was cut off, which need not be made again."""
+        assert self.options.runs
         workload = case.workload
-        runs = self._kept_runs.get(workload.key, [])
+        runs = kept_runs(self.options.runs / folder, {workload.case}).get(workload.key, [])
         if not runs:
             return []
         software = versions(list(SOFTWARE))
@@ -245,16 +257,22 @@ class Speed:
         return [self.driver.step_flops.added(run) for run in usable]
 
     @cached_property
-    def _kept_runs(self) -> dict[str, list[Run]]:
-        assert self.options.runs
-        return kept_runs(self.options.runs, {each.case.id for each in self.selection})
-
-    @cached_property
     def _recorded_at(self) -> str:
         """One time for all cases that this session records: it tells which of a baseline's sessions are the same."""
         return now()
 
-    def _recorded(self, case: StoredCase) -> Change:
+    def _store_recorded(self, plan: StoredPlan) -> None:
+        """Store what the plan has made a missing baseline of; what another session stored meanwhile is kept."""
+        while plan.to_store:
+            case = plan.to_store.pop(0)
+            change = self._recorded(replace(case, runs=case.recorded_runs), missing_only=True)
+            if change.old is not None:
+                plan.judge_by(case, change.old)
+                self.messages.say(f"{case.case}: {change.refused}, and is judged by that")
+            elif change.refused is not None:
+                plan.not_stored(case, change.refused)
+
+    def _recorded(self, case: StoredCase, *, missing_only: bool = False) -> Change:
         """Record its runs. A share that was lost meanwhile refuses this case, and not those that come after it."""
         file = self.workloads.baselines_folder / f"{case.device.slug}.json"
         # A refresh would make the folder of a share that is gone anew, with this case alone in it.
@@ -270,11 +288,12 @@ class Speed:
                 max_spread=self.options.max_spread,
                 accept_slower=self.options.accept_slower,
                 peak_tflops=peak_tflops(case.device, case.workload.dtype),
+                missing_only=missing_only,
             )
         except FileError as error:
             return Change(case.workload.key, None, None, str(error))
         self._see(file)
-        if change.new is not None:
+        if change.new is not None and not missing_only:
             self._recorded_cases.append(case)
         return change
 

@@ -25,6 +25,7 @@ from trainpace.judge.command import Command
 from trainpace.judge.finding import Finding, Outcome, exit_status, outcome
 from trainpace.judge.refresh import Change
 from trainpace.judge.systems import SideBySide
+from trainpace.runs.verdict import Verdict
 from trainpace.store.quarantine import load_quarantine
 from trainpace.store.reports import write_compare, write_export, write_results, write_summary
 
@@ -161,7 +162,11 @@ class Suite:
             self.messages.say(f"slowdowns are accepted: {self.options.accepted}")
 
     def close(self) -> None:
-        """Say what was recorded in vain, and what was spent; end every process that was started, free the device."""
+        """Say what was recorded in vain, what is missing, what was spent; end every process, free the device."""
+        missing = sum(each.verdict is Verdict.NO_BASELINE and each.change is None for each in self.of_speed)
+        if missing > 1 and self.options.missing == "skip" and self.options.can_record:
+            record = self.speed.selection[0].command.session(missing="record")
+            self.messages.say(f"one command records all {missing} baselines that are missing: `{record}`")
         self.speed.say_undecidable()
         self.hours.say_usage(self.speed.driver.usage)
         self.resources.close()

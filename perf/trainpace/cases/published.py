@@ -23,7 +23,7 @@ class Mini:
     shape: Shape | None = None
     """None: the model's `mini`."""
     sequence: int | None = None
-    """Tokens of one sequence; None: the case's over 64."""
+    """Tokens of one sequence; None: by `mini_sequence`."""
     sp: int | None = None
     ranks: int | None = None
     micro_batch: int | None = None

@@ -16,7 +16,10 @@ from trainpace.cases.workload import Attention, Dtype, Scale, Shape, Workload
 from trainpace.text import GIB, gib
 
 MINI_SEQUENCE_CUT = 64
-"""A mini sequence is the case's over this: 8k -> 128 tokens, 1M -> 16k."""
+"""A mini sequence is the case's over this up to MINI_CUT_UP_TO: 8k -> 128 tokens, 32k -> 512."""
+MINI_CUT_UP_TO = 32 << 10
+"""Longer sequences need no such length to run the code path: each doubling adds MINI_DOUBLING tokens, 1M -> 1152."""
+MINI_DOUBLING = 128
 MOST_MINI = 2
 """Largest micro-batch and accumulation of the mini scale."""
 MINI_SP = (4, 2, 1)
@@ -42,7 +45,8 @@ LEAST_RANK_TOKENS = 1024
 
 # (tokens of a sequence up to, warm-up, measured steps). On a CPU 3 warm-up steps are enough for short steps, and the
 # spread between runs falls with more steps far more cheaply than with more runs; long steps are steady by themselves.
-MINI_STEPS = ((512, 3, 40), (1024, 3, 20), (2048, 2, 16), (4096, 2, 8), (None, 2, 4))
+# No run takes more than ten seconds on two cores.
+MINI_STEPS = ((256, 3, 40), (512, 3, 24), (2048, 2, 12), (4096, 2, 8), (None, 2, 4))
 # A step of 1M tokens takes minutes. Fewer measured steps than the accumulation do no harm: the step loop forces an
 # optimizer step after the last one.
 GPU_STEPS = ((8 << 10, 5, 20), (32 << 10, 3, 12), (128 << 10, 2, 6), (256 << 10, 2, 4), (None, 1, 3))
@@ -144,7 +148,7 @@ def resolve(
 
     def mini(reason: str, *, on_gpus: bool = device == "cuda") -> Resolved:
         sp, ranks = _mini_on_gpus(case, machine) if on_gpus else (mini_sp(case), mini_ranks(case))
-        rank_tokens = max(case.sequence // MINI_SEQUENCE_CUT // sp, LEAST_MINI_RANK_TOKENS)
+        rank_tokens = max(mini_sequence(case.sequence) // sp, LEAST_MINI_RANK_TOKENS)
         sequence = case.mini.sequence or rank_tokens * sp
         small = at("mini", case.mini_shape, sequence=sequence, sp=sp, ranks=ranks, on_gpus=on_gpus)
         return resolved(small, f"{reason}: mini{' on GPUs' if on_gpus else ''}")
@@ -229,6 +233,14 @@ def _of_case(case: Case, sp: int, scale: Scale) -> dict[str, Any]:
         "compile": case.compile,
         "tags": case.tags,
     }
+
+
+def mini_sequence(sequence: int) -> int:
+    """Tokens that a sequence has at the mini scale, before it is shared among ranks; it never falls with `sequence`."""
+    if sequence <= MINI_CUT_UP_TO:
+        return sequence // MINI_SEQUENCE_CUT
+    doublings = (sequence // MINI_CUT_UP_TO).bit_length() - 1
+    return MINI_CUT_UP_TO // MINI_SEQUENCE_CUT + MINI_DOUBLING * doublings
 
 
 def mini_sp(case: Case) -> int:

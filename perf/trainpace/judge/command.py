@@ -8,8 +8,8 @@ from trainpace.cases.scaling import default_steps
 from trainpace.cases.workload import Workload
 
 EXCLUDED: Mapping[str, tuple[str, ...]] = {
-    "--perf-refresh": ("--perf-against-runs", "--perf-runs-per-case"),
-    "--perf-against": ("--perf-refresh", "--perf-accept-slower", "--perf-against-runs"),
+    "--perf-refresh": ("--perf-against-runs", "--perf-runs-per-case", "--perf-missing"),
+    "--perf-against": ("--perf-missing", "--perf-refresh", "--perf-accept-slower", "--perf-against-runs"),
 }
 """Typed options that a command does not carry beside one that a hint sets: what excludes it (app/exclusions.py has the
 whole table), and a number of runs that was meant for judging."""

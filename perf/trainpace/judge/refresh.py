@@ -48,6 +48,7 @@ def changes(
     max_spread: float = MAX_SPREAD,
     accept_slower: str | None = None,
     peak_tflops: float | None = None,
+    missing_only: bool = False,
 ) -> list[Change]:
     """What recording `runs` of one device, grouped by workload, does to its baselines: one change per workload.
 
@@ -63,6 +64,7 @@ def changes(
         max_spread: largest coefficient of variation of TGS between the runs of a workload.
         accept_slower: the reason to record a slower value all the same, which is stored; None: it is refused.
         peak_tflops: what the device can do; None where that is unknown.
+        missing_only: whether a baseline that is there is left as it is.
     """
     return [
         _change(
@@ -73,6 +75,7 @@ def changes(
             max_spread=max_spread,
             accept_slower=accept_slower,
             peak_tflops=peak_tflops,
+            missing_only=missing_only,
         )
         for group in _by_workload(runs).values()
     ]
@@ -94,10 +97,13 @@ def _change(
     max_spread: float,
     accept_slower: str | None,
     peak_tflops: float | None,
+    missing_only: bool,
 ) -> Change:
     key = runs[0].workload.key
     stored = file.baselines.get(key)
     old = stored if isinstance(stored, Measured) else None
+    if old is not None and missing_only:
+        return Change(key, old, None, "another session has recorded it meanwhile")
     values = [metrics.tgs(run) for run in runs]
     if why := _unfit(runs, values, max_spread, peak_tflops):
         return Change(key, old, None, why)

@@ -102,6 +102,8 @@ class Judgement(Figures):
     """Where the time went, on both sides of a comparison."""
     more_memory: bool = False
     """Whether peak memory is a regression, by itself or besides speed."""
+    recorded_in: str = ""
+    """The file in which this session recorded the case's baseline, which was missing; empty of all others."""
     waiver: str | None = None
     """Why the verdict does not fail its test, though it would (judge/waivers.py); None where nothing is waived."""
 

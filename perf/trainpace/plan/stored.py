@@ -16,10 +16,12 @@ from trainpace.cases.machine import Device
 from trainpace.cases.workload import Workload
 from trainpace.errors import RunFailed, Skipped
 from trainpace.judge import baseline as baselines
-from trainpace.judge.baseline import Measured, Published
+from trainpace.judge.baseline import BaselineFile, Measured, Published
 from trainpace.judge.command import Command
+from trainpace.judge.refresh import MAX_SPREAD, Change, changes
 from trainpace.judge.validity import core_fault
 from trainpace.judge.verdict import Judgement, counts_memory, judge, judge_failure, runs_to_measure, unjudged
+from trainpace.plan.budget import run_seconds
 from trainpace.plan.retest import RetestPlan
 from trainpace.plan.task import Task, attempts
 from trainpace.runs import metrics
@@ -27,9 +29,15 @@ from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.retest import MIN_OTHER_CASES, decision_thresholds
-from trainpace.stats.tolerance import CaseNoise, NoiseModel
+from trainpace.stats.tolerance import CaseNoise, NoiseModel, runs_needed
+from trainpace.text import count
 
 DEFAULT_REFRESH_RUNS = 5
+FEWEST_RECORDED = 3
+"""Runs that record a missing baseline, where these are so alike that one run is judged by them; else up to
+DEFAULT_REFRESH_RUNS."""
+LONG_RUN_SECONDS = 120.0
+"""From here on one run is recorded and no other is made: what judges by it is the next session."""
 MEMORY_RUNS = 3
 """Runs whose median tells that a case's resident memory grew; what a GPU's allocator counts, one tells."""
 LONG_STEP_SECONDS = 10.0
@@ -67,6 +75,18 @@ class StoredCase:
     """Whether the time was up before its first run."""
     checked: int = 0
     """So many of `runs` were compared with what the cores gave to others of their workload since."""
+    beside: Sequence[Published | Measured] = ()
+    """Every baseline of its device."""
+    wanted: int | None = None
+    """Runs that the user asked for; None: what the noise needs."""
+    records: bool = False
+    """Whether it has no baseline, and its first runs become that."""
+    change: Change | None = None
+    """What came of that; None: nothing yet."""
+    recorded_runs: list[Run] = field(default_factory=list)
+    """The runs that are its baseline now."""
+    fresh_runs: list[Run] = field(default_factory=list)
+    """Of a session that was cut off: to be judged by what is recorded."""
 
     @property
     def stored(self) -> Sequence[Sequence[float]]:
@@ -110,6 +130,7 @@ def stored_case(
     noise: NoiseModel,
     wanted: int | None = None,
     refresh: bool = False,
+    record: bool = False,
     command: Command = Command(),  # noqa: B008 - it is immutable
 ) -> StoredCase:
     """A case as the stored gate takes it up.
@@ -122,6 +143,7 @@ def stored_case(
         noise: of the session; each case has its own.
         wanted: runs that the user asked for; None: what the noise between the baseline's runs needs.
         refresh: whether its runs are to become the baseline.
+        record: whether they are where it has none, and fresh ones are judged by them.
         command: of its test.
     """
     found = baselines.find(stored, workload)
@@ -131,10 +153,10 @@ def stored_case(
     own = baselines.case_noise(found, stored, shared=shared) if found else None
     if refresh:
         number = wanted or DEFAULT_REFRESH_RUNS
-    elif noise.tolerance is not None:  # the user's own asks for no runs more
-        number = wanted or 1
+    elif found is None and record:
+        number = FEWEST_RECORDED
     else:
-        number = runs_to_measure(baseline, noise.of(own), at_least=wanted or 1)
+        number = _runs_to_judge(baseline, noise.of(own), wanted)
     return StoredCase(
         test=test,
         case=workload.case,
@@ -145,7 +167,16 @@ def stored_case(
         command=command,
         outliers=outliers,
         noise=own,
+        beside=stored,
+        wanted=wanted,
+        records=found is None and record and not refresh,
     )
+
+
+def _runs_to_judge(baseline: Published | Measured | None, noise: NoiseModel, wanted: int | None) -> int:
+    if noise.tolerance is not None:  # the user's own asks for no runs more
+        return wanted or 1
+    return runs_to_measure(baseline, noise, at_least=wanted or 1)
 
 
 class StoredPlan:
@@ -163,6 +194,8 @@ class StoredPlan:
         own_steps: bool = False,
         max_minutes: float | None = None,
         core_seconds: dict[str, float] | None = None,
+        recorded_at: str = "",
+        max_spread: float = MAX_SPREAD,
     ) -> None:
         """Plan the runs of a session.
 
@@ -176,7 +209,11 @@ class StoredPlan:
             own_steps: whether the user chose how many steps a run has: none ends early then.
             max_minutes: the user's limit, for the message of a case that did not fit; None: there is none.
             core_seconds: what the suite's fixed piece of work took where nothing disturbed it, by workload key.
+            recorded_at: of the baselines that this session makes: UTC, ISO 8601.
+            max_spread: between runs, above which they become no baseline.
         """
+        self.to_store: list[StoredCase] = []
+        """Whose `recorded_runs` are their baselines: to be stored by whoever drives the plan, who empties it."""
         self.messages: list[str] = []
         """What the user must be told, each once."""
         self._cases = dict(zip([test for test, _ in tests], cases, strict=True))
@@ -185,6 +222,8 @@ class StoredPlan:
         self._refresh, self._in_rounds, self._measures = refresh, in_rounds, measures
         self._own_steps, self._max_minutes = own_steps, max_minutes
         self._core_seconds = dict(core_seconds or {})
+        self._recorded_at, self._max_spread = recorded_at, max_spread
+        self._recorded: list[Measured] = []
         self._begun: dict[str, StoredCase | RunFailed] = {}
         self._closed = False
 
@@ -236,6 +275,20 @@ class StoredPlan:
             case.runs.append(run)
             case.checked = 0
 
+    def judge_by(self, case: StoredCase, stored: Measured) -> None:
+        """Judge a case by what another session has stored meanwhile, and not by the runs that this one made for it."""
+        self._recorded = [each for each in self._recorded if each.key != stored.key]
+        case.recorded_runs, case.change = [], None
+        self._take(case, stored)
+
+    def not_stored(self, case: StoredCase, why: str) -> None:
+        """A case stays without a baseline, for its runs could not be stored."""
+        self._recorded = [each for each in self._recorded if each.key != case.workload.key]
+        case.change = Change(case.workload.key, None, None, why)
+        case.baseline, case.noise = None, None
+        case.runs, case.recorded_runs = [*case.recorded_runs, *case.runs], []
+        case.first_runs = len(case.runs)
+
     def judgement(self, test: str) -> Judgement:
         """What is said of a test's case."""
         case, name = self._begun.get(test), self._names[test]
@@ -277,11 +330,55 @@ class StoredPlan:
         """What a case needs to be judged: its first runs, and where it looks slow, further ones."""
         if not case.open:
             return None
+        if case.records and any(run.health.faults for run in case.runs):  # it is invalid, however many more are made
+            case.records, case.first_runs = False, len(case.runs)
+        if case.records and len(case.runs) == 1 and run_seconds(case.runs[0]) > LONG_RUN_SECONDS:
+            case.first_runs = 1
         if case.attempt > 1 or len(case.runs) < case.first_runs:
             return self._task(case)
         if task := self._replacement(case):
             return task
+        if case.records:
+            self._record(case)
+            return self._next_of(case)
         return None if case.baseline is None or self._refresh else self._further(case)
+
+    def _record(self, case: StoredCase) -> None:
+        """Make a case's runs its baseline, or go on: until a single run can be judged by them, or they are five.
+
+        Runs that spread too far become none.
+        """
+        case.records = False
+        (case.change,) = changes(
+            BaselineFile(device=case.device.slug, baselines={}),
+            case.runs,
+            recorded=self._recorded_at,
+            max_spread=self._max_spread,
+            peak_tflops=peak_tflops(case.device, case.workload.dtype),
+        )
+        if (new := case.change.new) is None:
+            return
+        if run_seconds(case.runs[0]) > LONG_RUN_SECONDS:
+            case.recorded_runs = case.runs
+            self.to_store.append(case)
+            return
+        noise = self._retests.noise
+        if noise.tolerance is None and len(case.runs) < DEFAULT_REFRESH_RUNS:
+            own = baselines.case_noise(new, [*case.beside, *self._recorded], shared=noise.num_cases > MIN_OTHER_CASES)
+            if runs_needed(noise.of(own)) != 1:
+                case.records, case.change, case.first_runs = True, None, len(case.runs) + 1
+                return
+        case.recorded_runs, case.runs, case.checked = case.runs, list(case.fresh_runs), 0
+        self._recorded.append(new)
+        self._take(case, new)
+        self.to_store.append(case)
+
+    def _take(self, case: StoredCase, stored: Measured) -> None:
+        """Judge a case by `stored` from here on."""
+        noise, known = self._retests.noise, [stored, *case.beside, *self._recorded]
+        case.baseline, case.outliers = baselines.without_outliers(stored, known)
+        case.noise = baselines.case_noise(stored, known, shared=noise.num_cases > MIN_OTHER_CASES)
+        case.first_runs = _runs_to_judge(case.baseline, noise.of(case.noise), case.wanted)
 
     def _further(self, case: StoredCase) -> Task | None:
         """A run that can change what is said of a case: its own, or the first ones of another."""
@@ -318,6 +415,8 @@ class StoredPlan:
         nth = f", run {index + 1} of {case.first_runs}" if case.first_runs > 1 else ""
         if index >= case.first_runs:
             nth = f", looked at again, run {index + 1}"
+        if case.records:
+            nth = f", recorded{nth}"
         attempt = f", attempt {case.attempt}" if case.attempt > 1 else ""
         return Task(
             test=case.test,
@@ -325,6 +424,7 @@ class StoredPlan:
             label=f"{_title(case)}{_again(case)}{nth}{attempt}",
             stop_at=self._stop_at(case),
             replaces=replaces,
+            records=case.records,
         )
 
     def _stop_at(self, case: StoredCase) -> tuple[float, ...]:
@@ -345,6 +445,21 @@ class StoredPlan:
     # What is said
 
     def _judged(self, case: StoredCase) -> Judgement:
+        judged = self._against_baseline(case)
+        if case.change is None or judged.verdict is Verdict.INVALID:
+            return judged
+        if case.change.new is None:
+            why = f"no baseline for {case.change.key}, and none is recorded: {case.change.refused}"
+            return judged.model_copy(update={"reasons": (why,)})
+        if case.baseline is None:
+            again = case.command.speed(case.workload)
+            why = f"{case.case}: recorded, and nothing can be judged yet by one run that takes minutes: next `{again}`"
+            return judged.model_copy(update={"reasons": (why,)})
+        runs = count(len(case.recorded_runs), "run")
+        note = f"its baseline is {runs} of this same session, which tell nothing of other days"
+        return judged.model_copy(update={"notes": (*judged.notes, note)})
+
+    def _against_baseline(self, case: StoredCase) -> Judgement:
         return judge(
             case.runs,
             case.baseline,

@@ -42,6 +42,8 @@ class Task:
     the run makes all its steps."""
     replaces: Run | None = None
     """The run, with its fault, that was measured before and does not count any more; None: there is none."""
+    records: bool = False
+    """Whether the run is to be part of a baseline that is missing; it is kept apart from those that are judged."""
 
 
 TaskT = TypeVar("TaskT")

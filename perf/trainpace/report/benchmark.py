@@ -77,7 +77,7 @@ def extra_info(runs: Sequence[Run], judgement: Judgement) -> dict[str, Any]:
     return {
         # Readers outside know the reason of a waiver as `excused`; that memory is red stands in the reasons.
         "judgement": {
-            **judgement.model_dump(mode="json", exclude={"waiver", "more_memory"}),
+            **judgement.model_dump(mode="json", exclude={"waiver", "more_memory", "recorded_in"}),
             "excused": judgement.waiver,
         },
         "device": runs[0].device.model_dump(mode="json") if runs else None,

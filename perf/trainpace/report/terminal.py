@@ -15,7 +15,7 @@ from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
 from trainpace.report.table import Column, Table, stacked, with_outcomes
 from trainpace.runs.run import described
 from trainpace.runs.verdict import Verdict
-from trainpace.text import UNKNOWN, count, fixed_percent, grouped
+from trainpace.text import UNKNOWN, count, fixed_percent, grouped, percent
 
 CASE_WIDTH = 24
 """Characters of a case id above which it is folded."""
@@ -86,7 +86,22 @@ def last_line(judgements: Sequence[Judgement], changes: Sequence[Change] = ()) -
             part += f" ({between.join(_named(judgement, outcome, refusals) for judgement in named)})"
         parts.append(part)
     gains = [f"; warning: {judgement.large_gain}" for judgement in judgements if judgement.large_gain]
-    return f"{count(len(judgements), 'case')}: {', '.join(parts)}{''.join(gains)}"
+    files = [each.recorded_in for each in judgements if each.recorded_in]
+    recorded = [f"; {files.count(file)} recorded in {file}: commit it" for file in dict.fromkeys(files)]
+    return f"{count(len(judgements), 'case')}: {', '.join(parts)}{''.join([*gains, *recorded])}"
+
+
+def verdict_line(judgement: Judgement) -> str:
+    """What is said of a case as soon as it is judged: `llama2_7b-8k-sp1: pass, TGS 2045.1, 99.8 % of 2049.0 stored`."""
+    parts = [str(judgement.verdict)]
+    if judgement.tgs:
+        parts.append(f"TGS {judgement.tgs:.1f}")
+    if judgement.ratio and judgement.baseline:
+        stored = "recorded now" if judgement.recorded_in else "stored"
+        parts.append(f"{percent(judgement.ratio)} of {judgement.baseline.tgs:.1f} {stored}")
+    if judgement.what_decides:
+        parts.append(judgement.what_decides)
+    return f"{_case(judgement)}: {', '.join(parts)}"
 
 
 def refresh_lines(changes: Iterable[Change]) -> list[str]:

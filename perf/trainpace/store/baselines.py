@@ -135,10 +135,11 @@ def refresh(
     max_spread: float = MAX_SPREAD,
     accept_slower: str | None = None,
     peak_tflops: float | None = None,
+    missing_only: bool = False,
 ) -> list[Change]:
     """Record `runs` of one device in `folder`'s file of that device: what judge.refresh.changes lets be recorded.
     `recorded` is `now()` unless given: a session that records its cases one by one gives all of them the same, and how
-    many they are.
+    many they are. With `missing_only` a baseline that the file holds is left as it is, by whomever it was recorded.
 
     Raises:
         ValueError: where the runs are of more than one device, or none is given.
@@ -162,6 +163,7 @@ def refresh(
             max_spread=max_spread,
             accept_slower=accept_slower,
             peak_tflops=peak_tflops,
+            missing_only=missing_only,
         )
         changed = {change.key: change.new for change in made if change.new is not None}
         if changed:
