@@ -27,6 +27,7 @@ FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 READ = PAGES | {name: ROOT / name for name in ("CONTRIBUTING.md", "tests/README.md")}
 INLINE = re.compile(r"`((?:pytest\s+perf|python\s+-m\s)[^`]*)`")
 NOT_TYPED = {
+    "python -m trainpace bisect v1.4 main -k bigram-32k": "measures five commits; tests/app/test_bisect.py does too",
     "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py does too",
     "python -m trainpace count llm-foundry": "traces 175 steps",
     "python -m trainpace count mine.csv": "traces steps of a table that the page does not show",

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from workflow_files import GATES, GITLAB, OURS, load, outputs, run_as_a_runner, step_of
+from workflow_files import EXAMPLE, GATES, GITLAB, NIGHTLY, OURS, load, outputs, run_as_a_runner, step_of
 
 
 @pytest.fixture
@@ -201,13 +201,14 @@ def test_own_baselines_are_said(run, tmp_path, folder, said):
     ("ends", "status", "calls"),
     [("0", 0, 1), ("1", 1, 1), ("7 0", 0, 2), ("7 1", 1, 2), ("7 7 0", 7, 2), ("6", 6, 1), ("4", 4, 1)],
 )
-def test_disturbed_is_tried_once_more(run, tmp_path, ends, status, calls):
+@pytest.mark.parametrize("path", [OURS / "main-branch.yml", NIGHTLY], ids=["ours", "example"])
+def test_disturbed_is_tried_once_more(run, tmp_path, path, ends, status, calls):
     """A session of the main branch that ends with 7 is repeated, once; every other status is the job's at once."""
     (tmp_path / "environment" / "bin").mkdir(parents=True)
     pytest_there = tmp_path / "environment" / "bin" / "pytest"
     pytest_there.write_text('#!/bin/bash\necho x >> "$CALLS"\nends=($ENDS)\nexit ${ends[$(wc -l < "$CALLS") - 1]}\n')
     pytest_there.chmod(stat.S_IRWXU)
-    done = run(step_of(OURS / "main-branch.yml", "measure", "judge()"), ENDS=ends)
+    done = run(step_of(path, "measure", "judge()"), ENDS=ends, CASES="bigram")
 
     assert done.returncode == status
     assert len((tmp_path / "calls").read_text().splitlines()) == calls
@@ -302,9 +303,13 @@ def test_second_try_is_the_last(gate):
     assert gate("measure", "exit 6")[1] == {}
 
 
-def test_refresh_collects_reasons(run, tmp_path):
+REFRESH = pytest.mark.parametrize("refresh", [OURS, EXAMPLE.parent], ids=["ours", "example"])
+
+
+@REFRESH
+def test_refresh_collects_reasons(run, tmp_path, refresh):
     """A refresh takes the reasons of accepted pull requests, unless it is given one."""
-    script = step_of(OURS / "refresh.yml", "reasons", "gh pr list")
+    script = step_of(refresh / "refresh.yml", "reasons", "gh pr list")
     commands = {"gh": 'echo "$*" > "$CALLS"; echo "#7: exact softmax; #9: more heads"', "git": "echo 2026-11-01"}
     run(script, commands, REASON="")
     collected = outputs(tmp_path)
@@ -315,9 +320,10 @@ def test_refresh_collects_reasons(run, tmp_path):
     assert outputs(tmp_path) == {"reason": "becauserun=true"}
 
 
-def test_history_is_kept_on_a_branch(run, tmp_path):
+@pytest.mark.parametrize("path", [OURS / "main-branch.yml", NIGHTLY], ids=["ours", "example"])
+def test_history_is_kept_on_a_branch(run, tmp_path, path):
     """Runs go to a branch of their own, the first time and later, and leave the main branch alone."""
-    script = step_of(OURS / "main-branch.yml", "history", "perf-history")
+    script = step_of(path, "history", "cp runs/")
     git = "git -c user.name=t -c user.email=t@localhost"
     start = f"""
         git init --quiet --bare --initial-branch main origin.git
@@ -341,9 +347,116 @@ def test_history_is_kept_on_a_branch(run, tmp_path):
     assert kept.stdout.split() == ["one.json", "two.json", "main"]
 
 
-def test_refresh_opens_a_pull_request(run, tmp_path):
+TRACKER = """
+echo "$1 $2" >> "$CALLS"
+case "$1 $2" in
+  "issue list") cat open 2>/dev/null || true ;;
+  "issue create") echo 7 > open; cat issue.md ;;
+  "issue edit") [ "$3" = 7 ]; cat issue.md ;;
+  "issue close") [ "$3" = 7 ]; rm open ;;
+esac
+"""
+"""A stand-in for gh, with the tracker of a repository in a file."""
+NIGHT = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_RUN_ID": "42", "GITHUB_SHA": "1a2b3c4"}
+
+
+@pytest.fixture
+def night(run, tmp_path):
+    """Runs a night's trend and what follows of it on the tracker; `status` is that of the history."""
+
+    def steps(status, said="regression: ours: 904 TGS, @you"):
+        (tmp_path / "calls").unlink(missing_ok=True)
+        python = f"echo '{said}'; exit {status}"
+        trend = run(step_of(NIGHTLY, "history", "trend.txt ||"), {"python": python})
+        told = outputs(tmp_path)
+        if trend.returncode:
+            return trend.returncode, [], trend.stdout
+        done = run(step_of(NIGHTLY, "history", "gh issue"), {"gh": TRACKER}, BROKEN=told["broken"], **NIGHT)
+        return done.returncode, (tmp_path / "calls").read_text().splitlines(), done.stdout
+
+    return steps
+
+
+def test_a_broken_trend_has_one_issue(night, tmp_path):
+    """Broken: an issue. Still broken: no second one. Mended: closed. Well: nothing. Broken anew: an issue."""
+    calls = [night(status)[:2] for status in (0, 1, 1, 0, 0, 1)]
+
+    assert calls == [
+        (0, ["issue list"]),
+        (1, ["issue list", "label create", "issue create"]),
+        (1, ["issue list", "issue edit"]),
+        (0, ["issue list", "issue close"]),
+        (0, ["issue list"]),
+        (1, ["issue list", "label create", "issue create"]),
+    ]
+
+
+def test_the_issue_says_what_broke(night):
+    """Its text holds the lines of the history as code, so that nobody is mentioned, the commit and the run."""
+    text = night(1)[2]
+
+    assert "    regression: ours: 904 TGS, @you\n" in text
+    assert "Seen last at 1a2b3c4, by https://github.com/our/repo/actions/runs/42" in text
+
+
+def test_a_history_that_cannot_be_read_touches_no_issue(night):
+    """Nothing is known of the trend then: red, and no issue is opened or closed."""
+    assert night(4)[:2] == (4, [])
+
+
+def test_the_page_is_published(run, tmp_path):
+    """The page of the history goes to gh-pages, the first time and later; what else lies there stays."""
+    script = step_of(NIGHTLY, "history", "performance/index.html")
+    start = f"""
+        git init --quiet --bare --initial-branch main origin.git
+        git clone --quiet origin.git first
+        {GIT} -C first commit --quiet --allow-empty --message main
+        git -C first push --quiet origin main
+        git clone --quiet origin.git second
+        git clone --quiet origin.git third
+        mkdir first/page second/page third/page
+        echo one > first/page/history.html
+        echo two > second/page/history.html
+        echo two > third/page/history.html
+    """
+    assert run(start).returncode == 0
+    remote = f"file://t:secret@{tmp_path}/origin.git"
+    for clone in ("first", "second", "third"):
+        done = run(script, folder=tmp_path / clone, GITHUB_SHA="1a2b3c4", REMOTE=remote)
+
+        assert done.returncode == 0, done.stderr
+        assert run("grep -r secret .git", folder=tmp_path / clone).returncode == 1
+        if clone == "first":
+            other = f"""
+                git clone --quiet --branch gh-pages origin.git docs
+                echo docs > docs/index.html
+                git -C docs add .
+                {GIT} -C docs commit --quiet --message docs
+                git -C docs push --quiet origin gh-pages
+            """
+            assert run(other).returncode == 0
+    kept = run(
+        "git -C origin.git ls-tree -r --name-only gh-pages; git -C origin.git show gh-pages:performance/index.html"
+    )
+
+    assert kept.stdout.split() == [".nojekyll", "index.html", "performance/index.html", "two"]
+
+
+@pytest.mark.parametrize("path", [NIGHTLY, OURS / "main-branch.yml"], ids=["example", "ours"])
+def test_what_judges_the_trend_installs_no_torch(path):
+    """The job that reads the history installs what judges, without the extra that trains."""
+    (install,) = [
+        step["run"] for step in load(path)["jobs"]["history"]["steps"] if "pip install" in step.get("run", "")
+    ]
+
+    assert "train]" not in install
+    assert "requirements" not in install
+
+
+@REFRESH
+def test_refresh_opens_a_pull_request(run, tmp_path, refresh):
     """A refresh that recorded something opens a pull request with the difference and the summary; else it does not."""
-    script = step_of(OURS / "refresh.yml", "open", "gh pr create")
+    script = step_of(refresh / "refresh.yml", "open", "gh pr create")
     git = "git -c user.name=t -c user.email=t@localhost"
     start = f"""
         git init --quiet --bare --initial-branch main origin.git

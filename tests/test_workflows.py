@@ -13,6 +13,7 @@ from workflow_files import (
     EXAMPLE,
     GATES,
     GITLAB,
+    NIGHTLY,
     OURS,
     ROOT,
     WORKFLOWS,
@@ -176,7 +177,7 @@ def test_example_follows_ours():
     assert [line for line in ours if "bin/pip" not in line] == [line for line in theirs if "bin/pip" not in line]
 
 
-@pytest.mark.parametrize("path", [*GATES, OURS / "main-branch.yml", OURS / "cost-gate.yml", GITLAB], ids=named)
+@pytest.mark.parametrize("path", [*GATES, OURS / "main-branch.yml", NIGHTLY, OURS / "cost-gate.yml", GITLAB], ids=named)
 def test_what_was_not_decided_is_red(path):
     """Every session that gates fails where it cannot judge."""
     sessions = re.findall(r"pytest\"? perf (?!.*--perf-refresh)(?:[^|\n]|\n(?=\s+-))*", path.read_text())

@@ -11,9 +11,10 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / ".github" / "workflows"
 EXAMPLE = ROOT / "examples" / "own-trainer" / ".github" / "workflows" / "perf.yml"
+NIGHTLY = EXAMPLE.with_name("nightly.yml")
 GITLAB = ROOT / ".gitlab-ci.yml"
 DEPENDABOT = ROOT / ".github" / "dependabot.yml"
-WORKFLOWS = [*sorted(OURS.glob("*.yml")), EXAMPLE]
+WORKFLOWS = [*sorted(OURS.glob("*.yml")), *sorted(EXAMPLE.parent.glob("*.yml"))]
 GATES = [OURS / "gpu-gate.yml", EXAMPLE]
 
 

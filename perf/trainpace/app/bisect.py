@@ -124,8 +124,10 @@ def _told(report: Mapping[str, Any]) -> str:
     """What was said of each case, why, and where the time went; empty without a report."""
     lines = []
     for case in report.get("cases", ()):
-        lines += [f"{case['case']}: {case['verdict']}", *(f"  {text}" for text in case["reasons"])]
-        lines += [f"  {text}" for text in case["explanation"]]
+        lines.append(f"{case['case']}: {case['verdict']}")
+        # Commands are for the checkout that was judged, and traces lie in a report: both are gone.
+        texts = (*case["reasons"], *case["explanation"])
+        lines += [f"  {text}" for text in texts if not text.startswith(("look again with", "traces, for Perfetto"))]
     return "".join(f"\n  {line}" for line in lines)
 
 
