@@ -164,7 +164,13 @@ def test_sessions(scratch, pytester, monkeypatch, page):
     assert wrong == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if measured(page)])
+# What is recorded and judged in one session of tests asks for a quiet machine.
+RECORDS = [page for page in PAGES if any("--perf-refresh" in arguments for arguments in measured(page))]
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.slow] if p in RECORDS else []) for p in PAGES if measured(p)]
+)
 def test_measured(page, repository):
     """The commands of a page that measure end with 0, one after the other in one repository."""
     # Steps that mostly sleep: what a busy machine does to them is small beside the noise that a refresh allows.
