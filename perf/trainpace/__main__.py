@@ -107,15 +107,17 @@ def _bisect_step(_: argparse.Namespace) -> int:
 
 
 def _history(options: argparse.Namespace) -> int:
+    from trainpace.app.revisions import remote_of
     from trainpace.errors import FileError
-    from trainpace.report.history import judge, lines
+    from trainpace.report.history import Web, judge, lines
     from trainpace.store.history_index import read_summaries
     from trainpace.store.reports import write_history
 
     try:
         judged = judge(read_summaries(options.folder), since=options.since)
         if options.report:
-            write_history(judged, options.report)
+            remote = remote_of(Path.cwd())
+            write_history(judged, options.report, Web.of_remote(remote) if remote else None)
     except FileError as error:
         print(error, file=sys.stderr)
         return 4

@@ -10,8 +10,8 @@ import pytest
 from repository import finish, one_core, wait_for
 from trainpace.app.bisect import BAD, GOOD, SKIP, verdict
 
-OPTIONS = ("--perf-warmup=1", "--perf-steps=4", "--perf-detect=0.3", "--perf-max-pairs=6")
-SLOW = ('"seconds": 0.02', '"seconds": 0.04')
+OPTIONS = ("--perf-warmup=1", "--perf-steps=4", "--perf-detect=0.3", "--perf-max-pairs=10")
+SLOW = ('"seconds": 0.04', '"seconds": 0.1')
 BROKEN = ("    def setup(self, context):\n", "    def setup(self, context):\n        raise ValueError('broken here')\n")
 UNEVEN = (
     "    def setup(self, context):\n",
@@ -19,7 +19,7 @@ UNEVEN = (
     "        runs = Path(os.environ['HOME'], f'runs-{context.rank}')\n"
     "        runs.touch()\n"
     "        runs.write_text(runs.read_text() + 'x')\n"
-    "        DEFAULTS['seconds'] *= 1 if len(runs.read_text()) % 2 else 4\n",
+    "        DEFAULTS['seconds'] = 0.02 if len(runs.read_text()) % 2 else 0.08\n",
 )
 
 
@@ -40,7 +40,7 @@ class History:
         (self.folder / "home").mkdir()
         git(self.folder, "init", "-q", "-b", "main")
         self.commits = []
-        text = training.read_text().replace('"seconds": 0.005', '"seconds": 0.02')  # enough for a busy machine
+        text = training.read_text().replace('"seconds": 0.005', '"seconds": 0.04')  # enough for a busy machine
         for number in range(commits + 1):
             old, new = changes.get(number, ("", ""))
             assert old in text
@@ -111,11 +111,11 @@ def test_finds_the_planted_commit(history, started):
 @pytest.mark.slow
 def test_passes_over_what_cannot_be_judged(history, started):
     """Of sixteen commits, one invalid and one inconclusive are passed over, and the planted one is found."""
-    ours = history(16, {8: BROKEN, 10: UNEVEN, 12: SLOW})
+    ours = history(16, {8: BROKEN, 11: SLOW, 13: UNEVEN})  # where git looks first
     done = finish(ours.start(ours.commits[0], "main"))
 
     assert done.code == 0
-    assert f"first slower commit: {ours.commits[12][:10]} commit 12\n" in done.text
+    assert f"first slower commit: {ours.commits[11][:10]} commit 11\n" in done.text
     assert "commit 8\n" in done.text
     assert "1 invalid" in done.text
     assert "1 inconclusive" in done.text

@@ -2,6 +2,8 @@
 
 import io
 import random
+import re
+import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +12,7 @@ import pytest
 from browser import CHROMIUM, Elements, requested, run
 from factories import make_run, make_workload
 from trainpace.__main__ import main
-from trainpace.report.history import PAGE
+from trainpace.report.history import PAGE, Web
 from trainpace.runs.run import Health
 from trainpace.store.runs import write_run
 
@@ -217,3 +219,44 @@ def test_page_opens_in_a_browser(tmp_path):
     assert len(elements.of_class("slower")) == 1
     assert "img" not in {name for name, _ in elements.found}
     assert requested(tmp_path / "profile") == set()
+
+
+# Links to commits
+
+
+@pytest.mark.parametrize(
+    ("remote", "commit"),
+    [
+        ("https://github.com/ours/training.git", "https://github.com/ours/training/commit/1a2b"),
+        ("https://x-access-token:secret@github.com/ours/training", "https://github.com/ours/training/commit/1a2b"),
+        ("git@github.com:ours/training.git", "https://github.com/ours/training/commit/1a2b"),
+        (
+            "ssh://git@gitlab.ours.example:2222/a/b/training.git/",
+            "https://gitlab.ours.example/a/b/training/-/commit/1a2b",
+        ),
+        ("git@bitbucket.org:ours/training.git", None),
+        ("/srv/git/training.git", None),
+        ("javascript:alert(1)//github.com/x", None),
+    ],
+)
+def test_where_commits_are_shown(remote, commit):
+    """Told by the remote, without the user or the token in it; nothing where it is neither GitHub nor GitLab."""
+    web = Web.of_remote(remote)
+
+    assert (web and web.commit("1a2b")) == commit
+
+
+def test_page_links_commits(tmp_path, monkeypatch):
+    """What moved a case is linked: the commit, and all changes within the band; without a remote it is named alone."""
+    record(tmp_path / "runs", [1000.0] * 20 + [900.0] * 20)
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.chdir(tmp_path / "checkout")
+    history(tmp_path / "runs", "--report", tmp_path / "alone")
+    subprocess.run(["git", "init", "-q"], check=True)  # noqa: S607 - the git at hand
+    subprocess.run(["git", "remote", "add", "origin", "git@github.com:ours/training.git"], check=True)  # noqa: S607
+    history(tmp_path / "runs", "--report", tmp_path / "linked")
+    page = (tmp_path / "linked" / PAGE).read_text()
+
+    assert 'href="https://github.com/ours/training/commit/0000014"' in page
+    assert re.search(r'href="https://github.com/ours/training/compare/[0-9a-f]{7}\.\.\.[0-9a-f]{7}"', page)
+    assert "github.com" not in (tmp_path / "alone" / PAGE).read_text()

@@ -40,6 +40,14 @@ def commit_of(repository: Path, revision: str) -> str:
     return _git(repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
 
 
+def remote_of(repository: Path) -> str | None:
+    """The address of `origin`; None where there is none, and outside a repository."""
+    try:
+        return _git(repository, "remote", "get-url", "origin")
+    except RevisionError:
+        return None
+
+
 def subject_of(repository: Path, commit: str) -> str:
     """The first line of a commit's message."""
     return _git(repository, "log", "-1", "--format=%s", commit)

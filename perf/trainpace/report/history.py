@@ -3,6 +3,7 @@
 python -m trainpace history runs --check --report out/
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +20,40 @@ from trainpace.text import UNKNOWN, count, percent, short_revision, tally, versi
 PAGE = "history.html"
 MIB = 1 << 20
 SIGNS = {Verdict.REGRESSION: "▼ ", Verdict.PASS: "✓ ", Verdict.INCONCLUSIVE: "? "}
+
+
+@dataclass(frozen=True)
+class Web:
+    """Where the commits of a repository are shown."""
+
+    address: str
+    """Of the repository, https://github.com/ours/training."""
+    between: str
+    """What stands between that and what is shown: `/` on GitHub, `/-/` on GitLab."""
+
+    @classmethod
+    def of_remote(cls, remote: str) -> "Web | None":
+        """What a remote's address, as git knows it, tells; None where it is neither GitHub nor GitLab.
+
+        A user or a token in it is left out.
+        """
+        found = re.fullmatch(
+            r"(?:(?:https?|ssh)://)?(?:[^@/]*@)?(?P<host>[\w.-]+)(?::\d+)?[:/](?P<path>[\w./-]+?)(?:\.git)?/?", remote
+        )
+        if not found:
+            return None
+        address = f"https://{found['host']}/{found['path'].lstrip('/')}"
+        if "github" in found["host"]:
+            return cls(address, "/")
+        return cls(address, "/-/") if "gitlab" in found["host"] else None
+
+    def commit(self, revision: str) -> str:
+        """Address of a commit."""
+        return f"{self.address}{self.between}commit/{revision}"
+
+    def comparison(self, before: str, after: str) -> str:
+        """Address of what changed from one commit to another."""
+        return f"{self.address}{self.between}compare/{before}...{after}"
 
 
 @dataclass(frozen=True)
@@ -149,10 +184,8 @@ def moves(series: Series, changes: Sequence[Change]) -> list[str]:
 
 def _cause(points: Sequence[RunSummary], change: Change) -> str:
     """Text on the cause of a change: the revision, or that there was no new one, and versions that changed too."""
-    # A change between two runs of one revision may well lie at the next one: only where none is near is it not code.
-    likely = range(change.first, change.last + 1)
-    new = [at for at in likely if points[at].revision != points[at - 1].revision]
-    at = min(new, key=lambda each: abs(each - change.at), default=change.at)
+    new = _new_revisions(points, change)
+    at = _likely(new, change)
     before, after = points[at - 1], points[at]
     if after.revision is None:
         text = f"run {at + 1} ({_day(after)}), of no recorded revision"
@@ -164,6 +197,16 @@ def _cause(points: Sequence[RunSummary], change: Change) -> str:
             first, last = (_short(points[each]) for each in (new[0], new[-1]))
             text += f", or another of the {len(new)} new revisions {first}..{last}"
     return "; ".join([text, *version_changes(dict(before.software), dict(after.software), absent=UNKNOWN)])
+
+
+def _new_revisions(points: Sequence[RunSummary], change: Change) -> list[int]:
+    """The runs of the band that may hold the change at which another revision begins."""
+    return [at for at in range(change.first, change.last + 1) if points[at].revision != points[at - 1].revision]
+
+
+def _likely(new: Sequence[int], change: Change) -> int:
+    # A change between two runs of one revision may well lie at the next one: only where none is near is it not code.
+    return min(new, key=lambda each: abs(each - change.at), default=change.at)
 
 
 def _named(point: RunSummary) -> str:
@@ -221,12 +264,18 @@ COLUMNS: tuple[Column[Series], ...] = (
 )
 
 
-def page(judged: Sequence[Series], assets: html.Assets) -> str:
-    """The text of history.html: every case in a table and as a chart, lost ones first."""
+def page(judged: Sequence[Series], assets: html.Assets, web: Web | None = None) -> str:
+    """The text of history.html: every case in a table and as a chart, lost ones first.
+
+    Args:
+        judged: as `judge` gives them.
+        assets: style and script.
+        web: where the repository's commits are shown; None: they are named without links.
+    """
     order = [Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.PASS]
     drawn = sorted(judged, key=lambda series: (series.ended, order.index(series.verdict)))
     names = {id(series): f"case-{number}" for number, series in enumerate(drawn) if series.trend}
-    charts = [_chart(series, names[id(series)]) for series in drawn if series.trend]
+    charts = [_chart(series, names[id(series)], web) for series in drawn if series.trend]
 
     def link(series: Series) -> str | None:
         return names.get(id(series))
@@ -245,7 +294,27 @@ def page(judged: Sequence[Series], assets: html.Assets) -> str:
     )
 
 
-def _chart(series: Series, name: str) -> html.Fragment:
+def _links(series: Series, change: Change, web: Web | None) -> dict[str, str]:
+    """Addresses of the commit that a change is placed at, and of all that changed in the band that may hold it."""
+
+    def commit(at: int) -> str | None:
+        # What is not committed, or is no commit's name, has no page.
+        revision = series.points[at].revision or ""
+        return revision if re.fullmatch(r"[0-9a-f]{7,64}", revision) else None
+
+    if web is None:
+        return {}
+    links = {}
+    new = _new_revisions(series.points, change)
+    before, likely, last = commit(change.first - 1), commit(_likely(new, change)), commit(change.last)
+    if new and likely:
+        links[f"commit {likely[:10]}"] = web.commit(likely)
+    if before and last and before != last:
+        links[f"all changes {before[:10]}...{last[:10]}"] = web.comparison(before, last)
+    return links
+
+
+def _chart(series: Series, name: str, web: Web | None) -> html.Fragment:
     found, points = series.trend, series.points
     assert found
     revisions = {revision: number for number, revision in enumerate(dict.fromkeys(each.revision for each in points))}
@@ -259,7 +328,11 @@ def _chart(series: Series, name: str) -> html.Fragment:
         "moves": [[each.at, each.first, each.last, round(each.ratio, 4)] for each in found.changes],
         "best": _rounded(found.reference.level),
     }
-    notes = [sentence(series, moved=False), *(f"moved {text}" for text in moves(series, found.changes))]
+    moved = zip(moves(series, found.changes), found.changes, strict=True)
+    notes: list[str | html.Linked] = [
+        sentence(series, moved=False),
+        *(html.Linked(f"moved {text}", _links(series, change, web)) for text, change in moved),
+    ]
     return html.chart(name, "trend", data, title=f"{series.kind}, workload {series.kind.hash}", notes=notes)
 
 

@@ -37,13 +37,34 @@ def heading(text: str) -> Fragment:
     return Fragment(f"<h2>{html.escape(text)}</h2>")
 
 
-def items(texts: Iterable[str]) -> Fragment:
+@dataclass(frozen=True)
+class Linked:
+    """A text with links behind it."""
+
+    text: str
+    links: Mapping[str, str]
+    """Addresses, which begin with https://, by the words to click on."""
+
+
+def items(texts: Iterable[str | Linked]) -> Fragment:
     """A list; empty without `texts`."""
-    lines = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+    lines = "".join(f"<li>{_item(text)}</li>" for text in texts)
     return Fragment(f"<ul>{lines}</ul>" if lines else "")
 
 
-def chart(name: str, how: str, data: Mapping[str, Any], *, title: str, notes: Iterable[str] = ()) -> Fragment:
+def _item(item: str | Linked) -> str:
+    if isinstance(item, str):
+        return html.escape(item)
+    # The page's policy lets nothing be asked for; a link is followed by whoever clicks, and tells nobody whence.
+    links = (
+        f'<a href="{html.escape(address)}" rel="noreferrer">{html.escape(words)}</a>'
+        for words, address in item.links.items()
+        if address.startswith("https://")
+    )
+    return ", ".join((html.escape(item.text), *links))
+
+
+def chart(name: str, how: str, data: Mapping[str, Any], *, title: str, notes: Iterable[str | Linked] = ()) -> Fragment:
     """A chart with its caption.
 
     Args:

@@ -85,10 +85,10 @@ def write_prediction(groups: Sequence[Group], folder: Path) -> None:
     _write_charts(scatter.draw(groups), folder)
 
 
-def write_history(judged: Sequence[history.Series], folder: Path) -> None:
-    """Write history.html into `folder`."""
+def write_history(judged: Sequence[history.Series], folder: Path, web: history.Web | None = None) -> None:
+    """Write history.html into `folder`; `web` is where commits are shown, None: nowhere."""
     _make(folder)
-    write_whole(folder / history.PAGE, history.page(judged, assets()))
+    write_whole(folder / history.PAGE, history.page(judged, assets(), web))
 
 
 def assets() -> Assets:
