@@ -26,7 +26,6 @@ from trainpace.store.runs import write_run
 
 CASES = {case.id: case for case in PUBLISHED}
 EPOCH = datetime(2026, 11, 25, tzinfo=UTC)
-MINI_STEPS = ((512, 3, 40), (1024, 3, 20), (2048, 2, 16), (4096, 2, 8), (None, 2, 4))
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 PYTHON = "3.11.7"
 SOFTWARE = {"python": PYTHON, "torch": "2.13.0"}
@@ -80,7 +79,6 @@ def fixed(monkeypatch):
     move on."""
     clock = Clock()
     monkeypatch.setattr(scaling, "MINI_CUT_UP_TO", 1 << 30)
-    monkeypatch.setattr(scaling, "MINI_STEPS", MINI_STEPS)
     monkeypatch.setattr(baseline_store, "datetime", Frozen)
     monkeypatch.setattr(driver, "time", clock)
     monkeypatch.setattr(speed, "revision", lambda _: REVISION)
