@@ -123,7 +123,7 @@ def test_passes_over_what_cannot_be_judged(history, started):
     assert started.left() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted(history, started, number):
     """Ctrl-C, or a job that is cancelled: no worktree, no bisect state, no process is left."""
     ours = history(2, {})
