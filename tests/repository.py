@@ -56,6 +56,7 @@ class Repository:
         """
         chosen = {
             "TRAINPACE_TOY": json.dumps(toy),
+            "CI": "1",  # nothing is recorded unless a test says so
             "XDG_STATE_HOME": str(self.path / ".state"),
             "TRAINPACE_LOCKS": str(self.path / ".state"),
             "TRAINPACE_CACHE": str(self.path / ".cache"),

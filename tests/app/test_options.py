@@ -2,6 +2,7 @@
 
 import pytest
 
+from trainpace.app.option_values import in_ci
 from trainpace.plugin import _SUITE
 
 
@@ -137,3 +138,11 @@ def test_minimum_effects_are_of_all_and_of_cases(options):
     for wrong in ("2", "a=", "=0.1", "a=x", "nan"):
         with pytest.raises(pytest.UsageError, match="--perf-detect: expected a share between 0 and 1"):
             options("--perf-head=.", f"--perf-detect={wrong}")
+
+
+@pytest.mark.parametrize(("value", "expected"), [("true", True), ("1", True), ("", False), ("0", False), (None, False)])
+def test_ci_is_told_by_its_variable(value, expected, monkeypatch):
+    """All services set CI; what is empty or false is as if it were not set."""
+    monkeypatch.delenv("CI") if value is None else monkeypatch.setenv("CI", value)
+
+    assert in_ci() is expected

@@ -65,6 +65,17 @@ def test_other_cases_are_kept(folder):
     assert {**before, KEY: change.new} == read(folder)
 
 
+def test_what_is_there_is_not_missing(folder):
+    """Of two sessions that record the same missing baseline the second changes nothing, and gets the first's."""
+    refresh(folder, make_runs(1000.0), missing_only=True)
+    before = read(folder)
+    change, other = refresh(folder, make_runs(1100.0) + make_runs(500.0, workload=OTHER), missing_only=True)
+
+    assert (before[KEY], None) == (change.old, change.new)
+    assert "another session has recorded it meanwhile" in str(change)
+    assert {**before, OTHER.key: other.new} == read(folder)
+
+
 def test_published_rows_are_kept(folder):
     """A refresh on the published device writes beside the rows, never over them."""
     folder.mkdir()
