@@ -162,12 +162,12 @@ def test_sweep(case, judge_speed):
 
 def test_cases_that_differ_in_gpus_are_told_apart(pytester, repository):
     """Each has an id of its own; cases of other tests are refused, before anything is measured."""
-    sweep = repository.path / "perf" / "test_sweep.py"
+    sweep = repository.path / "perf" / "test_our_sweep.py"
     sweep.write_text(ALIKE)
     pytester.syspathinsert(repository.path / "perf")
     done = repository.inside(pytester, "-k", "ours-4k-sp1-g8", "--collect-only", "-q")
 
-    assert "perf/test_sweep.py::test_sweep[ours-4k-sp1-g8]\n\n1/4 tests collected" in done.text
+    assert "perf/test_our_sweep.py::test_sweep[ours-4k-sp1-g8]\n\n1/4 tests collected" in done.text
 
     sweep.write_text(ALIKE.replace('length="4k", gpus', "gpus").replace("at(8)", "at(4)").replace("at(2), ", ""))
     done = repository.inside(pytester)
