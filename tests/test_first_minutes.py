@@ -4,8 +4,10 @@ import importlib.util
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -211,6 +213,30 @@ def test_a_step_that_takes_too_long_is_ended_whole(left, tmp_path, started):
     assert run(tmp_path, steps) == 1
     assert "took longer than its limit of 0.005 min" in page_of(tmp_path)
     assert started.left() == []
+
+
+def test_a_call_that_is_ended_ends_its_step(left, tmp_path, started):
+    """Told to end, it leaves no process behind; the step that ran is begun anew by the next call."""
+    steps = rehearsed(left, operators=f"touch {tmp_path}/begun; sleep 600")
+    commands = {step.name: step.command for step in steps}
+    code = f"""
+import sys
+from dataclasses import replace
+sys.path.append({str(HERE / "gpu")!r})
+import first
+commands = {commands!r}
+steps = [replace(step, command=commands[step.name]) for step in first.STEPS]
+sys.exit(first.main([{str(tmp_path / "gpu")!r}], steps=steps, looking=lambda: {SLUG!r}))
+"""
+    call = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    while not (tmp_path / "begun").exists():
+        assert call.poll() is None
+        time.sleep(0.02)
+    call.terminate()
+
+    assert call.wait() == 128 + signal.SIGTERM
+    assert started.left() == []
+    assert list(json.loads((tmp_path / "gpu" / "state.json").read_text())["steps"]) == ["facts"]
 
 
 def test_no_step_is_longer_than_ten_minutes():

@@ -454,7 +454,12 @@ def main(
     except Lacking as error:
         print(f"first.py: {error}")
         return 4
-    return _all_in_turn(steps, folder, state)
+    # Told to end, it ends the step that runs.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        return _all_in_turn(steps, folder, state)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _all_in_turn(steps: Sequence[Step], folder: Path, state: dict[str, Any]) -> int:
