@@ -286,6 +286,7 @@ def test_cases_beside_benchmarks(repository):
     assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:Toy))"
 
 
+@pytest.mark.slow
 def test_exported_files_compare(repository):
     """`pytest-benchmark compare` reads the files of two sessions, a case a row."""
     for name in ("one.json", "two.json"):

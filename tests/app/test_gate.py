@@ -136,7 +136,8 @@ def test_the_same_commit_without_the_slowdown_is_green(repository):
     assert git(repository.folder, "worktree", "list").count("\n") == 0
 
 
-@pytest.mark.parametrize("way", [pytest.param("head", marks=pytest.mark.slow), "against"])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["head", "against"])
 def test_a_slower_file_that_is_opened_by_a_relative_path(with_config, tmp_path, way):
     """Each side opens its own: head is red with the delay of head's file."""
     with_config.change("delay.txt", "0.03", "0.06")

@@ -145,7 +145,8 @@ OWN_LINES = """        self.gradient[:] = 0
                     again.weights -= 0.1 * again.gradient
                     again.gradient[:] = 0
             samples = dict(
-                event="samples", rank=0, place="x/cpu 0", losses=losses, data=None, mean_attended=None,
+                event="samples", rank=0, place="x/cpu 0", losses=losses, data=None, trained_on=(),
+                mean_attended=None,
                 compile_seconds=0.0, warmup_seconds=[0.03] * 2, seconds=[0.03] * 10, data_seconds=[0.0] * 10,
                 optimizer_seconds=[0.001], yardstick_seconds=None, peak_memory_bytes=30 * 10**6, window_seconds=0.3,
                 busy_cpu_seconds=0.3, own_cpu_seconds=0.3, others=[], imported=[__file__],

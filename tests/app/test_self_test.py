@@ -22,6 +22,7 @@ def repository(tmp_path, started):
     return Repository(tmp_path / "example")
 
 
+@pytest.mark.slow
 def test_self_test_passes_here(repository):
     """Quiet where nothing changed, red where a slowdown was injected."""
     done = repository.suite("--perf-self-test")

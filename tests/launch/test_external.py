@@ -182,6 +182,7 @@ def test_an_absent_system_is_not_judged(repository, fake, started, options, code
     assert started.left() == []
 
 
+@pytest.mark.slow
 def test_a_program_without_losses_is_measured(repository, fake, started):
     """No loss and no loading time is made up, and its baseline has none: that is said, also of the next run."""
     recorded = judged(repository, fake(loss=False), "--perf-refresh", "--perf-runs=runs", "--perf-runs-per-case=2")

@@ -109,7 +109,7 @@ class Speed:
         if self._announced:
             return
         self._announced = True
-        if not self.options.replay and (self.options.table is not None or self.resources.allocate().gpus):
+        if not self.options.replay and (self.options.table is not None or self._on_gpus()):
             first: dict[tuple[str, ...], str] = {}
             for each in self.selection:
                 with suppress(RunFailed):  # it will say so itself
@@ -121,6 +121,11 @@ class Speed:
                     self._alike |= {each.test: f"as {name}: {why}"} if name != each.case.id else {}
             self.selection = [each for each in self.selection if each.test not in self._alike]
         self.hours.announce(self.selection)
+
+    def _on_gpus(self) -> bool:
+        with suppress(RunFailed):  # each case says itself that there is no machine for it
+            return bool(self.resources.allocate().gpus)
+        return False
 
     @cached_property
     def replayed(self) -> dict[str, list[Run]]:
