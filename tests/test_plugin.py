@@ -246,6 +246,7 @@ def test_strangers_may_use_them(pytester, monkeypatch, options):
     assert pytester.runpytest_subprocess(*BARE, *options).ret == 0
 
 
+@pytest.mark.slow
 def test_strangers_keep_their_benchmarks(pytester):
     """A session with benchmarks of its own keeps its table, and its file describes the machine as ever."""
     pytester.makepyfile(test_theirs=STRANGER)

@@ -1,5 +1,7 @@
 """A thousand ranks with a thousand steps each are read and judged; how fast, tests/bench.py prints."""
 
+import pytest
+
 from factories import make_run, make_workload
 from trainpace.judge.refresh import baseline_of
 from trainpace.judge.verdict import judge
@@ -7,6 +9,7 @@ from trainpace.runs.verdict import Verdict
 from trainpace.store.runs import read_runs, write_run
 
 
+@pytest.mark.slow
 def test_a_thousand_ranks(tmp_path):
     """One slow rank of a thousand is found, and named with its place, in a run that was read from its file."""
     workload = make_workload(ranks=1000, steps=1000)

@@ -136,6 +136,7 @@ def test_nothing_is_recorded_of_noise(repository, started):
     assert not list((repository.path / "baselines").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_recording_goes_on_where_it_was(repository, started):
     """Runs of a session that was cut off before it recorded are not made again."""
     options = ("-k", "8k", "--perf-missing=record", "--perf-max-spread=0.5", *EASY, "--perf-runs=runs")

@@ -31,7 +31,7 @@ def test_a_counted_row_has_its_counted_peak(memory, row):
     ("row", "layers", "ranks", "sp"),
     [
         pytest.param("llama2_7b-8k-sp1", 20, 2, 1, marks=pytest.mark.slow),
-        ("llama2_7b-128k-sp8", 12, 2, 2),
+        pytest.param("llama2_7b-128k-sp8", 12, 2, 2, marks=pytest.mark.slow),
         pytest.param("yi_34b_200k-32k-sp2", 16, 4, 2, marks=pytest.mark.slow),
         pytest.param("llama2_70b-1m-sp64", 6, 8, 8, marks=pytest.mark.slow),
     ],

@@ -55,6 +55,7 @@ EDITED = {
 }
 
 
+@pytest.mark.slow
 def test_every_workload_comes_back_and_none_is_counted_twice(started, package, tmp_path, monkeypatch):
     """Each case comes back once, with its counts or why there are none. Who is cut off goes on where he was; an edit of
     any file that was imported, another shape and another torch are counted anew."""

@@ -108,8 +108,8 @@ def test_a_program_is_measured(repository, fake, started):
         pytest.param({"claim": 60}, "claims 2.1 tokens per GPU per second, and the wall", marks=pytest.mark.slow),
         pytest.param({"claim": -1}, "step 0: expected seconds above 0, got -1", marks=pytest.mark.slow),
         ({"tokens": 64}, "expected 128 tokens a rank in optimizer step 0, got 64: another job was trained"),
-        ({"do": "nan"}, "step 3: expected a number as loss, got nan"),
-        ({"do": "short"}, "expected a record of each of 10 optimizer steps, got 3"),
+        pytest.param({"do": "nan"}, "step 3: expected a number as loss, got nan", marks=pytest.mark.slow),
+        pytest.param({"do": "short"}, "expected a record of each of 10 optimizer steps, got 3", marks=pytest.mark.slow),
         pytest.param({"do": "killed"}, "exit status 137", marks=pytest.mark.slow),
         pytest.param({"do": "fails"}, "exit status 3", marks=pytest.mark.slow),
         ({"do": "fails"}, "out of luck"),
@@ -125,6 +125,7 @@ def test_what_cannot_be_trusted_is_invalid(repository, fake, started, wishes, sa
     assert started.left() == []
 
 
+@pytest.mark.slow
 def test_a_program_that_hangs_is_ended(repository, fake, started):
     """Without a step for the limit's time the run has hung; every process of it is gone."""
     done = judged(repository, fake(do="hang"), "--perf-step-timeout=3")

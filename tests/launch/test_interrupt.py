@@ -66,6 +66,7 @@ def test_kill_ends_what_ranks_had_started(repository, started):
     assert started.left() == []
 
 
+@pytest.mark.slow
 def test_second_suite_is_refused(repository, under_way):
     """While one suite measures, another is refused with exit 4, which names it; then the device is free."""
     second = repository.suite()

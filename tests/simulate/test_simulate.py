@@ -179,6 +179,7 @@ def test_noise_is_known_from_earlier_pairs():
     assert pytest.approx(0.01 * np.sqrt(2), rel=0.02) == np.sqrt((spread**2).mean())
 
 
+@pytest.mark.slow
 def test_parts_make_the_whole(committed):
     """What is simulated by itself is what all together give, and each row is of one part."""
     both = list(simulate(FEWEST, SEED, ["stored", "others"]))

@@ -15,6 +15,8 @@ from trainpace.trainers.native.model import initial, transformers_config
 
 WORKLOAD = make_workload("llama2_7b-8k-sp1").model_copy(update={"warmup": 1, "steps": 3})
 
+pytestmark = pytest.mark.slow  # the libraries that read the export take long to import
+
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
