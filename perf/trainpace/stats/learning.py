@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from trainpace.cases.architectures import has_experts
 from trainpace.cases.workload import Workload
 from trainpace.runs.datasheets import Datasheet
 from trainpace.stats.roofline import (
@@ -205,7 +206,7 @@ class Group:
     @property
     def name(self) -> str:
         """For keys: rows of models with experts are a group apart."""
-        return f"{self.table} {self.device}{' experts' if has_experts(self.rows[0].workload) else ''}"
+        return f"{self.table} {self.device}{' experts' if has_experts(self.rows[0].workload.shape) else ''}"
 
     @cached_property
     def models(self) -> list[str]:
@@ -305,9 +306,7 @@ def width(errors: Sequence[float], held: float = HELD) -> float:
 
 # What a step could be on a device
 
-EXPERTS = ("mixtral", "qwen3_moe")
-"""Architectures whose products are split among experts: they reach another share, and are learnt apart."""
-UNGATED = ("gpt2", "gpt_neox", "mpt")
+UNGATED = ("gpt2", "gpt_neox")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,11 +343,6 @@ def predict(workload: Workload, parts: Times, parameters: Parameters, *, wide: f
         floor_binds=parts.binds,
         shares=parts_of(parts, parameters).shares,
     )
-
-
-def has_experts(workload: Workload) -> bool:
-    """Whether its products are split among experts."""
-    return workload.shape.architecture in EXPERTS
 
 
 def unlikeness(workload: Workload, other: Workload) -> float:
@@ -392,7 +386,7 @@ def beyond(workload: Workload, rows: Sequence[Row]) -> tuple[str, ...]:
         "recompute": lambda each: each.recompute,
         "sharding": lambda each: each.sharding,
         "MLP": lambda each: "ungated" if each.shape.architecture in UNGATED else "gated",
-        "experts": lambda each: "experts" if has_experts(each) else "none",
+        "experts": lambda each: "experts" if has_experts(each.shape) else "none",
     }
     for name, kind in kinds.items():
         seen = sorted({kind(row.workload) for row in rows})
