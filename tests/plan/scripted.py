@@ -57,6 +57,10 @@ DEFAULTS = {
 """Of a script's `options`."""
 
 
+MINI_STEPS_THEN = ((512, 3, 40), (1024, 3, 20), (2048, 2, 16), (4096, 2, 8), (None, 2, 4))
+"""The steps of mini scale when the sessions were recorded."""
+
+
 class Frozen(datetime):
     """now() is always NOW."""
 
@@ -79,6 +83,7 @@ def fixed(monkeypatch):
     move on."""
     clock = Clock()
     monkeypatch.setattr(scaling, "MINI_CUT_UP_TO", 1 << 30)
+    monkeypatch.setattr(scaling, "MINI_STEPS", MINI_STEPS_THEN)
     monkeypatch.setattr(baseline_store, "datetime", Frozen)
     monkeypatch.setattr(driver, "time", clock)
     monkeypatch.setattr(speed, "revision", lambda _: REVISION)

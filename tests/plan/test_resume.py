@@ -133,7 +133,7 @@ def test_killed_refresh_is_resumed(committed, started):
     assert "ours-8k-sp1: 1 of 2 runs were there, measured from " in done.text
     assert "ours-8k-sp1 mini, run 1 of 2: 43 steps" not in done.text
     assert "ours-8k-sp1 mini, run 2 of 2: 43 steps" in done.text
-    assert "ours-32k-sp2 mini, run 1 of 2: 43 steps" in done.text
+    assert "ours-32k-sp2 mini, run 1 of 2: 27 steps" in done.text
     assert "ours-8k-sp1: 2 of 2 runs were there, measured from " in again.text
     assert again.code == 0, again.text
     assert started.left() == []

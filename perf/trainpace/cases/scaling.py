@@ -45,8 +45,8 @@ LEAST_RANK_TOKENS = 1024
 
 # (tokens of a sequence up to, warm-up, measured steps). On a CPU 3 warm-up steps are enough for short steps, and the
 # spread between runs falls with more steps far more cheaply than with more runs; long steps are steady by themselves.
-# No run of a published case takes more than ten seconds on two cores.
-MINI_STEPS = ((512, 3, 40), (1024, 3, 20), (2048, 2, 16), (4096, 2, 8), (None, 2, 4))
+# A first session makes four runs of each case: the steps of one take about four seconds on two cores.
+MINI_STEPS = ((256, 3, 40), (512, 3, 24), (2048, 2, 12), (4096, 2, 8), (None, 2, 4))
 # A step of 1M tokens takes minutes. Fewer measured steps than the accumulation do no harm: the step loop forces an
 # optimizer step after the last one.
 GPU_STEPS = ((8 << 10, 5, 20), (32 << 10, 3, 12), (128 << 10, 2, 6), (256 << 10, 2, 4), (None, 1, 3))
