@@ -40,6 +40,8 @@ NOT_TYPED = {
 }
 MEASURED = {"pytest", "perf", "--perf-refresh", "--perf-runs", "--perf-resume", "runs"}
 """Commands of these words alone are run: they measure whatever cases there are, and those of the toy take no time."""
+OF_A_CHECKOUT = {"docs/kubernetes.md"}
+"""What these pages start works in an image that has a checkout."""
 # What a page leaves open.
 FILLED = {"NAME": "hf"}
 
@@ -119,15 +121,14 @@ def measured(page):
 
 @pytest.fixture
 def scratch(pytester, monkeypatch):
-    """A repository with all that the pages take for granted: cases, trainers, records, runs, another checkout."""
+    """A user's repository with all that the pages take for granted: cases, trainers, records, another checkout."""
     here = pytester.path / "here"
     monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
     monkeypatch.setenv("TRAINPACE_CACHE", str(pytester.path / "cache"))
     shutil.copytree(ROOT / "examples", here / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     (here / "perf").mkdir()
     (pytester.path / "head").mkdir()
-    for file in (*(ROOT / "perf").glob("test_*.py"), *(here / "examples" / "own-trainer" / "perf").glob("test_*.py")):
-        shutil.copy(file, here / "perf")
+    shutil.copy(here / "examples" / "own-trainer" / "perf" / "test_bigram.py", here / "perf")
     for name in ("alpaca.json", "alpaca_zh.json"):
         (here / name).write_text("[]")
     (here / "ours.csv").write_text(next(text for text in blocks("docs/tables.md", "") if text.startswith("model,")))
@@ -143,11 +144,21 @@ def scratch(pytester, monkeypatch):
 
 @pytest.mark.parametrize("page", list(dict.fromkeys(SHOWN.values())))
 def test_sessions(scratch, pytester, monkeypatch, page):
-    """Each session of pytest's that a page shows takes its options, and selects something."""
+    """Each session of pytest's that a page shows takes its options, and selects something, in a user's repository.
+
+    Those of the installed cases do so without a perf/ too.
+    """
+    if page in OF_A_CHECKOUT:
+        for file in (ROOT / "perf").glob("test_*.py"):
+            shutil.copy(file, scratch / "perf")
+    shown = [command for command, first in SHOWN.items() if first == page and command[0] == "pytest"]
+    installed = [command for command in shown if "--pyargs" in command]
     wrong = []
-    for command in (command for command, first in SHOWN.items() if first == page and command[0] == "pytest"):
+    for number, command in enumerate([*shown, *installed]):
         if shlex.join(command) in NOT_TYPED:
             continue
+        if number == len(shown):
+            shutil.rmtree(scratch / "perf")
         monkeypatch.delitem(sys.modules, "test_cost", raising=False)  # the tests have one of that name too
         try:
             config = pytester.parseconfigure(*(FILLED.get(word, word) for word in command[1:]))
@@ -225,6 +236,17 @@ def test_options(pytester, page):
     known = vars(pytester.parseconfig().option)
 
     assert [name for name in named if name.removeprefix("--").replace("-", "_") not in known] == []
+
+
+INSTALLS = [*READ.values(), *sorted(ROOT.glob("examples/**/*.md")), *sorted(ROOT.glob("examples/**/*.yml"))]
+
+
+@pytest.mark.parametrize("path", INSTALLS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_is_installed_exists(path):
+    """There is no release: whoever has no trainpace yet is told a URL. Extras of one that is installed need none."""
+    named = re.findall(r"(?:pip install |TRAINPACE: )\"?(trainpace\b[^\n`#]*)", path.read_text())
+
+    assert [text for text in named if " @ git+URL" not in text and not re.match(r"trainpace\[charts\]", text)] == []
 
 
 @pytest.mark.parametrize("page", READ)

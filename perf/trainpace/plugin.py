@@ -1,10 +1,12 @@
 """The pytest plugin: options, hooks, and the fixtures judge_speed, judge_cost and compare_trainers."""
 
 import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -67,6 +69,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options, before anything is collected."""
+    if config.getoption("pyargs"):
+        config.args = [_installed_cases(each) for each in config.args]
     config.addinivalue_line("markers", "perf_table: its parameter `case` is each case of the session's table")
     config.addinivalue_line("markers", "perf_trainer(name): measure this trainer, package.module:object")
     config.stash[_SUITE] = Suite(
@@ -250,6 +254,17 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     from trainpace.report.benchmark import machine_info
 
     return machine_info(suite.resources.allocate())
+
+
+def _installed_cases(argument: str) -> str:
+    """What `--pyargs trainpace.suite` names: the published cases lie in that package, in a checkout beside ours."""
+    package = Path(__file__).parent
+    path, separator, test = argument.partition("::")
+    named = re.fullmatch(r"trainpace\.suite(?:\.(\w+))?", path)
+    if named is None or (package / "suite").is_dir():
+        return argument
+    file = f"{named[1]}.py" if named[1] else ""
+    return f"{package.parent / file}{separator}{test}"
 
 
 def _of_table(metafunc: pytest.Metafunc) -> Sequence[Any]:

@@ -97,7 +97,7 @@ def test_without_counted_costs_there_are_no_predictions(monkeypatch):
 
     assert {row.predicted for row in rows} == {None}
     assert {bar.kind for bar in published.bars(rows)} == {"published"}
-    assert "`pytest perf -k test_cost --perf-refresh`" in published.render(rows)
+    assert "`pytest --pyargs trainpace.suite.test_cost --perf-refresh`" in published.render(rows)
 
 
 def test_broken_baselines_are_named(tmp_path, monkeypatch, capsys):

@@ -173,7 +173,10 @@ def footnotes(found: Sequence[Row]) -> list[str]:
         off = [abs(row.predicted_off) for row in found if row.predicted_off is not None]
         lines.append(f"{_how_predicted(found)}; off by {percent(sum(off) / len(off))} on average (docs/cost.md)")
     else:
-        lines.append("no predictions without the counted costs: `pytest perf -k test_cost --perf-refresh` counts them")
+        lines.append(
+            "no predictions without the counted costs: `pytest --pyargs trainpace.suite.test_cost --perf-refresh` "
+            "counts them"
+        )
     lines.append(LLAMA_FACTORY)
     lines += dict.fromkeys(
         f"{row.published.source}; on {row.published.hardware}; "

@@ -14,7 +14,7 @@ from trainpace.store.baselines import published_folder
 from trainpace.store.files import check_record, read_toml
 
 FIRST = "xtuner"
-"""The table that `pytest perf` runs where none is named."""
+"""The table whose first 14 rows are the cases where none is named."""
 MAX_BYTES = 16 << 20
 """Of a CSV file: some 100,000 rows."""
 
