@@ -1,5 +1,6 @@
 """Head against base in a repository of its own: the slowed head is red, also where its branch edits what judges it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -126,13 +127,15 @@ def test_a_slower_head_is_red_and_explained(repository):
 
 
 def test_the_same_commit_without_the_slowdown_is_green(repository):
-    """A change that slows nothing passes, and leaves no checkout behind."""
+    """A change that slows nothing passes, and leaves no checkout behind; both sides are of the labelled machine."""
     repository.change("bigram/training.py", '"""Plain gradient descent."""', '"""Gradient descent."""')
 
-    done = repository.suite("--perf-against", "main")
+    done = repository.suite("--perf-against", "main", "--perf-device-label=rack-b", "--perf-runs=runs")
+    runs = [json.loads(path.read_text()) for path in (repository.folder / "runs").glob("**/*.json")]
 
     assert done.code == 0
     assert "1 pass" in done.last_line
+    assert {run["device"]["slug"].partition(".")[2] for run in runs} == {"rack-b"}
     assert git(repository.folder, "worktree", "list").count("\n") == 0
 
 

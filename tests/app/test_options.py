@@ -128,6 +128,19 @@ def test_variables_are_named_without_values(options):
         options("--perf-env=A=1")
 
 
+def test_the_label_of_a_device(options, pytester):
+    """What is typed stands above the ini file; empty, as a workflow leaves it, is none; it is a part of file names."""
+    assert options().device_label is None
+    assert options("--perf-device-label=rack-b").device_label == "rack-b"
+    pytester.makeini("[pytest]\nperf_device_label = rack-a\n")
+    assert options().device_label == "rack-a"
+    assert options("--perf-device-label=b").device_label == "b"
+    assert options("--perf-device-label=").device_label is None
+    for wrong in ("Rack", "a b", "-a", "a-", "../a", "a.b", "a" * 41):
+        with pytest.raises(pytest.UsageError, match="--perf-device-label: expected at most 40 lower-case letters"):
+            options(f"--perf-device-label={wrong}")
+
+
 def test_minimum_effects_are_of_all_and_of_cases(options):
     """The last plain share counts, and each case's own; typed after the ini file's they stand above them."""
     chosen = options("--perf-head=.", "--perf-detect=0.1", "--perf-detect=a-8k=0.2", "--perf-detect=0.03").gate

@@ -107,8 +107,9 @@ RECORDING = {"CI": "", "PYTEST_ADDOPTS": ""}
 
 
 def test_missing_baselines_are_recorded(repository, started):
-    """Outside CI a first session records and judges; the file holds its runs, and the next session judges by them."""
-    options = ("-k", "8k", "--perf-max-spread=0.5", *EASY, "--perf-runs=runs")
+    """Outside CI a first session records and judges; the file, of the labelled device, holds its runs, and the next
+    session judges by them."""
+    options = ("-k", "8k", "--perf-max-spread=0.5", *EASY, "--perf-runs=runs", "--perf-device-label=rack-b")
     first = repository.suite(*options, environment=RECORDING)
     file = next((repository.path / "baselines").glob("*.json"))
     stored = file.read_text()
@@ -116,7 +117,7 @@ def test_missing_baselines_are_recorded(repository, started):
 
     assert (first.code, second.code) == (0, 0)
     assert first.last_line.startswith("1 case: 1 pass; 1 recorded in baselines/cpu-")
-    assert first.last_line.endswith(".json: commit it")
+    assert first.last_line.endswith(".rack-b.json: commit it")
     assert re.search(
         r"^ours-8k-sp1 \(training:Toy\): pass, TGS [\d.]+, [\d.]+ % of [\d.]+ recorded now$", first.text, re.MULTILINE
     )

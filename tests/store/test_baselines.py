@@ -13,8 +13,9 @@ import pytest
 
 from factories import CPU, DATA, LOSSES, make_run, make_runs, make_workload
 from trainpace.errors import FileError
+from trainpace.runs.datasheets import peak_tflops
 from trainpace.runs.run import Health
-from trainpace.store.baselines import load_file, published_folder, refresh
+from trainpace.store.baselines import load_baselines, load_file, published_folder, refresh
 from trainpace.store.files import write_whole
 
 KEY = make_workload().key
@@ -85,6 +86,21 @@ def test_published_rows_are_kept(folder):
     (change,) = refresh(folder, make_runs(3000.0, device=device))
 
     assert {**load_file(published).baselines, KEY: change.new} == load_file(folder / published.name).baselines
+
+
+def test_a_labelled_device_has_its_own_file(folder):
+    """What is measured under a label is that label's alone; published rows are of the kind, and so of all of them."""
+    kind = CPU.model_copy(update={"slug": "a100-sxm4-80gb"})
+    rows = load_baselines([folder], kind.slug)
+    refresh(folder, make_runs(3000.0, device=kind))
+    refresh(folder, make_runs(2000.0, device=kind.labelled("rack-b")))
+    labelled = load_baselines([folder], "a100-sxm4-80gb.rack-b")
+
+    assert [path.name for path in sorted(folder.iterdir())] == ["a100-sxm4-80gb.json", "a100-sxm4-80gb.rack-b.json"]
+    assert [each.tgs for each in labelled if each.origin == "measured"] == [2000.0]
+    assert [each for each in labelled if each.origin == "published"] == rows
+    assert load_baselines([folder], "a100-sxm4-80gb.rack-c") == rows
+    assert peak_tflops(kind.labelled("rack-b"), "bf16") == peak_tflops(kind, "bf16") == 312.0
 
 
 @pytest.mark.parametrize(

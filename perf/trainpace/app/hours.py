@@ -80,7 +80,7 @@ class Hours:
             runs += DEFAULT_REFRESH_RUNS
         if options.gate is not None:
             runs = 2 * (options.gate.max_pairs or PAIRS)
-        return duration_of(workload, found, predicted_tgs(workload, device.slug), runs)
+        return duration_of(workload, found, predicted_tgs(workload, device.kind_slug), runs)
 
     def _hours_are_counted(self) -> bool:
         """Of GPUs, and of several nodes."""

@@ -212,6 +212,17 @@ def reason(value: str | None, _: pytest.Config) -> str | None:
     return value
 
 
+def device_label(value: str | None, config: pytest.Config) -> str | None:
+    """What tells a machine's baselines from those of others of its kind; without the option, what the ini option says.
+
+    It is a part of a file's name on every system. Empty, as a workflow passes what it was not given, it is none.
+    """
+    given = value if value is not None else config.getini("perf_device_label")
+    if given and not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", given):
+        raise ValueError(f"expected at most 40 lower-case letters, digits and hyphens between them, got {given!r}")
+    return given or None
+
+
 def some(value: str | None, _: pytest.Config) -> str | None:
     """A workflow passes an empty text for what it was not given."""
     return value or None

@@ -120,6 +120,15 @@ class Options:
         help="What ranks run on: cpu, whatever GPUs there are; cuda, the scale mini too (default: auto, mini on the "
         "CPU, unless nothing larger fits the GPUs).",
     )
+    device_label: str | None = option(
+        "--perf-device-label",
+        ini=("The --perf-device-label where none is given.", ""),
+        read=values.device_label,
+        metavar="LABEL",
+        help="Tell this machine from others of its kind of device: baselines, noise and histories are the label's own "
+        "(default: ini option perf_device_label, else none).",
+    )
+    """None: what is recorded is that of every machine with such a device."""
     trainers: tuple[str, ...] = option(
         "--perf-trainer",
         default=("native",),

@@ -164,7 +164,7 @@ def beside_predictions(findings: Sequence[Finding]) -> list[str]:
         judgement = finding.judgement
         if judgement is None or judgement.tgs is None or judgement.workload is None or not finding.runs:
             continue
-        found = _predicted(judgement.workload, finding.runs[0].device.slug)
+        found = _predicted(judgement.workload, finding.runs[0].device.kind_slug)
         if found is None:
             continue
         low, tgs, high = found.prediction.low, found.prediction.tgs, found.prediction.high

@@ -64,7 +64,7 @@ class Resources:
             RunFailed: where the nodes cannot be had, or are not equal.
         """
         if self.machine is None:
-            self.machine = self._launch().machine()
+            self.machine = self._launch().machine().labelled(self.options.device_label)
         return self.machine
 
     def start_hosts(self) -> Distributed:
@@ -165,7 +165,7 @@ class Resources:
         """What every launcher is given; the device is this session's from here on."""
         machine = self.allocate()
         if self.options.launcher == "local" and not self._locked:  # nodes are a scheduler's to give
-            self._stack.enter_context(device_lock(machine.device.slug))
+            self._stack.enter_context(device_lock(machine.device.kind_slug))
             self._locked = True
         return {
             "machine": machine,

@@ -66,7 +66,7 @@ class Workloads:
             return [*baselines_of(runs_in(self.options.against_runs), device.slug)]
         stored = load_baselines([self.baselines_folder], device.slug)
         table = self.options.table
-        return [*stored, *published(table, device.slug)] if table else stored
+        return [*stored, *published(table, device.kind_slug)] if table else stored
 
     def _cut(self, case: Case, trainer: str) -> Resolved:
         options, machine = self.options, self.resources.allocate()

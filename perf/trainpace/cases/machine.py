@@ -1,7 +1,7 @@
 """What a case is cut to and measured on: records of a device and of a machine. probe/device.py fills them in."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -13,7 +13,7 @@ class Device(Record):
     """The GPUs, or the CPU, of a machine. `slug` names the device's baseline file."""
 
     slug: str
-    """`a100-sxm4-80gb`, `cpu-amd-epyc-2c`."""
+    """`a100-sxm4-80gb`, `cpu-amd-epyc-2c`; with the label of --perf-device-label `cpu-amd-epyc-2c.rack-b`."""
     name: str
     """As the driver or the kernel gives it."""
     kind: str
@@ -24,6 +24,24 @@ class Device(Record):
     """Of one GPU, or of the machine where the device is its CPU."""
     power_limit_watts: PositiveFloat | None = None
     """Of one GPU, as the driver enforces it; None for a CPU, or where the driver does not say it."""
+
+    @property
+    def kind_slug(self) -> str:
+        """`slug` without a label: what datasheets, published rows and locks know the device by."""
+        return without_label(self.slug)
+
+    def labelled(self, label: str | None) -> Self:
+        """The device as one of a fleet: what is recorded on it is `label`'s. None: as it is."""
+        return self if label is None else self.model_copy(update={"slug": f"{self.kind_slug}{_BEFORE_LABEL}{label}"})
+
+
+_BEFORE_LABEL = "."
+"""No slug of a card or a CPU has a dot."""
+
+
+def without_label(slug: str) -> str:
+    """The slug of a device without the label that it may have."""
+    return slug.partition(_BEFORE_LABEL)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +78,10 @@ class Machine:
     def device_for(self, workload: Workload) -> Device:
         """The device that a workload is measured on."""
         return self.gpus if self.gpus and self.kind_for(workload) == "cuda" else self.cpu
+
+    def labelled(self, label: str | None) -> Self:
+        """The machine with devices that bear `label`; None: as it is."""
+        return replace(self, gpus=self.gpus and self.gpus.labelled(label), cpu=self.cpu.labelled(label))
 
     @property
     def device(self) -> Device:

@@ -152,7 +152,7 @@ def peak_tflops(device: Device, dtype: Dtype) -> float | None:
 
     `fp32` gives the TF32 figure: a trainer may let its fp32 matrix products run so, and no fp32 step can be faster.
     """
-    sheet = DATASHEETS.get(device.slug)
+    sheet = DATASHEETS.get(device.kind_slug)
     if sheet is None:
         return None
     return sheet.bf16_tflops if dtype == "bf16" else sheet.tf32_tflops

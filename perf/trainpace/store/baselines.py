@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainpace.cases.machine import without_label
 from trainpace.errors import FileError
 from trainpace.judge.baseline import SCHEMA, BaselineFile, Measured, Published
 from trainpace.judge.refresh import MAX_SPREAD, Change, changes
@@ -108,6 +109,8 @@ def published_folder() -> Path:
 def load_baselines(folders: Iterable[Path], device: str) -> list[Published | Measured]:
     """Every baseline of `device`, first those of `folders` in their order, last the package's own.
 
+    Of a device with a label: what was measured under that label, and rows that were published for its kind.
+
     A folder or a file that does not exist holds none: that is how a new device and a new repository start.
 
     Raises:
@@ -115,9 +118,11 @@ def load_baselines(folders: Iterable[Path], device: str) -> list[Published | Mea
     """
     found: list[Published | Measured] = []
     for folder in dict.fromkeys([folder.resolve() for folder in folders] + [published_folder()]):
-        path = folder / f"{device}.json"
-        if path.exists():
-            found += load_file(path).baselines.values()
+        for slug in dict.fromkeys((device, without_label(device))):
+            path = folder / f"{slug}.json"
+            if path.exists():
+                stored = load_file(path).baselines.values()
+                found += [each for each in stored if slug == device or each.origin == "published"]
     return found
 
 
