@@ -188,6 +188,8 @@ def judge_cost(request: pytest.FixtureRequest) -> JudgeCost:
     """Count a case at full size, judge it against what is stored, and end the test as its verdict says."""
 
     def judge(case: Case) -> Finding:
+        if case.model.shape is None:
+            pytest.skip("not counted: the case does not say its model's shape")
         if _suite(request).options.trainer != "native":
             pytest.skip("only the native trainer is counted")
         found = _found(lambda: _suite(request).find_cost(request.node.nodeid, case))

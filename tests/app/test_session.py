@@ -320,14 +320,29 @@ def test_scale_that_this_machine_cannot_run(repository):
 
 
 def test_marker_chooses_the_trainer(repository):
-    """A test may name its trainer itself."""
+    """A test may name its trainer itself, and its case no shape: what follows from one is then not known."""
     test = repository.path / "perf" / "test_ours.py"
     test.write_text(
-        test.read_text().replace("@pytest.mark", "@pytest.mark.perf_trainer('training:toy')\n@pytest.mark", 1)
+        "import pytest\n"
+        "from trainpace.cases import Case\n"
+        "CASES = [Case.of('ours', tokens='8k', gpus=8)]\n"
+        "@pytest.mark.perf_trainer('training:toy')\n"
+        "@pytest.mark.parametrize('case', CASES, ids=str)\n"
+        "def test_ours(case, judge_speed):\n"
+        "    judge_speed(case)\n"
+        "@pytest.mark.parametrize('case', CASES, ids=str)\n"
+        "def test_cost(case, judge_cost):\n"
+        "    judge_cost(case)\n"
     )
-    done = repository.suite("-k", "8k")
+    done = repository.suite("--perf-report=out", "-rs", "--perf-runs-per-case=1")
+    found = json.loads((repository.path / "out" / "results.json").read_text())["cases"][0]
 
     assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:toy))"
+    assert "ours-8k-sp1: GPUs 8 -> 2, tokens 8192 -> 512; its model is as small as its trainer makes it" in done.text
+    assert "not counted: the case does not say its model's shape" in done.text
+    assert found["tgs"] > 0
+    assert [found[name] for name in ("tflops", "mfu", "hfu")] == [None, None, None]
+    assert "TFLOPs are not known: the case does not say its model's shape, and what training:toy computes" in done.text
 
 
 @pytest.mark.alone

@@ -34,6 +34,10 @@ def test_cases_that_differ_in_gpus_name_them():
             {"model": dataclasses.replace(YI_34B_200K, name="llama2_7b")},
             "model.shape.hidden=4096 and 7168, .*: give the models different names",
         ),
+        (
+            {"model": Case.of("llama2_7b", tokens="32k").model},
+            "model.shape=.* and None, .*: give the models different names",
+        ),
     ],
 )
 def test_what_no_id_tells_apart_is_refused(fields, differs):

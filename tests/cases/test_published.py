@@ -55,6 +55,30 @@ def test_an_id_that_is_too_long_is_refused():
         Case(model=dataclasses.replace(LLAMA2_7B, name="a" * 96), length="8k", sp=1, gpus=1)
 
 
+@pytest.mark.parametrize("tokens", [8192, "8192", "8k"])
+def test_a_case_whose_model_is_its_trainers_own(tokens):
+    """It has an id as others, whichever way its tokens are said, and no shape."""
+    case = Case.of("ours", tokens=tokens, gpus=2, tags=("lora",))
+
+    assert (case.id, case.sequence, case.gpus, case.sp) == ("ours-8k-sp1-lora", 8192, 2, 1)
+    assert (case.model.shape, case.mini_shape) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"tokens": 0}, ValueError, "length must be one of .* or a number of tokens, got '0'"),
+        ({"tokens": 8.5}, ValueError, "got '8.5'"),
+        ({"tokens": "8k", "layers": 2}, TypeError, "layers"),
+        ({"tokens": "8k", "mini": Mini(shape=LLAMA2_7B.mini)}, ValueError, "a small shape needs a shape"),
+    ],
+)
+def test_a_case_of_ones_own_is_checked_as_others(given, error, message):
+    """What it cannot be, or does not have, is refused when it is made."""
+    with pytest.raises(error, match=message):
+        Case.of("ours", **given)
+
+
 def test_id_names_what_differs_from_the_published_table():
     """In a fixed order, and nothing for what is as published."""
     case = Case(

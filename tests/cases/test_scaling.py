@@ -386,3 +386,58 @@ def test_memory_estimate_against_a_traced_step(case, traced):
     estimate = memory_bytes(resolve(CASES[case], machine(64), scale="full").workload) / GIB
 
     assert traced < estimate < traced * 4 / 3
+
+
+# Cases without a shape
+
+
+def own(scale="auto", on=LAPTOP, **fields):
+    """What becomes of a case without a shape: scale, ranks, sp, tokens, micro-batch, accumulation; warnings."""
+    case = Case.of("ours", **{"tokens": "32k", "gpus": 8, "sp": 4, "micro_batch": 4, "accumulation": 8} | fields)
+    found = resolve(case, on, scale=scale, trainer="ours:Trainer", engine="own")
+    made = found.workload
+    assert made.shape is None
+    return (made.scale, made.ranks, made.sp, made.sequence, made.micro_batch, made.accumulation), found.warnings
+
+
+@pytest.mark.parametrize(
+    ("scale", "gpus", "fields", "expected"),
+    [
+        ("mini", 8, {}, ("mini", 4, 4, 512, 4, 8)),
+        ("mini", 8, {"tokens": 100, "sp": 1, "gpus": 1}, ("mini", 1, 1, 100, 4, 8)),
+        ("mini", 8, {"tokens": "1m"}, ("mini", 4, 4, 1152, 4, 8)),
+        ("mini", 8, {"mini": Mini(sequence=64, sp=2, ranks=2, micro_batch=1)}, ("mini", 2, 2, 64, 1, 8)),
+        ("auto", 8, {}, ("full", 8, 4, 32768, 4, 8)),
+        ("auto", 2, {}, ("proxy", 2, 2, 16384, 4, 8)),
+    ],
+)
+def test_what_is_cut_of_a_case_without_a_shape(scale, gpus, fields, expected):
+    """GPUs and the sequence: a rank keeps its tokens on fewer GPUs, and a short sequence is whole on a CPU."""
+    assert own(scale, machine(gpus), **fields)[0] == expected
+
+
+def test_what_is_cut_is_said():
+    """With who makes the model small; nothing where nothing is cut."""
+    (said,) = own("mini")[1]
+
+    assert said.startswith("GPUs 8 -> 4, tokens 32768 -> 512; its model is as small as its trainer makes it (context.")
+    assert own("mini", tokens=512, gpus=1, sp=1)[1] == ()
+    assert own(on=machine(2))[1] == ("SEQUENCE CUT 32768 -> 16384 tokens: says little of the case's own length",)
+
+
+def test_a_cut_without_a_shape_is_used_again():
+    """As long as the case has none."""
+    case = Case.of("ours", tokens="32k", gpus=8, sp=4)
+    asked = {"trainer": "ours:Trainer", "engine": "own", "scale": "proxy"}
+    stored = resolve(case, machine(2), **asked).workload
+    again = resolve(case, machine(4), stored_cut=stored, **asked)
+    other = resolve(replace(CASES["llama2_70b-32k-sp4"]), machine(4), stored_cut=stored, **asked)
+
+    assert (again.workload, again.warnings[1:]) == (stored, ())
+    assert "is not reused" in other.warnings[0]
+
+
+def test_the_native_trainer_needs_a_shape():
+    """It is refused before anything starts, with what to type."""
+    with pytest.raises(ValueError, match=r"ours-32k-sp1: expected the trainer that has the model, .*--perf-trainer"):
+        resolve(Case.of("ours", tokens="32k"), LAPTOP)

@@ -60,6 +60,27 @@ def test_impossible_shape_is_refused(changes, message):
         Shape.model_validate(WORKLOAD.shape.model_dump() | changes)
 
 
+def test_tied_embeddings_are_said_in_one_place():
+    """As a config of the hub says it, or as a shape: it is the same shape, and two answers are refused."""
+    said = WORKLOAD.shape.model_dump(exclude={"tied"}) | {"config": {"tie_word_embeddings": True, "qk_norm": True}}
+    shape = Shape.model_validate(said)
+
+    assert (shape.tied, shape.config) == (True, {"qk_norm": True})
+    with pytest.raises(ValueError, match="tied must be as config's tie_word_embeddings, got False and True"):
+        Shape.model_validate(said | {"tied": False})
+
+
+def test_without_a_shape():
+    """A workload whose model is its trainer's own survives a file too, and has a hash; asked for a shape it says so."""
+    own = WORKLOAD.model_copy(update={"shape": None})
+    again = Workload.model_validate_json(own.model_dump_json())
+
+    assert (own, own.hash) == (again, again.hash)
+    assert own.hash != WORKLOAD.hash
+    with pytest.raises(ValueError, match="llama2_7b-8k-sp1: expected the shape of its model"):
+        _ = own.decoder
+
+
 def test_fields_that_were_added_do_not_change_a_stored_hash():
     """The counted costs that are stored have the keys that their cases have now."""
     stored = json.loads((Path(__file__).parents[2] / "baselines" / "cost.json").read_text())["costs"]

@@ -293,6 +293,15 @@ def test_unknown_fields_of_a_newer_side(tmp_path):
     assert code == 0
 
 
+def test_a_config_is_a_mapping():
+    """A trainer hands it on as it is, with what is nested in it; what an older one asks of it works too."""
+    config = {"qk_norm": True, "rope_parameters": {"factor": 2.0}}
+    found = loop.namespace({"shape": {"hidden": 64, "config": config}}).shape
+
+    assert (found.hidden, dict(**found.config)) == (64, config)
+    assert (vars(found.config), found.config.qk_norm) == (config, True)
+
+
 @pytest.mark.parametrize(
     ("train", "kind", "message"),
     [

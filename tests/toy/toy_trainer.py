@@ -91,9 +91,9 @@ class Toy:
     """Sleeps its steps, and does what it was told where it was told."""
 
     def setup(self, context):
-        config = vars(context.workload.shape.config)
-        self.wishes = DEFAULTS | json.loads(os.environ.get("TRAINPACE_TOY", "{}")) | config
-        self.data_identity = self.wishes["identity"] and vars(self.wishes["identity"])
+        shape = context.workload.shape
+        self.wishes = DEFAULTS | json.loads(os.environ.get("TRAINPACE_TOY", "{}")) | (shape.config if shape else {})
+        self.data_identity = self.wishes["identity"]
         here = {"case": context.workload.case, "rank": context.rank}
         self.here = all(self.wishes[key] in (value, None) for key, value in here.items())
         if self.wishes["say"]:

@@ -257,6 +257,15 @@ def test_what_a_system_cannot_do_is_said():
     assert "shares no sequence" in cannot(load("llamafactory"), parallel, device="cuda")
 
 
+def test_a_case_without_a_shape_is_for_systems_with_a_model_of_their_own():
+    """What is given a model of the case's shape is refused; what never asks for one is not."""
+    own = full_workload(PUBLISHED[0]).model_copy(update={"shape": None})
+    theirs = load("llamafactory").model_copy(update={"command": ("train", "$sequence"), "files": {}})
+
+    assert "the case does not say one: measure it with the trainer" in cannot(load("llamafactory"), own, device="cuda")
+    assert cannot(theirs, own, device="cuda") is None
+
+
 def test_the_newest_of_several_is_read(tmp_path):
     """A path with a star stands for the file that was written last."""
     for number in (1, 2):

@@ -65,11 +65,12 @@ class Costs:
         return load_costs(self.folder)
 
     def _cost(self, case: Case) -> Cost | CountFailed:
-        for each in (*self.cases, case):
-            if why := cannot(each.model.shape, each.sequence):
+        selected = [each for each in (*self.cases, case) if each.model.shape is not None]
+        for each in selected:
+            if why := cannot(each.model.decoder, each.sequence):
                 self._counted.setdefault(each.id, CountFailed(why))
         if case.id not in self._counted:
-            cases = {each.id: each for each in (*self.cases, case) if each.id not in self._counted}
+            cases = {each.id: each for each in selected if each.id not in self._counted}
             workloads = [full_workload(each, dtype=self.dtype) for each in cases.values()]
             title = f"counting {len(cases)} full-size step{'' if len(cases) == 1 else 's'}"
             try:

@@ -98,7 +98,7 @@ class Hours:
 def predicted_tgs(workload: Workload, device: str) -> float | None:
     """TGS that the counts suggest for a published row as it was published, else ASSUMED_SHARE of the device's peak.
 
-    None on a CPU, and for a device without a peak.
+    None on a CPU, for a device without a peak, and where nothing is known of the model.
     """
     if workload.scale == "full" and device in devices():
         try:
@@ -107,6 +107,6 @@ def predicted_tgs(workload: Workload, device: str) -> float | None:
         except FileError:
             pass
     sheet = DATASHEETS.get(device)
-    if workload.scale == "mini" or sheet is None or sheet.bf16_tflops is None:
+    if workload.shape is None or workload.scale == "mini" or sheet is None or sheet.bf16_tflops is None:
         return None
     return ASSUMED_SHARE * 1e12 * sheet.bf16_tflops / flops_per_token(workload.shape, workload.sequence)

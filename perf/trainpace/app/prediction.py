@@ -62,7 +62,7 @@ def case_of(
         UsageError: naming the option's field, what was expected and what came.
     """
     found = model_named(model)
-    if why := cannot(found.shape):
+    if why := cannot(found.decoder):
         raise UsageError(f"--model {model}: {why}")
     try:
         return Case(

@@ -35,8 +35,12 @@ def _differences(one: Case, other: Case) -> list[str]:
         if field.name not in ("model", "name_gpus") and getattr(one, field.name) != getattr(other, field.name)
     ]
     for part in ("shape", "mini"):
-        mine, theirs = (vars(getattr(each.model, part)) for each in (one, other))
-        found += [f"model.{part}.{name}={mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        mine, theirs = (getattr(each.model, part) for each in (one, other))
+        if mine is None or theirs is None:
+            found += [f"model.{part}={mine} and {theirs}"] if mine != theirs else []
+            continue
+        values = ((name, getattr(mine, name), getattr(theirs, name)) for name in type(mine).model_fields)
+        found += [f"model.{part}.{name}={here} and {there}" for name, here, there in values if here != there]
     return found
 
 

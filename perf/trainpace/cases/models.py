@@ -24,14 +24,26 @@ class Model:
 
     name: str
     title: str
-    shape: Shape
-    mini: Shape = None  # type: ignore[assignment]
+    shape: Shape | None
+    """None: it is its trainer's own affair (`Case.of`)."""
+    mini: Shape | None = None
     """The same model with everything small: for a CPU, where only the code path is the same. Not given: `mini_of`."""
 
     def __post_init__(self) -> None:
         check_name("a model's name", self.name)
-        if self.mini is None:
+        if self.mini is None and self.shape is not None:
             object.__setattr__(self, "mini", mini_of(self.shape))
+
+    @property
+    def decoder(self) -> Shape:
+        """Its shape, for what is computed of one.
+
+        Raises:
+            ValueError: where it has none.
+        """
+        if self.shape is None:
+            raise ValueError(f"{self.name}: expected the shape of the model, which is its trainer's own affair")
+        return self.shape
 
     @classmethod
     def from_config(
@@ -69,7 +81,7 @@ class Model:
             name=name or named or "_".join([shape.architecture, *size]).lower(),
             title=title or name or last or " ".join([shape.architecture, *size]),
             shape=shape,
-            mini=mini,  # type: ignore[arg-type]
+            mini=mini,
         )
 
 

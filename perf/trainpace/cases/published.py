@@ -5,7 +5,7 @@ ZeRO-3). The figures that each row reached lie in baselines/a100-sxm4-80gb.json.
 """
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, Self, get_args
 
 from trainpace.cases.models import LLAMA2_7B, LLAMA2_70B, YI_34B_200K, Model, check_name
 from trainpace.cases.workload import Dtype, Recompute, Shape, Sharding
@@ -82,14 +82,50 @@ class Case:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
-        if self.mini.sp and self.mini_shape.heads % self.mini.sp:
+        if self.model.shape is None and self.mini_shape is not None:
+            raise ValueError("a small shape needs a shape to be small of: give the model's, or leave both out")
+        if self.mini.sp and self.mini_shape and self.mini_shape.heads % self.mini.sp:
             heads = self.mini_shape.heads
             raise ValueError(f"mini.sp must divide the heads of the small shape, got sp={self.mini.sp}, heads={heads}")
         check_name("a case's id", self.id)
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        *,
+        tokens: int | str,
+        gpus: int = 1,
+        sp: int = 1,
+        micro_batch: int = 1,
+        title: str | None = None,
+        **further: Any,
+    ) -> Self:
+        """A case whose model is its trainer's own affair: nothing is said of its shape, and nothing is made up.
+
+        What follows from a shape is not known then: TFLOPs, MFU, HFU, memory before a run, predictions. It cannot be
+        given to the native trainer.
+
+        Args:
+            name: of the model, for ids, files and `pytest -k`.
+            tokens: of one sequence: 8192, "8192" or "8k".
+            gpus: on which it is trained.
+            sp: GPUs that share one sequence.
+            micro_batch: sequences that one replica trains in one micro-step.
+            title: of the model, for people; None: its name.
+            further: fields of a case, as `tags=("compiled",)`, `accumulation=4`, `mini=Mini(sequence=256)`.
+
+        Raises:
+            ValueError: as the case itself, naming the field.
+            TypeError: for a field that a case does not have.
+        """
+        length = next((short for short, number in LENGTHS.items() if str(number) == str(tokens)), str(tokens))
+        model = Model(name=name, title=title or name, shape=None)
+        return cls(model=model, length=length, sp=sp, gpus=gpus, micro_batch=micro_batch, **further)
+
     @property
-    def mini_shape(self) -> Shape:
-        """The model with everything small."""
+    def mini_shape(self) -> Shape | None:
+        """The model with everything small; None: it is its trainer's own affair."""
         return self.mini.shape or self.model.mini
 
     @property

@@ -29,6 +29,8 @@ NODE_GPUS = 8
 """GPUs of a usual node, where one must be asked for before it can be looked at."""
 LEAST_MINI_RANK_TOKENS = 16
 """A user's short case is not cut below this."""
+MINI_OWN_SEQUENCE = 512
+"""Where the model is its trainer's own affair, nothing else of it is small: a sequence is not cut below this."""
 
 MEMORY_SHARE = 0.9
 """Of a GPU's memory that a whole case may fill; the rest is CUDA's context, NCCL's buffers and fragments."""
@@ -103,17 +105,20 @@ def resolve(
     this device's stored proxy baseline, whose cut is reused. `memory` gives the peak memory of one rank, bytes
     (default: memory_bytes).
 
+    Of a case without a shape nothing is known but its tokens and GPUs. `mini` cuts these, not its micro-batch and
+    accumulation; `proxy` has fewer GPUs, each with the tokens that it has in the case; `full` is believed to fit.
+
     Raises:
         ValueError: a scale was asked for that this machine cannot run, or the native trainer for a model that it cannot
             train; the message names what is missing.
     """
 
-    if trainer == "native" and (why := cannot(case.model.shape, case.sequence)):
+    if trainer == "native" and (why := _cannot_build(case)):
         raise ValueError(f"{case.id}: {why}")
 
     peak = memory or memory_bytes
 
-    def at(scale: Scale, shape: Shape, *, sequence: int, sp: int, ranks: int, on_gpus: bool = False) -> Workload:
+    def at(scale: Scale, shape: Shape | None, *, sequence: int, sp: int, ranks: int, on_gpus: bool = False) -> Workload:
         table_warmup, table_steps = default_steps(scale, sequence, sp)
         nodes = num_nodes(ranks, scale, machine, on_gpus=on_gpus)
         return Workload(
@@ -122,7 +127,7 @@ def resolve(
             scale=scale,
             nodes=nodes,
             network=machine.network if nodes > 1 else "",
-            shape=shape.model_copy(update={"vocabulary": max(shape.vocabulary, vocabulary or 0)}),
+            shape=shape and shape.model_copy(update={"vocabulary": max(shape.vocabulary, vocabulary or 0)}),
             sequence=sequence,
             ranks=ranks,
             sp=sp,
@@ -138,20 +143,19 @@ def resolve(
         )
 
     def resolved(workload: Workload, reason: str, *warnings: str) -> Resolved:
-        published = (case.mini_shape if workload.scale == "mini" else case.model.shape).vocabulary
-        if workload.shape.vocabulary > published:
-            raised = f"vocabulary {published} -> {workload.shape.vocabulary}: the tokenizer has more ids than the model"
-            warnings = (*warnings, raised)
+        published = case.mini_shape if workload.scale == "mini" else case.model.shape
+        if published and workload.decoder.vocabulary > published.vocabulary:
+            ids = f"vocabulary {published.vocabulary} -> {workload.decoder.vocabulary}"
+            warnings = (*warnings, f"{ids}: the tokenizer has more ids than the model")
         if trainer == "native" and (why := _cannot_start(workload, machine, peak)):
             raise ValueError(f"{case.id}: {why}")
         return Resolved(workload=workload, reason=reason, warnings=warnings)
 
     def mini(reason: str, *, on_gpus: bool = device == "cuda") -> Resolved:
         sp, ranks = _mini_on_gpus(case, machine) if on_gpus else (mini_sp(case), mini_ranks(case))
-        rank_tokens = max(mini_sequence(case.sequence) // sp, LEAST_MINI_RANK_TOKENS)
-        sequence = case.mini.sequence or rank_tokens * sp
+        sequence = case.mini.sequence or _mini_rank_tokens(case, sp) * sp
         small = at("mini", case.mini_shape, sequence=sequence, sp=sp, ranks=ranks, on_gpus=on_gpus)
-        return resolved(small, f"{reason}: mini{' on GPUs' if on_gpus else ''}")
+        return resolved(small, f"{reason}: mini{' on GPUs' if on_gpus else ''}", *_cut_of_own(case, small))
 
     gpus = None if device == "cpu" else machine.gpus
     if gpus is None and device == "cuda":
@@ -186,13 +190,23 @@ def resolve(
             f"{case.id}: scale proxy: not even a few layers and a short sequence fit "
             f"{gpus.count} GPUs of {gib(gpus.memory_bytes, 0)}; use larger GPUs, or scale mini"
         )
-    shape = with_layers(case.model.shape, cut.shape.layers)
+    shape = with_layers(case.model.shape, cut.decoder.layers) if case.model.shape else None
     proxy = at("proxy", shape, sequence=cut.sequence, sp=cut.sp, ranks=cut.ranks)
     if proxy.sequence < full.sequence:
         warnings.append(
             f"SEQUENCE CUT {full.sequence} -> {proxy.sequence} tokens: says little of the case's own length"
         )
     return resolved(proxy, f"{f'full {lacks}' if lacks else 'asked for'}: proxy{_changes(full, proxy)}", *warnings)
+
+
+def _cannot_build(case: Case) -> str | None:
+    """Why the native trainer cannot train a case's model, on whatever machine; None where it can."""
+    if case.model.shape is None:
+        return (
+            "expected the trainer that has the model, because the case does not say its shape: "
+            "--perf-trainer package.module:object, or @pytest.mark.perf_trainer above the test"
+        )
+    return cannot(case.model.shape, case.sequence)
 
 
 def _cannot_start(workload: Workload, machine: Machine, memory: Memory) -> str | None:
@@ -221,8 +235,9 @@ def _of_case(case: Case, sp: int, scale: Scale) -> dict[str, Any]:
     """The fields of a workload that a case gives as they are; `sp` is what the scale made of the case's."""
     accumulation, micro_batch = case.accumulation or sp, case.micro_batch
     if scale == "mini":  # the code path of several, in the time of two
-        micro_batch = case.mini.micro_batch or min(micro_batch, MOST_MINI)
-        accumulation = case.mini.accumulation or (min(accumulation, MOST_MINI) if case.accumulation else sp)
+        most = MOST_MINI if case.model.shape else max(micro_batch, accumulation)
+        micro_batch = case.mini.micro_batch or min(micro_batch, most)
+        accumulation = case.mini.accumulation or (min(accumulation, most) if case.accumulation else sp)
     return {
         "micro_batch": micro_batch,
         "accumulation": accumulation,
@@ -235,6 +250,15 @@ def _of_case(case: Case, sp: int, scale: Scale) -> dict[str, Any]:
     }
 
 
+def _cut_of_own(case: Case, small: Workload) -> tuple[str, ...]:
+    """What the scale `mini` cuts of a case without a shape, and what it does not."""
+    pairs = (("GPUs", case.gpus, small.ranks), ("sp", case.sp, small.sp), ("tokens", case.sequence, small.sequence))
+    cut = ", ".join(f"{what} {old} -> {new}" for what, old, new in pairs if old != new)
+    if case.model.shape is not None or not cut:
+        return ()
+    return (f"{cut}; its model is as small as its trainer makes it (context.workload.scale is mini)",)
+
+
 def mini_sequence(sequence: int) -> int:
     """Tokens that a sequence has at the mini scale, before it is shared among ranks; it never falls with `sequence`."""
     if sequence <= MINI_CUT_UP_TO:
@@ -243,10 +267,17 @@ def mini_sequence(sequence: int) -> int:
     return MINI_CUT_UP_TO // MINI_SEQUENCE_CUT + MINI_DOUBLING * doublings
 
 
+def _mini_rank_tokens(case: Case, sp: int) -> int:
+    """Tokens that one of `sp` ranks has of a sequence at the mini scale."""
+    tokens = max(mini_sequence(case.sequence) // sp, LEAST_MINI_RANK_TOKENS)
+    return tokens if case.model.shape else max(tokens, min(case.sequence, MINI_OWN_SEQUENCE) // sp)
+
+
 def mini_sp(case: Case) -> int:
     """Ranks that share a sequence at the mini scale."""
     # What it must divide; what follows by rule is made a multiple of it.
-    shared = (case.mini_shape.heads, case.mini.ranks or 0, case.mini.sequence or 0)
+    heads = case.mini_shape.heads if case.mini_shape else 0
+    shared = (heads, case.mini.ranks or 0, case.mini.sequence or 0)
     fits = (size for size in MINI_SP if size <= case.sp and not any(number % size for number in shared))
     return case.mini.sp or next(fits)
 
@@ -325,7 +356,7 @@ def memory_bytes(workload: Workload) -> int:
     Counted steps (baselines/cost.json, ZeRO-3) of 7B 8k on 8 ranks peak at 19.7 GiB and of 70B 1M on 64 ranks at
     48.9 GiB; this gives 20.7 and 52.7, and is 2 to 8 % above the count in all fourteen rows.
     """
-    shape, tokens = workload.shape, workload.rank_tokens
+    shape, tokens = workload.decoder, workload.rank_tokens
     width = 2 if workload.dtype == "bf16" else 4
     layer, matrix, whole = layer_parameters(shape), shape.vocabulary * shape.hidden, parameters(shape)
 
@@ -365,6 +396,8 @@ def _lacks(workload: Workload, gpus: Device, memory: Memory, share: float = MEMO
     """What `gpus` lack to run `workload`; empty where they can."""
     if workload.ranks > gpus.count:
         return f"needs {workload.ranks} GPUs, {gpus.count} present"
+    if workload.shape is None:  # what memory it takes nobody knows
+        return ""
     needed, usable = memory(workload), share * gpus.memory_bytes
     if needed > usable:
         return f"needs about {needed / GIB:.0f} GiB a GPU, {usable / GIB:.0f} usable of {gpus.memory_bytes / GIB:.0f}"
@@ -375,19 +408,29 @@ def _cannot_reuse(stored: Workload, full: Workload, gpus: Device) -> str:
     """Why a stored cut does not fit the case or the machine any more; empty where it does."""
     if (stored.case, stored.scale) != (full.case, "proxy"):
         return f"it is of {stored.case} at scale {stored.scale}"
-    cut = with_layers(full.shape, stored.shape.layers)
-    if stored.shape.model_copy(update={"vocabulary": cut.vocabulary}) != cut:
+    if not _same_shape(full.shape, stored.shape):
         return "the case's model has another shape now"
     if stored.ranks > gpus.count:
         return f"it needs {stored.ranks} GPUs, {gpus.count} present"
     return ""
 
 
+def _same_shape(full: Shape | None, stored: Shape | None) -> bool:
+    """Whether a stored cut is one of this shape, whatever its layers and its tokenizer."""
+    if full is None or stored is None:
+        return full is stored
+    cut = with_layers(full, stored.layers)
+    return stored.model_copy(update={"vocabulary": cut.vocabulary}) == cut
+
+
 def _proxy_cut(full: Workload, gpus: Device, memory: Memory) -> Workload | None:
     """The largest cut that fits: GPUs and sp to those present, then layers, then sequence by halves. None if none."""
     sizes = range(1, min(full.sp, gpus.count) + 1)
-    sp = max(size for size in sizes if full.sp % size == 0 and full.shape.heads % size == 0)
+    heads = full.shape.heads if full.shape else 0
+    sp = max(size for size in sizes if full.sp % size == 0 and heads % size == 0)
     ranks = min(full.ranks, gpus.count) // sp * sp
+    if full.shape is None:
+        return full.model_copy(update={"sequence": full.sequence // full.sp * sp, "sp": sp, "ranks": ranks})
     least = min(LEAST_LAYERS if ranks > 1 else 1, full.shape.layers)
     sequence = full.sequence
     while True:
@@ -406,7 +449,7 @@ def _changes(full: Workload, proxy: Workload) -> str:
     pairs = (
         ("GPUs", full.ranks, proxy.ranks),
         ("sp", full.sp, proxy.sp),
-        ("layers", full.shape.layers, proxy.shape.layers),
+        ("layers", full.shape and full.shape.layers, proxy.shape and proxy.shape.layers),
         ("tokens", full.sequence, proxy.sequence),
     )
     return "".join(f", {what} {old} -> {new}" for what, old, new in pairs if old != new)

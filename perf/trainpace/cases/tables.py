@@ -167,6 +167,8 @@ class Table:
 def features(case: Case) -> tuple[str, ...]:
     """What of `case` the mini scale has too, as words: cases with the same words run the same code there."""
     shape = case.model.shape
+    if shape is None:
+        return (case.id,)
     accumulation = case.accumulation or case.sp
     return (
         shape.architecture,
@@ -369,7 +371,7 @@ def _model(name: str, given: TableModel, toml: str) -> Model:
         made = Model(name=name, title=given.title, shape=given.shape)
     except ValueError as error:
         raise FileError(f"{toml}: models.{name}: {error}") from None
-    counted = counted_parameters(made.shape)
+    counted = counted_parameters(made.decoder)
     if given.printed_parameters and counted and not _same_count(counted, given.printed_parameters):
         raise FileError(
             f"{toml}: models.{name}.printed_parameters: expected {counted:,} as follows from its numbers, got "
@@ -456,7 +458,7 @@ def _is_number(column: str) -> bool:
 
 def _printed_wrongly(said: Mapping[str, Any], model: Model, case: Case | None) -> int | None:
     """What the parameters printed in a row must be, where they are not."""
-    counted = counted_parameters(model.shape, case.sequence if case else 0)
+    counted = counted_parameters(model.decoder, case.sequence if case else 0)
     if "printed_parameters" not in said or counted is None or _same_count(counted, said["printed_parameters"]):
         return None
     return counted
@@ -499,7 +501,7 @@ def _lacks(said: Mapping[str, Any], model: Model) -> tuple[str, ...]:
     dtype = said.get("matmul_dtype", "bf16")
     return (
         *(() if "gpus" in said else ("GPUs not stated",)),
-        *(_lacking(model.shape)),
+        *(_lacking(model.decoder)),
         *(("compile",) if said.get("compile") else ()),
         *((dtype.partition("-")[0],) if dtype != "bf16" else ()),
         *(f"{size}={said[size]}" for size in SIZES if said.get(size, 1) > 1),

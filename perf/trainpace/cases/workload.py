@@ -40,6 +40,19 @@ class Shape(Record):
     tied: bool = False
     """Whether the head multiplies by the embedding's weights, instead of weights of its own."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tied_is_a_field(cls, given: Any) -> Any:
+        """What a config of the hub calls `tie_word_embeddings` is `tied` here, said in one place."""
+        config = given.get("config") if isinstance(given, dict) else None
+        if not isinstance(config, dict) or "tie_word_embeddings" not in config:
+            return given
+        rest = {name: value for name, value in config.items() if name != "tie_word_embeddings"}
+        said = config["tie_word_embeddings"]
+        if given.get("tied", said) != said:
+            raise ValueError(f"tied must be as config's tie_word_embeddings, got {given['tied']} and {said}")
+        return {**given, "config": rest, "tied": said}
+
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.head is None and self.hidden % self.heads:
@@ -61,7 +74,8 @@ class Workload(Record):
     """The id of the case it was cut from, `llama2_7b-8k-sp1`."""
     model: str
     scale: Scale
-    shape: Shape
+    shape: Shape | None
+    """None: the model is its trainer's own affair (`Case.of`)."""
     sequence: PositiveInt
     """Tokens of one packed sequence, S. A rank holds S / sp of them."""
     ranks: PositiveInt
@@ -101,12 +115,24 @@ class Workload(Record):
 
     @model_validator(mode="after")
     def _sp_divides(self) -> Self:
-        for what, whole in (("ranks", self.ranks), ("sequence", self.sequence), ("heads", self.shape.heads)):
-            if whole % self.sp:
+        heads = self.shape.heads if self.shape else None
+        for what, whole in (("ranks", self.ranks), ("sequence", self.sequence), ("heads", heads)):
+            if whole is not None and whole % self.sp:
                 raise ValueError(f"{what} must be a multiple of sp, got {what}={whole}, sp={self.sp}")
         if self.ranks % self.nodes:
             raise ValueError(f"ranks must be a multiple of nodes, got ranks={self.ranks}, nodes={self.nodes}")
         return self
+
+    @property
+    def decoder(self) -> Shape:
+        """Its shape, for what is computed of one.
+
+        Raises:
+            ValueError: where it has none.
+        """
+        if self.shape is None:
+            raise ValueError(f"{self.case}: expected the shape of its model, which is its trainer's own affair")
+        return self.shape
 
     @property
     def rank_tokens(self) -> int:
@@ -128,7 +154,7 @@ class Workload(Record):
             del fields["nodes"], fields["network"]
         # What is stored was named before these fields existed, and stays valid.
         for found, record, names in ((fields, Workload, ADDED), (fields["shape"], Shape, ADDED_TO_SHAPE)):
-            for name in names:
+            for name in names if found else ():
                 if found[name] == record.model_fields[name].default:
                     del found[name]
         text = json.dumps(fields, sort_keys=True)

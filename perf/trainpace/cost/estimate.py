@@ -45,7 +45,7 @@ def counted_memory(costs: Iterable[Cost]) -> Callable[[Workload], int]:
 
 
 def _alike(counted: Workload, workload: Workload) -> bool:
-    one, other = (with_layers(each.shape, 1).model_copy(update={"vocabulary": 1}) for each in (counted, workload))
+    one, other = (with_layers(each.decoder, 1).model_copy(update={"vocabulary": 1}) for each in (counted, workload))
     same_shape = one == other
     return same_shape and all(getattr(counted, name) == getattr(workload, name) for name in KEPT)
 
@@ -56,9 +56,9 @@ def _cut(row: Cost, workload: Workload) -> int:
     def of(category: str, engine: str = engine) -> int:
         return row.counters[f"{engine}.memory.{category}"]
 
-    held = parameters(workload.shape) / workload.ranks / (parameters(counted.shape) / counted.ranks)
+    held = parameters(workload.decoder) / workload.ranks / (parameters(counted.decoder) / counted.ranks)
     tokens = workload.rank_tokens / counted.rank_tokens
-    layers = workload.shape.layers / counted.shape.layers
+    layers = workload.decoder.layers / counted.decoder.layers
     states = of("parameters") + of("gradients") + of("optimizer")
     if engine == "fsdp2" and counted.accumulation == 1 < workload.accumulation:
         states += of("parameters")  # gradients of the micro-steps before, in the parameters' own dtype

@@ -117,7 +117,7 @@ def learn(tables: Iterable[str | Path]) -> list[Group]:
         table = load_table(name)
         for device, rows in learnt_rows(table, load_counts(name)).items():
             for experts in (False, True):
-                mine = tuple(row for row in rows if has_experts(row.workload.shape) == experts)
+                mine = tuple(row for row in rows if has_experts(row.workload.decoder) == experts)
                 if mine:
                     made.append(Group(table=table.name, device=device, rows=mine, attention=table.attention))
     own = [group for group in made if group.is_own]
@@ -128,7 +128,7 @@ def learn(tables: Iterable[str | Path]) -> list[Group]:
         sheet = DATASHEETS[group.device]
         # The stack first: its kernel of attention differs more between stacks than between cards.
         near = min(own, key=lambda each: (each.table != group.table, distance(sheet, DATASHEETS[each.device])))
-        experts = any(has_experts(row.workload.shape) for row in group.rows)
+        experts = any(has_experts(row.workload.decoder) for row in group.rows)
         spread = 1.0 if experts or near.table != group.table else spread_between(sheet, DATASHEETS[near.device])
         return replace(group, nearest=near, spread=spread)
 
@@ -158,10 +158,10 @@ def choose(workload: Workload, device: str, *, table: str | None = None, network
     sheet = DATASHEETS[device]
 
     def order(group: Group) -> tuple[bool, float, float]:
-        experts = has_experts(group.rows[0].workload.shape)
+        experts = has_experts(group.rows[0].workload.decoder)
         away = 0.0 if group.device == device else distance(sheet, DATASHEETS[group.device])
         return (
-            experts != has_experts(workload.shape),
+            experts != has_experts(workload.decoder),
             away,
             unlikeness(workload, nearest_row(workload, group.rows).workload),
         )
@@ -316,7 +316,7 @@ def _row_prediction(
     assert workload is not None
     if not mine:
         return RowPrediction(why_not=f"no row of its table on {row.device} teaches anything")
-    group = min(mine, key=lambda each: has_experts(each.rows[0].workload.shape) != has_experts(workload.shape))
+    group = min(mine, key=lambda each: has_experts(each.rows[0].workload.decoder) != has_experts(workload.decoder))
     found = predict(workload, parts, group.parameters.on(f"{table.name} {row.section}"), wide=group.width)
     return RowPrediction(tgs=found.tgs, low=found.low, high=found.high, bound=not row.executable)
 

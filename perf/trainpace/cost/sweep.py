@@ -36,7 +36,7 @@ class Sweep:
         """Settings that differ in the micro-batch alone, smallest first; none of an sp that does not divide."""
         case = self.case
         for sp, sharding, recompute in product(self.sps, self.shardings, self.recomputes):
-            if any(whole % sp for whole in (case.gpus, case.model.shape.heads, case.sequence)):
+            if any(whole % sp for whole in (case.gpus, case.model.decoder.heads, case.sequence)):
                 continue
             yield [
                 replace(case, sp=sp, sharding=sharding, recompute=recompute, micro_batch=size, accumulation=1)

@@ -47,7 +47,7 @@ def count(workload: Workload, *, extend: bool = True) -> Cost:
     Raises:
         CannotTrace: naming the operator that stopped it.
     """
-    layers = workload.shape.layers
+    layers = workload.decoder.layers
     period = _period(workload) if extend else None
     # Each kind of layer stands between the first and the last.
     least = max(FEWEST_LAYERS, period + 2) if period else layers
@@ -261,7 +261,7 @@ def _differentiated(tree: Any) -> bool:
 
 def _cut(workload: Workload, layers: int) -> Workload:
     """The same workload with the model's first `layers` layers; settings that list something a layer are cut too."""
-    return workload.model_copy(update={"shape": with_layers(workload.shape, layers)})
+    return workload.model_copy(update={"shape": with_layers(workload.decoder, layers)})
 
 
 def _period(workload: Workload) -> int | None:
@@ -278,7 +278,7 @@ def _period(workload: Workload) -> int | None:
 
 def _kinds(workload: Workload) -> list[str]:
     with torch.device("meta"):
-        return [_likeness(layer) for layer in CausalLm(workload.shape, workload.sequence).layers]
+        return [_likeness(layer) for layer in CausalLm(workload.decoder, workload.sequence).layers]
 
 
 def _likeness(layer: nn.Module) -> str:

@@ -156,7 +156,7 @@ def published(table: Table, device: str) -> list[Published]:
             gpus=row.case.gpus,
             tgs=row.tgs,
             printed_tflops=row.printed.get("tflops"),
-            tflops=row.tgs * flops_per_token(row.model.shape, row.case.sequence) / 1e12,
+            tflops=row.tgs * flops_per_token(row.model.decoder, row.case.sequence) / 1e12,
             convention=convention.name,
             convention_version=convention.version,
             hardware=table.devices[device].name or device,
@@ -209,7 +209,7 @@ def checks(row: Row, table: Table, other: Row | None = None) -> Iterator[Check]:
         again = 4 / 3 if case.recompute == "full" else 1
         yield from check("hfu", _figure(row, table, "mfu").times(again), f"MFU x {again:.3g} of {case.recompute}")
     yield from _batches(row, table, check)
-    yield from check("parameters", parameters(row.model.shape, case.sequence if case else 0), "the model's numbers")
+    yield from check("parameters", parameters(row.model.decoder, case.sequence if case else 0), "the model's numbers")
     if other is not None and (base := _tgs(other, table)) is not None and tgs is not None:
         yield from check("ratio", tgs.over(base), f"its TGS and {other.tgs:g} of {other.id}")
     sheet = DATASHEETS.get(row.device or "")
@@ -267,7 +267,7 @@ def _flops(row: Row, table: Table) -> float | None:
     """Of a token, by the table's convention; None where that is not known, or not for such a model."""
     if row.case is None:
         return None
-    shape, sequence = row.model.shape, row.case.sequence
+    shape, sequence = row.model.decoder, row.case.sequence
     if table.convention in CONVENTIONS:
         return flops_per_token(shape, sequence, table.convention)
     counted = parameters(shape, sequence)

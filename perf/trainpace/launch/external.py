@@ -47,8 +47,6 @@ print(json.dumps(found if importlib.util.find_spec(sys.argv[1]) else None))
 """
 CLOCK_SHARE, CLOCK_SECONDS = 0.1, 0.3
 """How much faster a program may claim to be than its output showed: lines are buffered, and seen some time later."""
-_EXPORTED = ("model", "tokens", "parquet", "parquet_folder")
-"""Placeholders of what is written for other systems; a description without them takes tokens of its own."""
 
 
 @dataclass(kw_only=True)
@@ -106,7 +104,7 @@ class Programs:
         self.check(description, workload)
         device = self._device(workload)
         given = None
-        if systems.uses(description, *_EXPORTED):
+        if systems.uses(description, *systems.EXPORTED):
             progress(0, "writing the workload")
             given = exported(workload, self.data, self.cache)
         kept = self.cache / "systems" / description.name
@@ -239,7 +237,7 @@ def placeholders(
     def said(truth: bool) -> str:
         return "true" if truth else "false"
 
-    places = dict(zip(_EXPORTED, ("model", "tokens", "parquet/train.parquet", "parquet"), strict=True))
+    places = dict(zip(systems.EXPORTED, ("model", "tokens", "parquet/train.parquet", "parquet"), strict=True))
     return {
         "python": python,
         "bin": str(Path(python).parent),

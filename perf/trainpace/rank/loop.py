@@ -407,11 +407,28 @@ class _Slowed:
         return loss
 
 
+MAPPINGS = ("config", "thresholds")
+"""Fields whose names are no fields of ours: they stay mappings, `**shape.config`."""
+
+
+class _Mapping(dict[str, Any]):
+    """A mapping whose values are attributes too, which is what a trainer of another age asks for."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.__dict__ = self
+
+
 def namespace(value: Any) -> Any:
     """Nested JSON objects as attributes; a newer judging side's extra fields do no harm."""
-    if isinstance(value, dict):
-        return SimpleNamespace(**{key: namespace(inner) for key, inner in value.items()})
-    return value
+    if not isinstance(value, dict):
+        return value
+    return SimpleNamespace(
+        **{
+            key: _Mapping(inner) if key in MAPPINGS and isinstance(inner, dict) else namespace(inner)
+            for key, inner in value.items()
+        }
+    )
 
 
 def _rendezvous(folder: Path, rank: int, ranks: int) -> None:

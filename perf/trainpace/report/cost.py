@@ -64,7 +64,7 @@ def xtuner_ratio(cost: Cost) -> float | None:
     workload = cost.workload
     if why_not(DEFAULT, workload):
         return None
-    return cost.flops / (flops_per_token(workload.shape, workload.sequence) * workload.rank_tokens)
+    return cost.flops / (flops_per_token(workload.decoder, workload.sequence) * workload.rank_tokens)
 
 
 def _traffic(cost: Cost) -> str:

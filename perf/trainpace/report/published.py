@@ -78,7 +78,7 @@ def rows(published: Iterable[Published], predicted: Mapping[str, float]) -> list
         Row(
             case,
             row,
-            row.tgs * flops_per_token(case.model.shape, case.sequence) / 1e12,
+            row.tgs * flops_per_token(case.model.decoder, case.sequence) / 1e12,
             predicted.get(case.id),
         )
         for case, row in zip(PUBLISHED, published, strict=True)

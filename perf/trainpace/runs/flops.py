@@ -129,16 +129,19 @@ def why_not(name: str, workload: Workload) -> str | None:
     Raises:
         ValueError: for an unknown convention.
     """
-    shape, chosen = workload.shape, convention(name)
+    chosen = convention(name)
     if chosen.per_token is None:
         return f"{name} has no formula"
     if chosen.full_recompute and workload.recompute != "full":
         return f"{name} counts that all is recomputed, this recomputes {workload.recompute}"
-    return _another_shape(shape, workload.sequence)
+    return _another_shape(workload)
 
 
-def _another_shape(shape: Shape, sequence: int) -> str | None:
+def _another_shape(workload: Workload) -> str | None:
     """What sets a model apart from what all formulas count; None where nothing does."""
+    shape, sequence = workload.shape, workload.sequence
+    if shape is None:
+        return "the case does not say its model's shape"
     if shape.architecture not in GATED:
         return f"{shape.architecture} is none of {', '.join(GATED)}, whose products the formulas count"
     numbers = {
@@ -239,7 +242,7 @@ def tflops(
     elif why_not(convention_name, workload):
         return None
     else:
-        per_token = flops_per_token(workload.shape, workload.sequence, convention_name, mean_attended=attended)
+        per_token = flops_per_token(workload.decoder, workload.sequence, convention_name, mean_attended=attended)
     return None if per_token is None else tgs * per_token / 1e12
 
 
@@ -257,9 +260,9 @@ def model_flops(
     attended = _attended(workload, mean_attended)
     if counted is not None:
         return _counted(workload, counted, counted.model_products, counted.model_attention, attended)
-    if _another_shape(workload.shape, workload.sequence):
+    if _another_shape(workload):
         return None
-    return _model(workload.shape, attended or workload.sequence / 2)
+    return _model(workload.decoder, attended or workload.sequence / 2)
 
 
 def hardware_flops(
@@ -280,7 +283,7 @@ def hardware_flops(
         return _counted(workload, counted, counted.products, counted.attention, attended)
     if why_not("exact", workload):
         return None
-    return _exact(workload.shape, attended or workload.sequence / 2)
+    return _exact(workload.decoder, attended or workload.sequence / 2)
 
 
 def _attended(workload: Workload, mean_attended: float | None) -> float | None:
@@ -298,7 +301,7 @@ def _counted(
     Documents cut attention in the proportion of the keys that a token attends to, but not one within a window.
     """
     if attended is not None:
-        shape = workload.shape
+        shape = workload.decoder
         whole = 6 * workload.sequence * shape.heads * shape.head_size * shape.layers * workload.rank_tokens
         if counted.model_attention != whole:
             return None

@@ -206,7 +206,7 @@ class Group:
     @property
     def name(self) -> str:
         """For keys: rows of models with experts are a group apart."""
-        return f"{self.table} {self.device}{' experts' if has_experts(self.rows[0].workload.shape) else ''}"
+        return f"{self.table} {self.device}{' experts' if has_experts(self.rows[0].workload.decoder) else ''}"
 
     @cached_property
     def models(self) -> list[str]:
@@ -348,7 +348,7 @@ def predict(workload: Workload, parts: Times, parameters: Parameters, *, wide: f
 def unlikeness(workload: Workload, other: Workload) -> float:
     """How far apart two steps are: doublings of width, sequence, tokens of a rank and GPUs; what differs in kind."""
     numbers = (
-        (workload.shape.hidden, other.shape.hidden),
+        (workload.decoder.hidden, other.decoder.hidden),
         (workload.sequence, other.sequence),
         (workload.rank_tokens, other.rank_tokens),
         (workload.ranks, other.ranks),
@@ -356,7 +356,7 @@ def unlikeness(workload: Workload, other: Workload) -> float:
     kinds = (
         workload.recompute != other.recompute,
         (workload.sp > 1) != (other.sp > 1),
-        (workload.shape.architecture in UNGATED) != (other.shape.architecture in UNGATED),
+        (workload.decoder.architecture in UNGATED) != (other.decoder.architecture in UNGATED),
         workload.sharding != other.sharding,
     )
     return sum(abs(math.log2(one / another)) for one, another in numbers) + sum(kinds)
@@ -371,8 +371,8 @@ def beyond(workload: Workload, rows: Sequence[Row]) -> tuple[str, ...]:
     """In what `workload` lies outside of all `rows`; empty where it lies among them."""
     found = []
     numbers: dict[str, Callable[[Workload], int]] = {
-        "hidden": lambda each: each.shape.hidden,
-        "layers": lambda each: each.shape.layers,
+        "hidden": lambda each: each.decoder.hidden,
+        "layers": lambda each: each.decoder.layers,
         "sequence": lambda each: each.sequence,
         "tokens of a rank": lambda each: each.rank_tokens,
         "GPUs": lambda each: each.ranks,
@@ -385,8 +385,8 @@ def beyond(workload: Workload, rows: Sequence[Row]) -> tuple[str, ...]:
     kinds: dict[str, Callable[[Workload], str]] = {
         "recompute": lambda each: each.recompute,
         "sharding": lambda each: each.sharding,
-        "MLP": lambda each: "ungated" if each.shape.architecture in UNGATED else "gated",
-        "experts": lambda each: "experts" if has_experts(each.shape) else "none",
+        "MLP": lambda each: "ungated" if each.decoder.architecture in UNGATED else "gated",
+        "experts": lambda each: "experts" if has_experts(each.decoder) else "none",
     }
     for name, kind in kinds.items():
         seen = sorted({kind(row.workload) for row in rows})

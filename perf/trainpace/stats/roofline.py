@@ -117,13 +117,13 @@ def times(
     whole = sent * workload.ranks / max(1, workload.ranks - 1)
     exchanged: float = counters["step.all_to_all.bytes"]
     if repeats_kv:
-        heads, kv_heads = workload.shape.heads, math.lcm(workload.shape.kv_heads, workload.sp)
+        heads, kv_heads = workload.decoder.heads, math.lcm(workload.decoder.kv_heads, workload.sp)
         # Query and result go and come, and so do key and value.
         exchanged *= (2 * heads + 2 * heads) / (2 * heads + 2 * kv_heads)
     # Ranks of a sequence stand next to each other: of the sp - 1 others, those beyond the first eight are far.
     far = max(0, workload.sp - NODE_GPUS) / max(1, workload.sp - 1) * exchanged
     # 6 * tokens * hidden * vocabulary FLOPs: forward and two gradients, two a multiply-add.
-    scores = counters["step.flops.loss"] / (6 * workload.shape.hidden)
+    scores = counters["step.flops.loss"] / (6 * workload.decoder.hidden)
     return Times(
         matmul=flops["matmul"] + flops["loss"],
         attention_forward=flops["attention_forward"],

@@ -81,7 +81,7 @@ def main() -> None:
         cache=cache,
         skip_bad=request["skip_bad"],
     )
-    key = content_key(FORMAT, workload.shape.model_dump(), workload.sequence, workload.dtype, data.identity)
+    key = content_key(FORMAT, workload.decoder.model_dump(), workload.sequence, workload.dtype, data.identity)
 
     def build(folder: Path) -> None:
         _write_model(workload, folder / "model")
@@ -99,7 +99,7 @@ def _write_model(workload: Workload, folder: Path) -> None:
 
     from trainpace.trainers.native.model import initial, transformers_config
 
-    config = transformers_config(workload.shape, workload.sequence)
+    config = transformers_config(workload.decoder, workload.sequence)
     # What has the head's own size must not be asked for at another.
     config.dtype = torch.bfloat16 if workload.dtype == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)  # type: ignore[no-untyped-call]
@@ -110,7 +110,7 @@ def _write_model(workload: Workload, folder: Path) -> None:
             own = f"body.{name.removeprefix(prefix)}" if name.startswith(prefix) else "head.weight"
             parameter.copy_(initial(own, parameter.shape, config, "cpu"))
     model.save_pretrained(folder)
-    _write_tokenizer(workload.shape.vocabulary, folder)
+    _write_tokenizer(workload.decoder.vocabulary, folder)
 
 
 def _write_tokenizer(vocabulary: int, folder: Path) -> None:

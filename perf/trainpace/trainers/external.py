@@ -25,6 +25,8 @@ from trainpace.store.files import check_record
 BUILT_IN = Path(__file__).parent / "systems"
 """The descriptions that the suite brings along, one file a system."""
 
+EXPORTED = ("model", "tokens", "parquet", "parquet_folder")
+"""Placeholders of what is written for other systems; a description without them takes a model and tokens of its own."""
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -153,7 +155,13 @@ def cannot(description: Description, workload: Workload, *, device: str) -> str 
         "cpu": device == "cpu",
         "fp32": workload.dtype == "fp32",
     }
-    reasons = [description.cannot[limit] for limit, needed in wanted.items() if needed and limit in description.cannot]
+    reasons = []
+    if workload.shape is None and uses(description, *EXPORTED):
+        reasons.append(
+            "it is given a model of the case's shape, and the case does not say one: measure it with the trainer that "
+            "has the model"
+        )
+    reasons += [description.cannot[limit] for limit, needed in wanted.items() if needed and limit in description.cannot]
     # A tag says nothing of what is computed.
     if beyond := [field for field in workload.beyond_published if not field.startswith("tags=")]:
         reasons.append(f"descriptions have no placeholder for {', '.join(beyond)}")
