@@ -31,6 +31,7 @@ NOT_TYPED = {
     "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py does too",
     "python -m trainpace count llm-foundry": "traces 175 steps",
     "python -m trainpace count mine.csv": "traces steps of a table that the page does not show",
+    "python -m trainpace init": "wants a repository of git; tests/app/test_init.py does",
     "python -m trainpace predict h100-sxm --model config.json --micro-batch 4": "traces a step of the reader's model",
     "python -m trainpace published llm-foundry --report out": "draws 30 charts; test_table_report.py draws fewer",
     "python -m trainpace.simulate --out docs": "takes a quarter of an hour",

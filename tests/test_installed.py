@@ -164,6 +164,17 @@ def test_the_example_runs(installed, checkout, tmp_path, started):
     assert done.last_line.startswith("1 case: 1 no baseline")
 
 
+def test_init_of_the_package(run, tmp_path):
+    """The workflow that it writes travels with the package."""
+    (tmp_path / "ours" / ".git" / "objects").mkdir(parents=True)
+    (tmp_path / "ours" / ".git" / "refs").mkdir()
+    (tmp_path / "ours" / ".git" / "HEAD").write_text("ref: refs/heads/trunk")
+    done = run("-c", "import os; os.chdir('ours'); from trainpace.__main__ import main; main(['init', '--no-run'])")
+
+    assert done.returncode == 0, done.stderr
+    assert 'branches: ["trunk"]' in (tmp_path / "ours" / ".github" / "workflows" / "perf.yml").read_text()
+
+
 OLDER = {"METADATA": "Metadata-Version: 2.1\nName: trainpace\nVersion: 0.0.9\n"}
 OLDER["entry_points.txt"] = "[pytest11]\nperf.plugin = perf.plugin\n"
 

@@ -10,6 +10,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m trainpace", description="What is no test run.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_init(commands)
     comment = commands.add_parser("comment", help="show a report (--perf-report) in a comment of a pull request")
     comment.add_argument("folder", type=Path, help="the report's")
     comment.add_argument("--pull-request", type=int, required=True, metavar="NUMBER")
@@ -71,6 +72,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.pytest and options.run is not _bisect:
         parser.error("nothing may stand behind -- but the options of bisect's pytest")
     return int(options.run(options))
+
+
+def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from trainpace.app.stubs import TRAINERS
+
+    init = commands.add_parser(
+        "init",
+        help="begin in your repository: a case, a trainer to fill in, the workflow of the gate",
+        description="Write a first case, a trainer to fill in, pytest.ini and the workflow of the gate into the git "
+        "repository around this folder, and measure the case once. What is there is left as it is.",
+    )
+    init.add_argument("--name", help="of the case (default: the name of the repository's folder)")
+    init.add_argument(
+        "--adapter",
+        choices=list(TRAINERS),
+        help="what the trainer is written for; none: four methods (default: by what the repository imports)",
+    )
+    init.add_argument("--trainer", metavar="MODULE:NAME", help="a trainer that is there (default: one is written)")
+    init.add_argument("--dry-run", action="store_true", help="print what would be written, write and run nothing")
+    init.add_argument("--no-run", action="store_true", help="do not measure the case")
+    init.set_defaults(run=_init)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from trainpace.app.init import init
+    from trainpace.errors import UsageError
+
+    try:
+        return init(
+            Path.cwd(),
+            name=options.name,
+            adapter=options.adapter,
+            trainer=options.trainer,
+            dry_run=options.dry_run,
+            run=not options.no_run,
+            say=lambda line: print(line, flush=True),
+        )
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 4
 
 
 def _comment(options: argparse.Namespace) -> int:

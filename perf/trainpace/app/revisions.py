@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainpace.errors import UsageError
@@ -46,6 +46,29 @@ def remote_of(repository: Path) -> str | None:
         return _git(repository, "remote", "get-url", "origin")
     except RevisionError:
         return None
+
+
+def root_of(folder: Path) -> Path:
+    """The top of the working tree that `folder` lies in.
+
+    Raises:
+        RevisionError: outside a repository.
+    """
+    return Path(_git(folder, "rev-parse", "--show-toplevel"))
+
+
+def main_branch(repository: Path) -> str:
+    """What pull requests are merged into: as `origin` says, else the branch that is checked out, else `main`."""
+    for command in (("symbolic-ref", "--short", "refs/remotes/origin/HEAD"), ("symbolic-ref", "--short", "HEAD")):
+        with suppress(RevisionError):
+            return _git(repository, *command).removeprefix("origin/")
+    return "main"
+
+
+def source_files(repository: Path) -> list[str]:
+    """Files that git tracks, and those that it does not ignore, relative to `repository`."""
+    found = _git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return sorted(filter(None, found.split("\0")))
 
 
 def subject_of(repository: Path, commit: str) -> str:
