@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from accelerator import Accelerator
-from trainpace.rank import loop
+from trainpace.rank import loop, proc
 
 LOADING, LAUNCHING, STEP, OPTIMIZER_LAUNCHING, OPTIMIZER, AGREEING = 0.001, 0.1, 10.0, 0.3, 0.05, 0.02
 """Seconds. The host launches a step in a hundredth of the time that the device takes for it, and an optimizer step in
@@ -54,6 +54,14 @@ def test_known_times(accumulation):
     assert sampled["optimizer_seconds"] == pytest.approx([OPTIMIZER] * len(sampled["optimizer_seconds"]), rel=0.01)
     assert sampled["peak_memory_bytes"] == 1 << 30
     assert accelerator.synchronised == 3
+
+
+def test_processes_are_not_looked_at(monkeypatch):
+    """Who else uses an accelerator its driver tells: the host reads no process while the device waits for it."""
+    monkeypatch.setattr(proc, "pids", lambda: pytest.fail("all processes were looked through"))
+    sampled = measure(Accelerator())
+
+    assert (sampled["busy_cpu_seconds"], sampled["own_cpu_seconds"], sampled["others"]) == (None, 0.0, [])
 
 
 def test_asking_whether_it_is_enough_costs_nothing():

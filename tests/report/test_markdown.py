@@ -69,6 +69,19 @@ def test_verdict_table_reasons():
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "scale", "said"),
+    [
+        ("a100-sxm4-80gb", "mini", "| mini | 2 |"),
+        ("a100-sxm4-80gb", "proxy", "| proxy | 2 |"),
+        (None, "mini", "| mini | 2 cpu |"),
+    ],
+)
+def test_what_ranks_ran_on(device, scale, said):
+    """A mini case's ranks are a CPU's, unless they were on GPUs, as --perf-device cuda has them."""
+    assert said in render(make_results(make_case_result(device=device, scale=scale)))
+
+
 INVALID = {"verdict": "invalid", "outcome": "failed"}
 UNJUDGED = {"verdict": "inconclusive", "outcome": "skipped"}
 MORE = {"verdict": "regression", "outcome": "failed"}

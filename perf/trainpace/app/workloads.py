@@ -10,10 +10,10 @@ from trainpace.app.options import Options
 from trainpace.app.resources import Resources
 from trainpace.cases.machine import Device
 from trainpace.cases.published import Case
-from trainpace.cases.scaling import Resolved, resolve
+from trainpace.cases.scaling import CannotStart, Resolved, resolve
 from trainpace.cases.workload import Workload
 from trainpace.cost.estimate import counted_memory
-from trainpace.errors import DataError, RunFailed
+from trainpace.errors import DataError, RunFailed, UsageError
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import baselines_of
 from trainpace.judge.tables import published
@@ -44,6 +44,7 @@ class Workloads:
 
         Raises:
             RunFailed: where the asked-for scale cannot run here.
+            UsageError: where the native trainer cannot run on these GPUs as asked.
         """
         found = next((each for cut, whose, each in self._resolved if (cut, whose) == (case, trainer)), None)
         if found is None:
@@ -88,6 +89,8 @@ class Workloads:
                 stored_cut=cuts[0] if cuts else None,
                 memory=self._memory,
             )
+        except CannotStart as error:
+            raise UsageError(str(error)) from None
         except ValueError as error:
             raise RunFailed(str(error)) from None
         for text in (resolved.reason, *resolved.warnings):

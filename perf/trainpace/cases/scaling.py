@@ -71,6 +71,10 @@ DEEPSPEED_THRESHOLDS = {
 MINI_PERSISTENCE_THRESHOLD = 1_000
 
 
+class CannotStart(ValueError):
+    """GPUs that are large enough, and on which the native trainer cannot run as asked. The message says what to do."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
     """A workload, why it has this scale, and what a user must know about the cut."""
@@ -109,6 +113,7 @@ def resolve(
     accumulation; `proxy` has fewer GPUs, each with the tokens that it has in the case; `full` is believed to fit.
 
     Raises:
+        CannotStart: the ranks would fail for what concerns the whole session: the dtype, the GPUs, their free memory.
         ValueError: a scale was asked for that this machine cannot run, or the native trainer for a model that it cannot
             train; the message names what is missing.
     """
@@ -148,7 +153,7 @@ def resolve(
             ids = f"vocabulary {published.vocabulary} -> {workload.decoder.vocabulary}"
             warnings = (*warnings, f"{ids}: the tokenizer has more ids than the model")
         if trainer == "native" and (why := _cannot_start(workload, machine, peak)):
-            raise ValueError(f"{case.id}: {why}")
+            raise CannotStart(f"{case.id}: {why}")
         return Resolved(workload=workload, reason=reason, warnings=warnings)
 
     def mini(reason: str, *, on_gpus: bool = device == "cuda") -> Resolved:

@@ -460,8 +460,10 @@ class GpuWindow:
 
 def _gpu_states(count: int, own: set[int]) -> tuple[GpuState, ...]:
     """Of the first `count` visible GPUs; adds this session's processes to `own`."""
+    if not count:  # where there is no GPU to watch, the driver's library is not looked for either
+        return ()
     with _nvml() as available:
-        if not available or not count:
+        if not available:
             return ()
         own |= {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
         return tuple(_gpu_state(f"GPU {index}", handle, own) for index, handle in enumerate(_visible_handles()[:count]))

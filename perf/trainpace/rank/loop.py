@@ -264,13 +264,14 @@ def measure(
     Losses are read inside the window: work that somebody does only when its loss is asked for is done there.
 
     Returns:
-        Seconds of each part and step, losses, tokens, peak bytes, CPU seconds of the window.
+        Seconds of each part and step, losses, tokens, peak bytes; on a CPU the load of its cores over the window.
 
     Raises:
         TypeError: where a loss is no number.
     """
     losses: list[Any] = []
     tokens = Tokens(trainer)
+    on_cpu = isinstance(clock, CpuClock)  # elsewhere the driver tells who else used the device
     warmup: list[Step] = []
     first_optimizer: tuple[Any, Any] | None = None
     for step in range(workload.warmup):
@@ -281,7 +282,7 @@ def measure(
             gc.collect()
             _barrier(clock)
             clock.reset_peak()
-            begin = load.look()
+            begin = load.look(processes=on_cpu)
         _stepped(clock, write, step)
     measured: list[Step] = []
     optimizer: list[tuple[Any, Any]] = []
@@ -298,14 +299,14 @@ def measure(
         if (step + 1) % workload.accumulation == 0 or last:
             optimizer.append(_optimize(trainer, clock))
         _stepped(clock, write, workload.warmup + step)
-        if isinstance(clock, CpuClock):  # between steps, outside of what is timed
+        if on_cpu:  # between steps, outside of what is timed
             yardsticks.append(yardstick())
         if last:
             break
     clock.synchronize()
     numbers = _numbers(losses)
     write("measured")  # and this one closes it
-    end = load.look()
+    end = load.look(processes=on_cpu)
     return {
         "warmup_seconds": [clock.seconds(*each.marks) for each in warmup],
         "seconds": [clock.seconds(*each.marks) for each in measured],

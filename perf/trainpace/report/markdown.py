@@ -141,7 +141,9 @@ def _regressions(entries: Iterable[Entry], outcome: str) -> int:
 
 
 def _gpus(case: CaseResult) -> str:
-    return f"{case.ranks} cpu" if case.scale == "mini" else known(case.ranks, "d")
+    # A case that failed names no device, and was on a CPU unless that was asked otherwise.
+    on_cpu = case.scale == "mini" and (case.device or "cpu-").startswith("cpu-")
+    return f"{case.ranks} cpu" if on_cpu else known(case.ranks, "d")
 
 
 def _against(case: CaseResult) -> str:

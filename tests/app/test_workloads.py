@@ -1,0 +1,34 @@
+"""Cases on this machine: GPUs that no rank could run on are refused before anything starts."""
+
+from dataclasses import replace
+
+import pytest
+
+from factories import CPU
+from trainpace.cases.machine import Device, Machine
+from trainpace.launch import launcher
+
+A100 = Device(slug="a100-sxm4-80gb", name="NVIDIA A100-SXM4-80GB", kind="cuda", count=1, memory_bytes=80 << 30)
+HERE = Machine(gpus=A100, cpu=CPU, free_bytes=1 << 40, gpu_free_bytes=79 << 30, gpu_capability=(8, 0))
+
+
+@pytest.mark.parametrize(
+    ("here", "options", "said"),
+    [
+        (HERE, ["--perf-dtype", "fp32"], "attention on a GPU needs --perf-dtype bf16, got fp32"),
+        (
+            replace(HERE, gpu_capability=(7, 0)),
+            [],
+            "capability 8.0 (A100), NVIDIA A100-SXM4-80GB has 7.0",
+        ),
+        (replace(HERE, gpu_free_bytes=9 << 30), [], "one has 9 GiB free of 80 GiB: end what uses it (nvidia-smi"),
+    ],
+)
+def test_gpus_that_no_rank_could_run_on(repository, pytester, monkeypatch, here, options, said):
+    """A wrong option, an old card, a full one: exit status 4 and what to do, and no case is invalid."""
+    monkeypatch.setattr(launcher, "present", lambda: here)
+    done = repository.inside(pytester, "--perf-trainer", "native", *options)
+
+    assert done.code == 4, done.text
+    assert said in done.text
+    assert "invalid" not in done.text
