@@ -334,7 +334,7 @@ def test_marker_chooses_the_trainer(repository):
         "def test_cost(case, judge_cost):\n"
         "    judge_cost(case)\n"
     )
-    done = repository.suite("--perf-report=out", "-rs", "--perf-runs-per-case=1")
+    done = repository.suite("--perf-report=out", "-rs", "--perf-count-flops")
     found = json.loads((repository.path / "out" / "results.json").read_text())["cases"][0]
 
     assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:toy))"
@@ -342,7 +342,8 @@ def test_marker_chooses_the_trainer(repository):
     assert "not counted: the case does not say its model's shape" in done.text
     assert found["tgs"] > 0
     assert [found[name] for name in ("tflops", "mfu", "hfu")] == [None, None, None]
-    assert "TFLOPs are not known: the case does not say its model's shape, and what training:toy computes" in done.text
+    assert "FLOPs were not counted: the trainer uses no torch" in done.text
+    assert "TFLOPs are not known: the case does not say its model's shape; --perf-count-flops counts" in done.text
 
 
 @pytest.mark.alone

@@ -528,3 +528,33 @@ def test_a_baseline_of_a_formula_that_does_not_hold_is_compared_by_counts():
     assert judged.verdict is Verdict.PASS
     assert judged.convention == "counted"
     assert judged.tflops_ratio == pytest.approx(judged.ratio)
+
+
+OWN = make_workload(trainer="ours:fast", shape=None)
+
+
+@pytest.mark.parametrize(
+    ("stored", "ratio"),
+    [
+        ({"convention": "xtuner", "tflops": 9.9}, 1.0),
+        ({"convention": "stated", "tflops": 2e9 * 1000 / OWN.rank_tokens / 1e12}, 0.5),
+        ({"convention": "counted", "tflops": None}, 1.0),
+    ],
+)
+def test_flops_that_a_trainer_says(stored, ratio):
+    """TFLOPs and MFU are by what it says of its steps, against a baseline of any convention; a change is a note."""
+    runs = make_runs(1000.0, workload=OWN, flops_per_step=1e9)
+    judged = judge(runs, make_baseline(workload=OWN, **stored), peak_tflops=1.0, noise=QUIET)
+
+    assert (judged.verdict, judged.convention) == (Verdict.PASS, "stated")
+    assert judged.tflops == judged.mfu == pytest.approx(1e9 * 1000 / OWN.rank_tokens / 1e12)
+    assert (judged.hfu, judged.tflops_ratio) == (None, pytest.approx(ratio * judged.ratio))
+    assert any("FLOPs, as its trainer says, against the baseline's" in note for note in judged.notes) == (ratio < 1)
+
+
+def test_more_flops_than_the_device_can_do_are_invalid():
+    """Whoever says them."""
+    judged = judge(make_runs(1000.0, workload=OWN, flops_per_step=1e18), None, peak_tflops=312.0)
+
+    assert judged.verdict is Verdict.INVALID
+    assert "expected at most the device's peak of 312 TFLOPs" in judged.reasons[0]

@@ -259,10 +259,20 @@ def test_extra_facts_of_a_trainer(tmp_path):
     setup = (
         "self.mean_attended = 5.5; self.data_identity = {'seed': context.data.seed, 'sources': context.data.sources}"
     )
-    _, lines = run_rank(tmp_path, PLAIN.format(setup=setup, train="return 1"))
+    train = "return 1\n    def flops_per_step(self): return 3e9"
+    _, lines = run_rank(tmp_path, PLAIN.format(setup=setup, train=train), count_flops=True)
+    samples, counted = lines[-2:]
 
-    assert lines[-1]["mean_attended"] == 5.5
-    assert lines[-1]["data"] == {"seed": 7, "sources": ["a.json"]}
+    assert (samples["mean_attended"], samples["flops_per_step"]) == (5.5, 3e9)
+    assert samples["data"] == {"seed": 7, "sources": ["a.json"]}
+    assert (counted["event"], counted["error"]) == ("counted", "the trainer uses no torch")
+
+
+@pytest.mark.parametrize("said", [0, -1.0, "many", math.nan, math.inf])
+def test_flops_that_are_no_number(said):
+    """They are refused with what they are of."""
+    with pytest.raises(TypeError, match=r"flops_per_step must be the FLOPs of a micro-step, a number above 0, got "):
+        loop._flops_per_step(SimpleNamespace(flops_per_step=said))
 
 
 def test_an_injected_slowdown_hides_nothing_of_the_trainer(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from factories import make_full_workload, make_workload
 from trainpace.cases import LLAMA2_7B, LLAMA2_70B, PUBLISHED, Shape
 from trainpace.runs import flops
-from trainpace.runs.flops import StepFlops
+from trainpace.runs.flops import RankFlops, StepFlops, step_flops
 from trainpace.store.baselines import load_file, published_folder
 
 TABLE = load_file(published_folder() / "a100-sxm4-80gb.json").baselines
@@ -66,6 +66,7 @@ def test_conventions_are_versioned():
         "megatron": 1,
         "exact": 1,
         "counted": 1,
+        "stated": 1,
     }
 
 
@@ -104,7 +105,7 @@ def test_attended_keys_have_bounds(attended):
 
 def test_unknown_convention_is_refused():
     """The error names the conventions there are."""
-    with pytest.raises(ValueError, match="one of xtuner, megatron, exact, counted, got 'mfu'"):
+    with pytest.raises(ValueError, match="one of xtuner, megatron, exact, counted, stated, got 'mfu'"):
         flops.convention("mfu")
 
 
@@ -208,3 +209,46 @@ def test_hardware_flops_are_the_native_trainers():
     assert flops.hardware_flops(make_full_workload()) == flops.flops_per_token(LLAMA2_7B.shape, 8 << 10, "exact")
     assert flops.hardware_flops(own) is None
     assert flops.model_flops(own) == flops.model_flops(make_full_workload())
+
+
+def test_a_trainer_that_was_counted_says_what_it_makes_again():
+    """Its convention is that of counts whatever formula holds, and its HFU is known; documents were in its step."""
+    own = make_workload(trainer="ours:fast", attention="varlen")
+    per_token = (COUNTS.products + COUNTS.attention) / own.rank_tokens
+
+    assert flops.chosen(own, counted=COUNTS).name == "counted"
+    assert flops.hardware_flops(own, counted=COUNTS, mean_attended=9.0) == per_token
+    assert flops.tflops(1e12, own, "counted", counted=COUNTS, mean_attended=9.0) == per_token
+
+
+def test_what_a_trainer_says_stands_above_all():
+    """Of a model without a shape too; it is model FLOPs, and says nothing of what is made again."""
+    own = make_workload(trainer="ours:fast", shape=None)
+
+    assert flops.chosen(own, counted=COUNTS, stated=1e9).name == "stated"
+    assert flops.tflops(1e12, own, "stated", stated=1e9) == 1e9 / own.rank_tokens
+    assert flops.model_flops(own, stated=1e9, counted=COUNTS) == 1e9 / own.rank_tokens
+    assert (flops.tflops(1e12, own, "stated"), flops.model_flops(own), flops.hardware_flops(own)) == (None, None, None)
+    assert "--perf-count-flops counts a step of ours:fast" in flops.why_unknown(own)
+
+
+def test_ranks_that_counted_are_one_step():
+    """The mean over the ranks; model FLOPs leave out what is made again, and are no more than what is executed."""
+    whole = RankFlops(forward=(100, 10), recompute=(100, 10), backward=(200, 25))
+    half = RankFlops(forward=(300, 30), recompute=(0, 0), backward=(200, 75))
+
+    assert step_flops([whole]) == StepFlops(model_products=300, model_attention=30, products=400, attention=45)
+    assert step_flops([whole, half]) == StepFlops(model_products=400, model_attention=60, products=450, attention=75)
+
+
+@pytest.mark.parametrize(
+    ("rank", "why"),
+    [
+        (RankFlops(error="ValueError: no more"), "ValueError: no more"),
+        (RankFlops(forward=(1, 0), unknown={"flash.fwd": 2}), "no formula for flash.fwd (called 2 x)"),
+        (RankFlops(), "no product of matrices passed torch's dispatcher"),
+    ],
+)
+def test_a_count_that_is_not_whole_is_none(rank, why):
+    """It would be a number that is too small."""
+    assert step_flops([RankFlops(forward=(1, 0)), rank] if rank.error or rank.unknown else [rank]) == why

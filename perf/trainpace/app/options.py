@@ -285,6 +285,12 @@ class Options:
         again=False,
         help="Count costs anew, and keep none (default: those that the cache holds are not counted again).",
     )
+    count_flops: bool = option(
+        "--perf-count-flops",
+        default=False,
+        help="Train one more micro-step after the measured ones and count its FLOPs, for TFLOPs, MFU and HFU of a "
+        "trainer that no formula holds for; the native one's are known without.",
+    )
     max_spread: float = option(
         "--perf-max-spread",
         type=share,

@@ -79,7 +79,9 @@ class Resources:
                 raise self._refused
             launcher = self._launch()
             sides = self._measured_sides()
-            distributed = Distributed(sides=sides, launcher=launcher, **self._settings())
+            distributed = Distributed(
+                sides=sides, launcher=launcher, count_flops=self.options.count_flops, **self._settings()
+            )
             self._stack.enter_context(distributed)
             if launcher.nodes:
                 self._check_nodes(distributed, next(iter(sides)))

@@ -184,9 +184,14 @@ def baselines_of(runs: Iterable[Run], device: str) -> list[Measured]:
 def _measured(runs: list[Run], values: list[float], recorded: str) -> Measured:
     first, tgs = runs[0], geometric_mean(values)
     peaks = [metrics.peak_memory(run) for run in runs]
-    convention = flops.chosen(first.workload)
+    convention = metrics.convention_of(first)
     tflops = flops.tflops(
-        tgs, first.workload, convention.name, mean_attended=first.mean_attended, counted=first.step_flops
+        tgs,
+        first.workload,
+        convention.name,
+        mean_attended=first.mean_attended,
+        counted=first.step_flops,
+        stated=first.flops_per_step,
     )
     return Measured(
         origin="measured",

@@ -32,6 +32,8 @@ from trainpace.text import count, gib, percent, signed_percent, version_changes
 
 RATIO_AGREEMENT = 1e-3
 """Relative. TGS and TFLOPs differ by a factor that both sides share: their ratios differ by rounding, or wrongly."""
+OF_STEPS = {flops.COUNTED: "counted", flops.STATED: "as its trainer says"}
+"""Conventions whose FLOPs are those of a run's own steps, and how they are known."""
 ANOTHER_REVISION = "a comparison with another revision would decide"
 """Of what all cases lost or gained."""
 
@@ -227,7 +229,7 @@ def gather(
 ) -> Figures:
     """What was measured, and how it stands to the baseline."""
     workload = runs[0].workload
-    convention = _convention(baseline, workload)
+    convention = _convention(baseline, runs[0])
     counted = [run for run, kept in zip(runs, seen.kept, strict=True) if kept] if seen else runs
     tgs = geometric_mean([metrics.tgs(run) for run in counted])
     tflops = mean_if_known(metrics.tflops(run, convention.name) for run in counted)
@@ -448,7 +450,7 @@ def _formula_faults(figures: Figures, baseline: Published | Measured, runs: Sequ
             f"expected documents in which a token attends to {baseline.mean_attended:.6g} keys as in the baseline, got "
             f"{attended}: other data are other work, give the baseline's with --perf-data"
         ]
-    if figures.convention == flops.COUNTED:  # a step that does more or less is no wrong formula: a note says it
+    if figures.convention in OF_STEPS:  # a step that does more or less is no wrong formula: a note says it
         return []
     return [
         f"expected one ratio to the baseline for TGS and TFLOPs, got {figures.ratio:.4f} and "
@@ -457,10 +459,16 @@ def _formula_faults(figures: Figures, baseline: Published | Measured, runs: Sequ
     ]
 
 
-def _convention(baseline: Published | Measured | None, workload: Workload) -> flops.Convention:
-    """In which both sides are compared: the baseline's, unless its formula does not hold for what it is of."""
-    if baseline is None or (baseline.convention != flops.COUNTED and flops.why_not(baseline.convention, workload)):
-        return flops.chosen(workload)
+def _convention(baseline: Published | Measured | None, run: Run) -> flops.Convention:
+    """In which both sides are compared: the baseline's, unless its formula does not hold for what it is of, or more is
+    known of the run's own steps."""
+    own, workload = metrics.convention_of(run), run.workload
+    if baseline is None or flops.STATED in (own.name, baseline.convention):
+        return own
+    if own.name == flops.COUNTED and workload.trainer != "native":
+        return own
+    if baseline.convention != flops.COUNTED and flops.why_not(baseline.convention, workload):
+        return own
     return flops.convention(baseline.convention)
 
 
@@ -469,7 +477,14 @@ def _tflops_of(baseline: Published | Measured, convention: flops.Convention, run
     if (baseline.convention, baseline.convention_version) == (convention.name, convention.version):
         return baseline.tflops
     attended = baseline.mean_attended if isinstance(baseline, Measured) else None
-    return flops.tflops(baseline.tgs, run.workload, convention.name, mean_attended=attended, counted=run.step_flops)
+    return flops.tflops(
+        baseline.tgs,
+        run.workload,
+        convention.name,
+        mean_attended=attended,
+        counted=run.step_flops,
+        stated=run.flops_per_step,
+    )
 
 
 def _flops_note(figures: Figures) -> str | None:
@@ -477,12 +492,13 @@ def _flops_note(figures: Figures) -> str | None:
     if figures.tflops is None:
         assert figures.workload is not None
         return f"TFLOPs are not known: {flops.why_unknown(figures.workload)}"
-    if figures.tflops_ratio is None or figures.ratio is None or figures.convention != flops.COUNTED:
+    if figures.tflops_ratio is None or figures.ratio is None or figures.convention not in OF_STEPS:
         return None
     more = figures.tflops_ratio / figures.ratio - 1
     if abs(more) <= RATIO_AGREEMENT:
         return None
-    return f"a token takes {signed_percent(more)} FLOPs, counted, against the baseline's"
+    how = OF_STEPS[figures.convention]
+    return f"a token takes {signed_percent(more)} FLOPs, {how}, against the baseline's"
 
 
 def _more_memory(runs: Sequence[Run], baseline: Published | Measured, num_cases: int) -> list[str]:

@@ -25,7 +25,9 @@ from trainpace.launch.pool import Pool
 from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow, gpu_cores, revision
 from trainpace.rank.imports import Own
+from trainpace.runs.flops import RankFlops, StepFlops, step_flops
 from trainpace.runs.run import Preflight, RankSamples, Run, RunNode
+from trainpace.stats.tolerance import mean_if_known
 
 _WRITTEN = (RankSamples.model_fields.keys() - {"observed"}) | {
     "data",
@@ -72,6 +74,8 @@ class Distributed:
     """Where the folder of every run is kept, by case and run id; None: nowhere."""
     added: Sequence[str] = ()
     """Names of environment variables that ranks are given besides those of environment.py."""
+    count_flops: bool = False
+    """Whether trainers but the native one train one more micro-step, whose FLOPs are counted."""
     pool: Pool = field(init=False)
     _own_trainers: dict[str, dict[str, bool]] = field(init=False, default_factory=dict)
     """By trainer and side, whether it was imported from the side's checkout."""
@@ -171,6 +175,7 @@ class Distributed:
                 injected=self.sides[side].injected,
                 own=_own(self.sides[side]),
                 borders=list(borders),
+                count_flops=self.count_flops and workload.trainer != "native",
                 profile=None if profile is None else {"folder": str(profile)},
             )
             lines = [
@@ -192,6 +197,9 @@ class Distributed:
                 )
             else:
                 health = health_of(self.machine, device, samples, window.close())
+            counted = _counted(lines)
+            if isinstance(counted, str):
+                health = health.model_copy(update={"notes": (*health.notes, counted)})
         run = _claims_checked(
             begun.record(
                 workload,
@@ -200,6 +208,7 @@ class Distributed:
                 ranks=[{key: rank[key] for key in RankSamples.model_fields} for rank in samples],
                 health=health,
                 **_facts(samples, workload),
+                step_flops=None if isinstance(counted, str) else counted,
                 software=begun.hosts.software,
                 revision=revision(self.sides[side].checkout or Path(trainpace.__file__).resolve().parent),
                 nodes=[
@@ -264,6 +273,23 @@ def _check_imports(samples: list[dict[str, Any]], side: Side) -> None:
                 )
 
 
+def _counted(lines: Sequence[RankLog]) -> StepFlops | str | None:
+    """FLOPs of a micro-step, or why they are not known; None where nobody asked.
+
+    Raises:
+        RunFailed: where a rank wrote something else than the step loop writes.
+    """
+    found = [rank.counted for rank in lines if rank.counted is not None]
+    if len(found) < len(lines):
+        return None
+    try:
+        ranks = [RankFlops.model_validate(each) for each in found]
+    except ValueError as error:
+        raise RunFailed(f"expected the FLOPs of a step, got {error}") from None
+    counted = step_flops(ranks)
+    return f"FLOPs were not counted: {counted}" if isinstance(counted, str) else counted
+
+
 def _facts(samples: list[dict[str, Any]], workload: Workload) -> dict[str, Any]:
     """Fields of a Run that its ranks tell, besides their samples."""
     first = samples[0]
@@ -273,6 +299,7 @@ def _facts(samples: list[dict[str, Any]], workload: Workload) -> dict[str, Any]:
         "data": first["data"],
         "trained_on": first["trained_on"],
         "mean_attended": first["mean_attended"],
+        "flops_per_step": mean_if_known(rank.get("flops_per_step") for rank in samples),
         "kernels": first.get("kernels", {}),
         "compile_seconds": max(rank["compile_seconds"] for rank in samples),
     }

@@ -52,6 +52,8 @@ class RankLog:
         """Steps done, warm-up included."""
         self.note = "starting"
         self.samples: dict[str, Any] | None = None
+        self.counted: dict[str, Any] | None = None
+        """FLOPs of a micro-step more, where asked for."""
         self.profile: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
         self._begun = self._ready = False
@@ -145,6 +147,8 @@ class RankLog:
                 self.samples = line
             case "measured":
                 self.closed = self._now
+            case "counted":
+                self.counted = line
             case "profile":
                 self.profile = line
             case "error":

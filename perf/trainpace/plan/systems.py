@@ -108,6 +108,9 @@ class SystemsPlan:
             if first is not None and system is not first and system.status == "measured":
                 _compare_losses(first, system)
         workload = self.systems[0].workload
+        states = [run.flops_per_step for system in self.systems for run in system.runs if system.status == "measured"]
+        # One convention for all of them: what a trainer says of its own steps, where each says it.
+        convention = flops.chosen(workload, stated=states[0] if states and all(states) else None).name
         return SideBySide(
             case=self._case.id,
             title=self._case.model.title,
@@ -115,9 +118,10 @@ class SystemsPlan:
             workload=workload,
             device=device,
             rounds=self.rounds,
-            convention=flops.chosen(workload).name,
+            convention=convention,
             systems=tuple(
-                _record(system, first, peak_tflops(device, system.workload.dtype)) for system in self.systems
+                _record(system, first, peak_tflops(device, system.workload.dtype), convention)
+                for system in self.systems
             ),
         )
 
@@ -187,8 +191,10 @@ def _losses(run: Run) -> list[float]:
     return [fmean(losses) for losses in zip(*((each.losses or [])[:NUM_LOSSES] for each in run.ranks), strict=True)]
 
 
-def _record(system: ComparedSystem, first: ComparedSystem | None, peak: float | None) -> System:
+def _record(system: ComparedSystem, first: ComparedSystem | None, peak: float | None, convention: str) -> System:
     notes = [*system.footnotes, *system.notes]
+    if any(run.flops_per_step for run in system.runs):
+        notes.append("MFU: of the FLOPs that its trainer says")
     if system.repeated:
         notes.append(f"{system.repeated} disturbed runs were measured again")
     facts = System(
@@ -208,7 +214,7 @@ def _record(system: ComparedSystem, first: ComparedSystem | None, peak: float | 
         update={
             **figures(tgs, [metrics.tgs(run) for run in first.runs]),
             "tgs_of_runs": tuple(tgs),
-            "tflops": mean_if_known(metrics.tflops(run) for run in system.runs),
+            "tflops": mean_if_known(metrics.tflops(run, convention) for run in system.runs),
             "mfu": mean_if_known(metrics.mfu(run, peak) for run in system.runs),
             "hfu": mean_if_known(metrics.hfu(run, peak) for run in system.runs),
             "peak_memory_bytes": max(metrics.peak_memory(run) for run in system.runs),

@@ -174,11 +174,15 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
         data=getattr(trainer, "data_identity", None),
         trained_on=getattr(trainer, "trained_on", ()),
         mean_attended=getattr(trainer, "mean_attended", None),
+        flops_per_step=_flops_per_step(trainer),
         kernels=getattr(trainer, "kernels", {}),
         compile_seconds=_compile_seconds(),
         imported=_imported(module, request.get("own")),
         **window,
     )
+    if request.get("count_flops"):
+        counter = importlib.import_module(".counted", __package__)
+        write("counted", **counter.count(trainer, workload.warmup + workload.steps))
     if (wanted := request.get("profile")) is not None:
         profiler = importlib.import_module(".profile", __package__)
         first = workload.warmup + workload.steps
@@ -187,6 +191,25 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
     if uses_torch and sys.modules["torch"].distributed.is_initialized():
         sys.modules["torch"].distributed.barrier()
         sys.modules["torch"].distributed.destroy_process_group()
+
+
+def _flops_per_step(trainer: Any) -> float | None:
+    """What a trainer says of its micro-steps; None where it says nothing.
+
+    Raises:
+        TypeError: where that is no number above 0.
+    """
+    said = getattr(trainer, "flops_per_step", None)
+    said = said() if callable(said) else said
+    if said is None:
+        return None
+    try:
+        number = float(said)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise TypeError(f"flops_per_step must be the FLOPs of a micro-step, a number above 0, got {said!r:.80}")
+    return number
 
 
 class Enough:

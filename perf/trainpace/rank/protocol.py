@@ -102,6 +102,8 @@ class RunRequest(TypedDict):
     borders: NotRequired[list[float]]
     """Seconds of a micro-step at which the verdict changes; none: the run makes all its steps."""
     own: NotRequired[Own | None]
+    count_flops: NotRequired[bool]
+    """Whether one more micro-step is trained and its FLOPs are counted."""
     profile: NotRequired[Profile | None]
     """None: no steps under a profiler."""
 
@@ -142,5 +144,6 @@ class Exit(TypedDict):
 #                                                         the warm-up the measured window opens
 #     {"event": "measured"}                               all steps are done, all losses read: it closes
 #     {"event": "samples", "seconds": [...], ...}         once, after the last step: every step as measured
+#     {"event": "counted", "forward": [...], ...}         FLOPs of one micro-step more, where asked for: counted.py
 #     {"event": "profile", "parts": {...}, ...}           where the time of a few steps more went, where asked for
 #     {"event": "error", "type": ..., "message": ..., "traceback": ..., "time": ...}  what ended the rank

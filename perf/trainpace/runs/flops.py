@@ -7,8 +7,9 @@ reported up to a third apart by the conventions in use. A convention's formula i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from trainpace.cases.workload import Shape, Workload
 from trainpace.records import Record
@@ -16,7 +17,9 @@ from trainpace.records import Record
 DEFAULT = "xtuner"
 """The convention of the published table, and so of what is judged against it."""
 COUNTED = "counted"
-"""The convention of workloads for which DEFAULT has no formula."""
+"""The convention of workloads for which DEFAULT has no formula, and of trainers whose step was counted."""
+STATED = "stated"
+"""The convention of trainers that say the FLOPs of their steps themselves."""
 
 
 # Every formula is a sum over the matrix products of a decoder; one multiply-add is two FLOPs. Forward, one token:
@@ -99,8 +102,10 @@ CONVENTIONS = {
         Convention("megatron", 1, _megatron),
         Convention("exact", 1, _exact, full_recompute=True),
         # All products that the trace of the native trainer's step executes: of layers, attention and loss, what is made
-        # again included.
+        # again included. Of another trainer, those of a real step of its own, by torch's formulas.
         Convention(COUNTED, 1, None),
+        # Model FLOPs, forward and backward and nothing that is made again, as the trainer's `flops_per_step` says.
+        Convention(STATED, 1, None),
     )
 }
 
@@ -111,7 +116,8 @@ WINDOWS = {"mistral": 4096}
 
 
 class StepFlops(Record):
-    """FLOPs of one micro-step of one rank, with plain causal attention, as a trace counted them."""
+    """FLOPs of one micro-step of one rank, as they were counted: of the native trainer in a trace with plain causal
+    attention, of another one in a step of its own."""
 
     model_products: PositiveInt
     """Three times the forward's products of layers, and the head's with its loss."""
@@ -120,6 +126,49 @@ class StepFlops(Record):
     products: PositiveInt
     """What is executed: forward, what is made again, backward, and the head with its loss."""
     attention: NonNegativeInt
+
+
+class RankFlops(Record):
+    """What a rank counted of one micro-step, by torch's formulas (rank/counted.py)."""
+
+    event: Literal["counted"] = "counted"
+    forward: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
+    """FLOPs of products and of attention."""
+    recompute: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
+    backward: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
+    unknown: dict[str, PositiveInt] = Field(default_factory=dict)
+    """Calls of operators that may multiply and have no formula."""
+    compiled: bool = False
+    error: str = ""
+    """Why nothing was counted."""
+
+
+def step_flops(ranks: Sequence[RankFlops]) -> StepFlops | str:
+    """FLOPs of a micro-step, mean over the ranks; a sentence where they are not known.
+
+    Model FLOPs are three times the forward's, and never more than what is executed and not made again: of a model that
+    is trained in a part of its parameters the backward makes fewer.
+    """
+    if error := next((rank.error for rank in ranks if rank.error), None):
+        return error
+    unknown = {name: calls for rank in ranks for name, calls in rank.unknown.items()}
+    if unknown:
+        return f"no formula for {', '.join(f'{name} (called {calls} x)' for name, calls in sorted(unknown.items()))}"
+
+    def mean(kind: int) -> tuple[int, int]:
+        """Model FLOPs and executed ones, of products (0) or attention (1)."""
+        forward, again, backward = (
+            sum(part[kind] for part in parts) // len(ranks)
+            for parts in zip(*((rank.forward, rank.recompute, rank.backward) for rank in ranks), strict=True)
+        )
+        return min(3 * forward, forward + backward), forward + again + backward
+
+    (model_products, products), (model_attention, attention) = mean(0), mean(1)
+    if not model_products:
+        return "no product of matrices passed torch's dispatcher"
+    return StepFlops(
+        model_products=model_products, model_attention=model_attention, products=products, attention=attention
+    )
 
 
 def why_not(name: str, workload: Workload) -> str | None:
@@ -163,16 +212,23 @@ def _another_shape(workload: Workload) -> str | None:
     return None
 
 
-def chosen(workload: Workload) -> Convention:
-    """The convention in which TFLOPs of `workload` are shown and stored: DEFAULT where it holds, else COUNTED."""
-    return CONVENTIONS[COUNTED if why_not(DEFAULT, workload) else DEFAULT]
+def chosen(workload: Workload, *, counted: StepFlops | None = None, stated: float | None = None) -> Convention:
+    """The convention in which TFLOPs of `workload` are shown and stored.
+
+    What is known of the very step stands above a formula: STATED where its trainer says its FLOPs, COUNTED where they
+    were counted; else DEFAULT where that holds, else COUNTED.
+    """
+    if stated is not None:
+        return CONVENTIONS[STATED]
+    return CONVENTIONS[COUNTED if counted is not None or why_not(DEFAULT, workload) else DEFAULT]
 
 
 def why_unknown(workload: Workload) -> str:
     """Why a run of `workload` without counts has no TFLOPs."""
     if workload.trainer == "native":
         return f"{why_not(DEFAULT, workload)}, and its step was not counted"
-    return f"{why_not(DEFAULT, workload)}, and what {workload.trainer} computes cannot be counted"
+    why = why_not(DEFAULT, workload)
+    return f"{why}; --perf-count-flops counts a step of {workload.trainer}, or it says `flops_per_step` itself"
 
 
 def convention(name: str) -> Convention:
@@ -227,17 +283,21 @@ def tflops(
     *,
     mean_attended: float | None = None,
     counted: StepFlops | None = None,
+    stated: float | None = None,
 ) -> float | None:
     """TFLOP/s of one GPU at `tgs` tokens per GPU per second: TGS x FLOPs per token / 1e12.
 
-    None where the convention's formula does not hold for the workload, or where it is COUNTED and `counted` is None.
+    None where the convention's formula does not hold for the workload, where it is COUNTED and `counted` is None, and
+    where it is STATED and `stated` is None: what the trainer says of its micro-steps on a rank.
 
     Raises:
         ValueError: as flops_per_token, and for a document-masked workload without its `mean_attended`: counted as
             plain causal attention it would report work that nobody did.
     """
     attended = _attended(workload, mean_attended)
-    if convention(convention_name).per_token is None:
+    if convention_name == STATED:
+        per_token = stated / workload.rank_tokens if stated else None
+    elif convention(convention_name).per_token is None:
         per_token = _counted(workload, counted, counted.products, counted.attention, attended) if counted else None
     elif why_not(convention_name, workload):
         return None
@@ -247,17 +307,24 @@ def tflops(
 
 
 def model_flops(
-    workload: Workload, *, mean_attended: float | None = None, counted: StepFlops | None = None
+    workload: Workload,
+    *,
+    mean_attended: float | None = None,
+    counted: StepFlops | None = None,
+    stated: float | None = None,
 ) -> float | None:
     """Model FLOPs of a token: three times the forward's products and attention, and the head. What MFU counts.
 
     Whatever is recomputed, and whatever the trainer does: the same for every system that trains this model on these
-    sequences. None where neither a formula holds nor counts are given.
+    sequences; but where a trainer says them of its own micro-step (`stated`), those. None where neither a formula holds
+    nor counts are given.
 
     Raises:
         ValueError: for a document-masked workload without its `mean_attended`.
     """
     attended = _attended(workload, mean_attended)
+    if stated is not None:
+        return stated / workload.rank_tokens
     if counted is not None:
         return _counted(workload, counted, counted.model_products, counted.model_attention, attended)
     if _another_shape(workload):
@@ -270,18 +337,16 @@ def hardware_flops(
 ) -> float | None:
     """FLOPs of a token that are executed, what is made again included. What HFU counts.
 
-    None where neither `exact` holds nor counts are given, and for another trainer than the native one: what it
-    recomputes is its own affair.
+    None where neither `exact` holds nor counts are given, and for another trainer than the native one without counts:
+    what it recomputes is its own affair.
 
     Raises:
         ValueError: for a document-masked workload without its `mean_attended`.
     """
     attended = _attended(workload, mean_attended)
-    if workload.trainer != "native":
-        return None
     if counted is not None:
         return _counted(workload, counted, counted.products, counted.attention, attended)
-    if why_not("exact", workload):
+    if workload.trainer != "native" or why_not("exact", workload):
         return None
     return _exact(workload.decoder, attended or workload.sequence / 2)
 
@@ -298,9 +363,10 @@ def _counted(
 ) -> float | None:
     """FLOPs of a token, from `products` and plain causal `attention` of a rank's micro-step; None: they do not tell.
 
-    Documents cut attention in the proportion of the keys that a token attends to, but not one within a window.
+    Documents cut attention in the proportion of the keys that a token attends to, but not one within a window; of
+    another trainer than the native one they were in the step that was counted.
     """
-    if attended is not None:
+    if attended is not None and workload.trainer == "native":
         shape = workload.decoder
         whole = 6 * workload.sequence * shape.heads * shape.head_size * shape.layers * workload.rank_tokens
         if counted.model_attention != whole:

@@ -4,7 +4,7 @@ Sizes: a run has R ranks and N measured steps; a thousand of each are judged wit
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainpace.runs import flops
 from trainpace.runs.run import Run
@@ -61,23 +61,33 @@ def tail_note(run: Run) -> str | None:
 
 
 def tflops(run: Run, convention: str | None = None) -> float | None:
-    """TFLOP/s of one GPU at the run's TGS, in a named convention (None: that of its workload, `flops.chosen`).
+    """TFLOP/s of one GPU at the run's TGS, in a named convention (None: the run's own, `convention_of`).
 
     None where the convention's formula does not hold, or the step was not counted.
     """
-    name = convention or flops.chosen(run.workload).name
-    return flops.tflops(tgs(run), run.workload, name, mean_attended=run.mean_attended, counted=run.step_flops)
+    name = convention or convention_of(run).name
+    return flops.tflops(tgs(run), run.workload, name, **_known(run))
+
+
+def convention_of(run: Run) -> flops.Convention:
+    """In which its TFLOPs are shown and stored."""
+    return flops.chosen(run.workload, counted=run.step_flops, stated=run.flops_per_step)
+
+
+def _known(run: Run) -> dict[str, Any]:
+    """What is known of the FLOPs of its steps, besides its workload."""
+    return {"mean_attended": run.mean_attended, "counted": run.step_flops, "stated": run.flops_per_step}
 
 
 def mfu(run: Run, peak_tflops: float | None) -> float | None:
     """Model FLOPs that were trained in a second / those that the device can do; None where either is not known."""
-    per_token = flops.model_flops(run.workload, mean_attended=run.mean_attended, counted=run.step_flops)
+    per_token = flops.model_flops(run.workload, **_known(run))
     return _share(run, per_token, peak_tflops)
 
 
 def hfu(run: Run, peak_tflops: float | None) -> float | None:
     """FLOPs that were executed in a second, what is made again included / those that the device can do; None as `mfu`,
-    and for another trainer than the native one.
+    and for another trainer than the native one that was not counted.
     """
     per_token = flops.hardware_flops(run.workload, mean_attended=run.mean_attended, counted=run.step_flops)
     return _share(run, per_token, peak_tflops)

@@ -237,7 +237,10 @@ class Run(Record):
     mean_attended: PositiveFloat | None = None
     """Keys that a token attends to, mean over the measured tokens; None where attention is causal."""
     step_flops: StepFlops | None = None
-    """As the native trainer's step was traced; None where formulas hold, and where it was not counted."""
+    """As the native trainer's step was traced, or another trainer's counted; None where formulas hold, and where it was
+    not counted."""
+    flops_per_step: PositiveFloat | None = None
+    """Model FLOPs of a micro-step on one rank, mean over the ranks, as the trainer says; None where it does not."""
     startup_seconds: NonNegativeFloat
     """Seconds from the request for the run to the end of its first step."""
     compile_seconds: NonNegativeFloat = 0.0
