@@ -43,6 +43,8 @@ MEASURED = {"pytest", "perf", "--perf-refresh", "--perf-runs", "--perf-resume", 
 """Commands of these words alone are run: they measure whatever cases there are, and those of the toy take no time."""
 OF_A_CHECKOUT = {"docs/kubernetes.md"}
 """What these pages start works in an image that has a checkout."""
+ADAPTERS = "docs/adapters.md"
+"""Its trainers are of several libraries: tests/adapters/test_page.py trains each."""
 # What a page leaves open.
 FILLED = {"NAME": "hf"}
 
@@ -202,7 +204,7 @@ def test_command(scratch, arguments):
     assert importlib.import_module(f"{module}.__main__").main(rest) == 0
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python") and p != ADAPTERS])
 def test_python(page, tmp_path, started):
     """The Python of a page, written where its first lines say, is a repository whose cases are measured.
 

@@ -20,13 +20,14 @@ DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
     "pynvml": "nvidia-ml-py",
     "pytest_benchmark": "pytest-benchmark",
+    "pytorch_lightning": "pytorch-lightning",
     "kubernetes_validate": "kubernetes-validate",
     "ruamel": "ruamel.yaml",
 }
 """Of modules that are not called as what is installed."""
 RUN_ONLY = {"check-jsonschema", "pytest-timeout", "pytest-xdist"}
 """Commands and plugins: nothing imports them."""
-BY_TOX = {"atheris", "mlflow-skinny", "wandb"}
+BY_TOX = {"atheris", "mlflow-skinny", "pytorch-lightning", "wandb"}
 """Installed by a tox environment, and used where it is there."""
 WITHOUT_TRAIN = """
 import sys

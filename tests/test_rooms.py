@@ -14,8 +14,10 @@ import trainpace
 
 FOLDER = Path(trainpace.__file__).parent
 PURE = ("cases", "runs", "stats", "judge", "plan", "report")
-ORDER = (*PURE, "store", "probe", "data", "rank", "trainers", "launch", "cost", "app")
+ORDER = (*PURE, "store", "probe", "data", "rank", "adapters", "trainers", "launch", "cost", "app")
 """A room imports itself and the rooms before it."""
+IN_A_RANK = {"rank", "adapters"}
+"""They import themselves alone."""
 FOR_ALL = {"trainpace", "trainpace.errors", "trainpace.records", "trainpace.text"}
 SHELL = {"trainpace.plugin", "trainpace.__main__"}
 """They import what they like, and nothing imports them."""
@@ -63,8 +65,8 @@ def allowed(module: str) -> set[str]:
     if module in FOR_ALL:
         return FOR_ALL
     room = module.split(".")[1]
-    if room == "rank":
-        rooms: tuple[str, ...] = ("rank",)
+    if room in IN_A_RANK:
+        rooms: tuple[str, ...] = (room,)
     elif room == "simulate":
         rooms = (*PURE, "simulate")
     else:
@@ -72,7 +74,7 @@ def allowed(module: str) -> set[str]:
         if room in PURE:
             rooms = tuple(each for each in rooms if each in PURE)
     inside = {name for name in MODULES if len(name.split(".")) > 1 and name.split(".")[1] in rooms}
-    return inside if room == "rank" else inside | FOR_ALL
+    return inside if room in IN_A_RANK else inside | FOR_ALL
 
 
 def impure(source: str) -> list[str]:
@@ -129,6 +131,7 @@ def test_no_circle_of_files():
         ("trainpace.store.planted", "if TYPE_CHECKING:\n    from ..app.options import Options"),
         ("trainpace.launch.planted", "import trainpace.plugin"),
         ("trainpace.rank.planted", "from trainpace.errors import RunFailed"),
+        ("trainpace.adapters.planted", "from trainpace.rank import loop"),
         ("trainpace.simulate.planted", "from trainpace.store.files import write_whole"),
         ("trainpace.errors", "from trainpace.cases import Case"),
     ],

@@ -26,7 +26,7 @@ from trainpace.launch.rank_log import RankLog
 from trainpace.probe.device import GpuWindow, gpu_cores, revision
 from trainpace.rank.imports import Own
 from trainpace.runs.flops import RankFlops, StepFlops, step_flops
-from trainpace.runs.run import Preflight, RankSamples, Run, RunNode
+from trainpace.runs.run import Health, Preflight, RankSamples, Run, RunNode
 from trainpace.stats.tolerance import mean_if_known
 
 _WRITTEN = (RankSamples.model_fields.keys() - {"observed"}) | {
@@ -200,6 +200,7 @@ class Distributed:
             counted = _counted(lines)
             if isinstance(counted, str):
                 health = health.model_copy(update={"notes": (*health.notes, counted)})
+            health = _with_notes(health, samples[0])
         run = _claims_checked(
             begun.record(
                 workload,
@@ -235,6 +236,15 @@ def _samples_of(log: RankLog) -> dict[str, Any]:
     if (observed := log.observed()) is None:
         raise RunFailed("never said that its measured window opened, or that it closed", rank=log.rank)
     return {**log.samples, "rank": log.rank, "observed": observed}
+
+
+def _with_notes(health: Health, samples: dict[str, Any]) -> Health:
+    """`health`, with what the trainer says of itself."""
+    if not (said := samples.get("notes")):
+        return health
+    if not isinstance(said, list) or not all(isinstance(each, str) for each in said):
+        raise RunFailed(f"expected the trainer's notes, a list of sentences, got {said!r:.80}", rank=0)
+    return health.model_copy(update={"notes": (*health.notes, *said)})
 
 
 def _claims_checked(run: Run) -> Run:

@@ -176,6 +176,7 @@ def _train(request: RunRequest, rank: int, local_rank: int, write: Write) -> Non
         mean_attended=getattr(trainer, "mean_attended", None),
         flops_per_step=_flops_per_step(trainer),
         kernels=getattr(trainer, "kernels", {}),
+        notes=getattr(trainer, "notes", ()),
         compile_seconds=_compile_seconds(),
         imported=_imported(module, request.get("own")),
         **window,
@@ -282,7 +283,8 @@ def measure(
     first step allocates its states) and the last measured one (so that every run times at least one).
 
     Whether it is enough is asked when a step was issued, of the steps that are done by then: on an accelerator those
-    before it. Nothing waits for the step itself: a run that ends early is timed as one that does not.
+    before it. Nothing waits for the step itself: a run that ends early is timed as one that does not. Of a trainer with
+    `whole_groups` it is asked where its optimizer can step.
 
     Losses are read inside the window: work that somebody does only when its loss is asked for is done there.
 
@@ -295,6 +297,7 @@ def measure(
     losses: list[Any] = []
     tokens = Tokens(trainer)
     on_cpu = isinstance(clock, CpuClock)  # elsewhere the driver tells who else used the device
+    whole_groups = getattr(trainer, "whole_groups", False)
     warmup: list[Step] = []
     first_optimizer: tuple[Any, Any] | None = None
     for step in range(workload.warmup):
@@ -314,12 +317,13 @@ def measure(
         measured.append(_step(trainer, clock, losses, workload.warmup + step, tokens))
         last = step == workload.steps - 1
         done = measured[: len(measured) - clock.behind]
-        if enough is not None and done and not last:
+        ends = (step + 1) % workload.accumulation == 0
+        if enough is not None and done and not last and (ends or not whole_groups):
             assert first_optimizer is not None
             clock.wait(done[-1].end)
             # The warm-up's optimizer step, which allocates, is slower than any other.
             last = enough.reached([clock.seconds(*each.marks) for each in done], clock.seconds(*first_optimizer))
-        if (step + 1) % workload.accumulation == 0 or last:
+        if ends or last:
             optimizer.append(_optimize(trainer, clock))
         _stepped(clock, write, workload.warmup + step)
         if on_cpu:  # between steps, outside of what is timed

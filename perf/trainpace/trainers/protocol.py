@@ -36,13 +36,15 @@ class Context(Protocol):
 class Trainer(Protocol):
     """A system under test.
 
-    Four attributes are read if they are there: `data_identity`, the fields of trainpace.runs.run.DataIdentity, so that
+    Six attributes are read if they are there: `data_identity`, the fields of trainpace.runs.run.DataIdentity, so that
     losses are compared with the baseline's; `trained_on`, the fields of
     trainpace.runs.run.TrainedOn of each source, which reports show; `mean_attended`, the keys that a token attends to
     on average where documents are masked, without which the TFLOPs of such a run cannot be told; `flops_per_step`, the
     FLOPs of one micro-step on this rank, two a multiply-add: forward and backward, and nothing that is made again (a
-    number, or a method without arguments). A method is called if it is there: `tokens(batch) -> int`, the tokens that a
-    batch of `load` holds, where its shapes do not tell them.
+    number, or a method without arguments); `whole_groups`, True where the optimizer can step after every
+    `accumulation`-th micro-step alone, as in a library's own loop (trainpace/adapters); `notes`, sentences that reports
+    show with the run. A method is called if it is there: `tokens(batch) -> int`, the tokens that a batch of `load`
+    holds, where its shapes do not tell them.
     """
 
     def setup(self, context: Context) -> None:
