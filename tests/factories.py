@@ -4,12 +4,22 @@ import random
 from typing import Any
 
 from trainpace.cases import PUBLISHED, Workload
-from trainpace.cases.machine import Device
+from trainpace.cases.machine import Device, Machine
 from trainpace.judge.systems import SideBySide, System, figures
 from trainpace.report.record import CaseResult, CompareResult, CostResult, Reference, Results
 from trainpace.runs.run import DataIdentity, RankSamples, Run
 
 CPU = Device(slug="cpu-test-2c", name="Test CPU", kind="cpu", count=2, memory_bytes=8 << 30)
+CARDS = {
+    "l4": 24152899584,
+    "a10": 24146608128,
+    "geforce-rtx-4090": 25757220864,
+    "a100-sxm4-40gb": 42949672960,
+    "a100-sxm4-80gb": 85899345920,
+    "h100-sxm5-80gb": 85520809984,
+    "h200-sxm5-141gb": 150754820096,
+}
+"""Bytes that drivers tell of real cards, from 24 GB up."""
 DATA = DataIdentity(sources=("generated",), tokenizer="bytes", fingerprint="0123abcd", seed=0)
 LOSSES = (6.24, 6.21, 6.17, 6.14, 6.1)
 """First losses of every run that is not given others; the last one stays."""
@@ -34,6 +44,12 @@ def make_workload(case: str = "llama2_7b-8k-sp1", **overrides: Any) -> Workload:
         "steps": 40,
     }
     return Workload(**{**fields, **overrides})
+
+
+def make_gpus(slug: str = "h100-sxm5-80gb", count: int = 1, **overrides: Any) -> Machine:
+    """A machine with `count` GPUs of a kind; `overrides` are its fields."""
+    gpus = Device(slug=slug, name=f"NVIDIA {slug}", kind="cuda", count=count, memory_bytes=CARDS[slug])
+    return Machine(gpus=gpus, cpu=CPU, free_bytes=1 << 40, **overrides)
 
 
 def make_full_workload(case: str = "llama2_7b-8k-sp1", **overrides: Any) -> Workload:

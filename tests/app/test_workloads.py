@@ -4,12 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from factories import CPU
-from trainpace.cases.machine import Device, Machine
+from factories import make_gpus
 from trainpace.launch import launcher
 
-A100 = Device(slug="a100-sxm4-80gb", name="NVIDIA A100-SXM4-80GB", kind="cuda", count=1, memory_bytes=80 << 30)
-HERE = Machine(gpus=A100, cpu=CPU, free_bytes=1 << 40, gpu_free_bytes=79 << 30, gpu_capability=(8, 0))
+HERE = make_gpus("a100-sxm4-80gb", gpu_free_bytes=79 << 30, gpu_capability=(8, 0))
 
 
 @pytest.mark.parametrize(
@@ -19,7 +17,7 @@ HERE = Machine(gpus=A100, cpu=CPU, free_bytes=1 << 40, gpu_free_bytes=79 << 30, 
         (
             replace(HERE, gpu_capability=(7, 0)),
             [],
-            "capability 8.0 (A100), NVIDIA A100-SXM4-80GB has 7.0",
+            "capability 8.0 (A100), NVIDIA a100-sxm4-80gb has 7.0",
         ),
         (replace(HERE, gpu_free_bytes=9 << 30), [], "one has 9 GiB free of 80 GiB: end what uses it (nvidia-smi"),
     ],

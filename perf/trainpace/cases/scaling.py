@@ -4,6 +4,7 @@
 everything small, for a CPU. `auto` takes the largest of them that the machine can run.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -439,12 +440,18 @@ def _proxy_cut(full: Workload, gpus: Device, memory: Memory) -> Workload | None:
         return full.model_copy(update={"sequence": full.sequence // full.sp * sp, "sp": sp, "ranks": ranks})
     least = min(LEAST_LAYERS if ranks > 1 else 1, full.shape.layers)
     sequence = full.sequence
+
+    def of(layers: int) -> Workload:
+        shape = with_layers(full.decoder, layers)
+        return full.model_copy(update={"shape": shape, "sequence": sequence, "sp": sp, "ranks": ranks})
+
+    def is_too_large(layers: int) -> bool:
+        return bool(_lacks(of(layers), gpus, memory, PROXY_MEMORY_SHARE))
+
     while True:
-        for layers in range(full.shape.layers, least - 1, -1):
-            shape = with_layers(full.shape, layers)
-            cut = full.model_copy(update={"shape": shape, "sequence": sequence, "sp": sp, "ranks": ranks})
-            if not _lacks(cut, gpus, memory, PROXY_MEMORY_SHARE):
-                return cut
+        # More layers never take less: the first that are too many are looked for by halves.
+        if fitting := bisect_left(range(least, full.shape.layers + 1), True, key=is_too_large):
+            return of(least + fitting - 1)
         if sequence % (2 * sp) or full.micro_batch * sequence // 2 < LEAST_RANK_TOKENS * sp:
             return None
         sequence //= 2

@@ -184,6 +184,7 @@ class _Watch:
 
     def __init__(self, model: CausalLm, memory: Memory) -> None:
         self._layers = model.layers
+        self._parameters = list(model.parameters())
         self._memory = memory
         self._events: list[tuple[int | None, Event]] = []
         self._recomputed = [False] * len(self._layers)
@@ -227,6 +228,8 @@ class _Watch:
         self._recomputed[index] = True
         first, last = index == len(self._layers) - 1, index == 0
         self._memory.phase = "backward_first" if first else "backward_last" if last else "backward_middle"
+        # Those that are there by now are FSDP2's own: ZeRO-3's are told by a formula, and would count twice.
+        self._memory.claim([parameter.grad for parameter in self._parameters], "gradients")
 
     def _leave_layer(self, *_: Any) -> None:
         if not in_backward():
