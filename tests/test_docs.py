@@ -31,7 +31,7 @@ NOT_TYPED = {
     "python -m trainpace comment DIR --pull-request N": "writes to GitHub; tests/report/test_github.py does too",
     "python -m trainpace count llm-foundry": "traces 175 steps",
     "python -m trainpace count mine.csv": "traces steps of a table that the page does not show",
-    "python -m trainpace init": "wants a repository of git; tests/app/test_init.py does",
+    "python -m trainpace init": "wants a repository of git; tests/test_tutorial.py has one",
     "python -m trainpace predict h100-sxm --model config.json --micro-batch 4": "traces a step of the reader's model",
     "python -m trainpace published llm-foundry --report out": "draws 30 charts; test_table_report.py draws fewer",
     "python -m trainpace.simulate --out docs": "takes a quarter of an hour",
@@ -45,6 +45,8 @@ OF_A_CHECKOUT = {"docs/kubernetes.md"}
 """What these pages start works in an image that has a checkout."""
 ADAPTERS = "docs/adapters.md"
 """Its trainers are of several libraries: tests/adapters/test_page.py trains each."""
+TUTORIAL = "docs/tutorial.md"
+"""tests/test_tutorial.py runs it as a whole."""
 # What a page leaves open.
 FILLED = {"NAME": "hf"}
 
@@ -182,9 +184,12 @@ def test_sessions(scratch, pytester, monkeypatch, page):
 RECORDS = [page for page in PAGES if any("--perf-refresh" in arguments for arguments in measured(page))]
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=[pytest.mark.slow] if p in RECORDS else []) for p in PAGES if measured(p)]
-)
+# Pages that show what an earlier one showed are not measured again.
+FIRST_MEASURED = {arguments: page for page in reversed(PAGES) for arguments in measured(page)}
+MEASURING = [page for page in PAGES if page in FIRST_MEASURED.values()]
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in RECORDS else []) for p in MEASURING])
 def test_measured(page, repository):
     """The commands of a page that measure end with 0, one after the other in one repository."""
     # Steps that mostly sleep: what a busy machine does to them is small beside the noise that a refresh allows.
@@ -204,7 +209,7 @@ def test_command(scratch, arguments):
     assert importlib.import_module(f"{module}.__main__").main(rest) == 0
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python") and p != ADAPTERS])
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python") and p not in {ADAPTERS, TUTORIAL}])
 def test_python(page, tmp_path, started):
     """The Python of a page, written where its first lines say, is a repository whose cases are measured.
 

@@ -83,7 +83,7 @@ import tempfile
 
 import torch
 from trainpace.adapters import transformers_trainer
-from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments
 
 
 @transformers_trainer
@@ -102,11 +102,11 @@ def trainer(context):
         disable_tqdm=True,
     )
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 512}
-    config = AutoConfig.for_model("qwen2", num_attention_heads=4, num_key_value_heads=2, **sizes)
     torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(num_attention_heads=4, num_key_value_heads=2, **sizes))
     ids = torch.randint(512, (64, workload.sequence))
     data = [{"input_ids": each, "labels": each} for each in ids]
-    return Trainer(AutoModelForCausalLM.from_config(config), args, train_dataset=data)
+    return Trainer(model, args, train_dataset=data)
 '''
 
 _ACCELERATE = '''\

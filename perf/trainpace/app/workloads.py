@@ -17,7 +17,6 @@ from trainpace.errors import DataError, RunFailed, UsageError
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import baselines_of
 from trainpace.judge.tables import published
-from trainpace.launch.environment import compiler_missing
 from trainpace.store.baselines import load_baselines
 from trainpace.store.costs import load_costs
 from trainpace.store.runs import runs_in
@@ -83,7 +82,6 @@ class Workloads:
                 attention="varlen" if options.varlen else "causal",
                 trainer=trainer,
                 engine=options.engine if trainer == "native" else "own",
-                compiled=options.compile,
                 warmup=options.warmup,
                 steps=options.steps,
                 # A user's own trainer has its own tokens.
@@ -95,10 +93,6 @@ class Workloads:
             raise UsageError(str(error)) from None
         except ValueError as error:
             raise RunFailed(str(error)) from None
-        workload = resolved.workload
-        compiles_here = trainer == "native" and workload.compile and options.launcher == "local"
-        if compiles_here and (why := compiler_missing(machine.kind_for(workload))):
-            raise UsageError(f"{case.id}: {why}")
         for text in (resolved.reason, *resolved.warnings):
             self.messages.say(f"{case.id}: {text}" if text in resolved.warnings else text)
         return resolved
