@@ -47,7 +47,7 @@ SESSIONS = {
     "all that decides speed": [
         *("--perf-data=my records.json", "--perf-data", "more.json", "--perf-tokenizer", "bytes"),
         *("--perf-baselines", "my baselines", "--perf-trainer=training:Toy", "--perf-dtype", "fp32", "--perf-varlen"),
-        *("--perf-scale=mini", "--perf-warmup", "2", "--perf-steps=9", "--perf-tolerance", "0.02"),
+        *("--perf-compile", "--perf-scale=mini", "--perf-warmup", "2", "--perf-steps=9", "--perf-tolerance", "0.02"),
         *("--perf-runs-per-case=2", "--perf-runs=runs", "--perf-report", "report", "--perf-require-verdict"),
         *("--perf-max-minutes", "5", "--perf-step-timeout=60", "--perf-accepted", "a fix costs it", "-k", "8k"),
         *("--perf-against-runs", "kept runs", "--perf-max-hours=9"),

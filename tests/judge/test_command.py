@@ -19,6 +19,14 @@ def test_names_what_differs_from_the_defaults():
     assert f"{COMMAND} {options} --perf-refresh" == Command().speed(workload, refresh=True)
 
 
+def test_compiled_layers():
+    """They are named, but where the case says so itself."""
+    compiled, case = make_workload(compile=True), make_workload(compile=True, case="llama2_7b-8k-sp1-compile")
+
+    assert f"{COMMAND} --perf-compile" == Command().speed(compiled)
+    assert "--perf-compile" not in Command().speed(case)
+
+
 def test_a_user_trainer():
     """A user's trainer has no engine that could be chosen."""
     workload = make_workload(trainer="ours.train:fast", engine="own")

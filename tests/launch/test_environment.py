@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trainpace.launch.environment import given, say_withheld, withheld
+from trainpace.launch.environment import compiler_missing, given, say_withheld, withheld
 from trainpace.launch.host_client import Side, host_command
 
 
@@ -92,3 +92,29 @@ def test_own_allocator(monkeypatch, name):
 def test_asking_for_a_gpu_spoils_no_rank():
     """A trainer's module may ask whether there is one: torch is told to ask the driver's library, not CUDA."""
     assert host_command(Side(), [], "cuda").environment["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "named", "said"),
+    [
+        ("cpu", ["g++"], {}, None),
+        ("cpu", ["gcc"], {}, "torch needs g++, or what CXX names, got none: install one (apt-get install g++)"),
+        ("cpu", ["g++"], {"CXX": "mine"}, "got CXX=mine, which is not there"),
+        ("cpu", ["mine"], {"CXX": "mine"}, None),
+        ("cuda", ["clang"], {}, None),
+        ("cuda", ["g++"], {}, "torch needs gcc or clang, or what CC names, got none"),
+    ],
+)
+def test_compiling_needs_a_compiler(tmp_path, monkeypatch, device, there, named, said):
+    """A C++ compiler for a CPU, a C compiler for a GPU; the one that a variable names, where it names one."""
+    for name in there:
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+
+    found = compiler_missing(device)
+
+    assert found == said or said in found

@@ -30,7 +30,8 @@ class Parity(Native):
         dist.all_reduce(loss)
         grads = {name: _whole(parameter) for name, parameter in self._engine.model.named_parameters()}
         if dist.get_rank() == 0 and not out.exists():
-            torch.save({"loss": loss / dist.get_world_size(), "grads": grads}, out)
+            graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+            torch.save({"loss": loss / dist.get_world_size(), "grads": grads, "graphs": graphs}, out)
         super().optimizer_step()
 
 

@@ -170,6 +170,12 @@ class Options:
         default=False,
         help="Mask attention at the documents' borders (default: plain causal, as published).",
     )
+    compile: bool = option(
+        "--perf-compile",
+        default=False,
+        help="Have the native trainer run its layers compiled by torch.compile (default: as the case says, which is "
+        "eager).",
+    )
     data: tuple[str, ...] = option(
         "--perf-data",
         default=(),

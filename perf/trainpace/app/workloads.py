@@ -17,6 +17,7 @@ from trainpace.errors import DataError, RunFailed, UsageError
 from trainpace.judge import baseline as baselines
 from trainpace.judge.refresh import baselines_of
 from trainpace.judge.tables import published
+from trainpace.launch.environment import compiler_missing
 from trainpace.store.baselines import load_baselines
 from trainpace.store.costs import load_costs
 from trainpace.store.runs import runs_in
@@ -82,6 +83,7 @@ class Workloads:
                 attention="varlen" if options.varlen else "causal",
                 trainer=trainer,
                 engine=options.engine if trainer == "native" else "own",
+                compiled=options.compile,
                 warmup=options.warmup,
                 steps=options.steps,
                 # A user's own trainer has its own tokens.
@@ -93,6 +95,10 @@ class Workloads:
             raise UsageError(str(error)) from None
         except ValueError as error:
             raise RunFailed(str(error)) from None
+        workload = resolved.workload
+        compiles_here = trainer == "native" and workload.compile and options.launcher == "local"
+        if compiles_here and (why := compiler_missing(machine.kind_for(workload))):
+            raise UsageError(f"{case.id}: {why}")
         for text in (resolved.reason, *resolved.warnings):
             self.messages.say(f"{case.id}: {text}" if text in resolved.warnings else text)
         return resolved

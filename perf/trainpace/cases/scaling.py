@@ -96,6 +96,7 @@ def resolve(
     attention: Attention = "causal",
     trainer: str = "native",
     engine: str = "deepspeed",
+    compiled: bool = False,
     warmup: int | None = None,
     steps: int | None = None,
     vocabulary: int | None = None,
@@ -105,10 +106,10 @@ def resolve(
     """Cut `case` to `machine`.
 
     `device` is what ranks run on: `cpu` leaves GPUs alone, `cuda` has the scale `mini` run on them too. By itself that
-    runs on the CPU, unless there are GPUs that nothing larger fits. `warmup` and `steps` replace the fixed table's.
-    `vocabulary` is the tokenizer's number of ids: more than the workload's raise it. `stored_cut` is the workload of
-    this device's stored proxy baseline, whose cut is reused. `memory` gives the peak memory of one rank, bytes
-    (default: memory_bytes).
+    runs on the CPU, unless there are GPUs that nothing larger fits. `compiled` has the layers compiled, also where the
+    case does not say so. `warmup` and `steps` replace the fixed table's. `vocabulary` is the tokenizer's number of ids:
+    more than the workload's raise it. `stored_cut` is the workload of this device's stored proxy baseline, whose cut is
+    reused. `memory` gives the peak memory of one rank, bytes (default: memory_bytes).
 
     Of a case without a shape nothing is known but its tokens and GPUs. `mini` cuts these, not its micro-batch and
     accumulation; `proxy` has fewer GPUs, each with the tokens that it has in the case; `full` is believed to fit.
@@ -139,7 +140,7 @@ def resolve(
             sp=sp,
             dtype=dtype,
             attention=attention,
-            **_of_case(case, sp, scale),
+            **{**_of_case(case, sp, scale), "compile": compiled or case.compile},
             warmup=table_warmup if warmup is None else warmup,
             steps=table_steps if steps is None else steps,
             trainer=trainer,

@@ -41,6 +41,8 @@ class Command:
         found |= {flag: values for flag, values in self.options.items() if flag not in found}
         if workload.attention == "varlen":
             found["--perf-varlen"] = ()
+        if workload.compile and "compile" not in workload.case.split("-"):
+            found["--perf-compile"] = ()
         if workload.nodes > 1:  # a workload does not say what started it, and torchrun cannot be typed like this
             found.setdefault("--perf-launcher", ("slurm",))
         return self._text([self.test] if self.test else ["perf", "-k", workload.case], found, hints)

@@ -7,7 +7,9 @@ This keeps what a change to a trainer comes across by itself. It is no wall: a p
 another one of its user in /proc (docs/gate.md).
 """
 
+import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 
 # Names, or their beginnings with a `*`: (what is given, why). Not here: a workflow's (GITHUB_*, ACTIONS_*, RUNNER_*,
@@ -80,6 +82,22 @@ def say_withheld(names: list[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     listed = ", ".join(names[:_MOST_NAMES])
     return f"variables that it was not given (--perf-env NAME, added to the command, gives one): {listed}{more}"
+
+
+def compiler_missing(device: str) -> str | None:
+    """Why torch.compile cannot work on this machine for `device`, `cpu` or `cuda`; None where it can.
+
+    torch's compiler writes C++ for a CPU. For a GPU it writes Triton, which builds a starter of each kernel in C.
+    """
+    variable, usual = ("CXX", ("g++",)) if device == "cpu" else ("CC", ("gcc", "clang"))
+    named = os.environ.get(variable)
+    if any(shutil.which(each) for each in (usual if named is None else (named,))):
+        return None
+    got = f"{variable}={named}, which is not there" if named else "none"
+    return (
+        f"to compile the layers torch needs {' or '.join(usual)}, or what {variable} names, got {got}: install one "
+        "(apt-get install g++), or leave the layers eager, without --perf-compile"
+    )
 
 
 def _is_given(name: str, value: str) -> bool:

@@ -1,5 +1,6 @@
 """Run hosts of one session by what they run: started when first asked for, ended with it; one run at a time."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,9 @@ from trainpace.launch.quiet import Scheduling
 from trainpace.rank import proc
 from trainpace.runs.run import Run
 from trainpace.store.files import check_record
+
+_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+"""Where torch keeps the code that it compiles."""
 
 
 @dataclass(kw_only=True)
@@ -131,6 +135,7 @@ class Pool:
         if compared:
             # Whatever the other side did to this process is inherited by the hosts that it starts.
             self._scheduling.check(0, "the suite")
+        command = self.of_session(command)
         key = json.dumps([command.python, dict(command.settings), dict(command.environment), nodes])
         run_id = uuid.uuid4().hex[:12]
         kept = self._keep_logs / case / run_id if self._keep_logs else None
@@ -156,6 +161,19 @@ class Pool:
             if kept:
                 keep_logs(folder, self._logs[key], kept)
             shutil.rmtree(folder, ignore_errors=True)
+
+    def of_session(self, command: HostCommand) -> HostCommand:
+        """`command` with a folder for the code that torch compiles: the session's, and the side's own.
+
+        What is compiled there once a session is loaded by its later runs. What one side compiled the other must not
+        load: torch knows it by the graph, and not by the code that made the graph. A folder that the user has set is
+        taken where nothing is compared.
+        """
+        if _COMPILED in os.environ and not command.settings["apart"]:
+            return command
+        side = json.dumps([command.python, dict(command.settings)], sort_keys=True)
+        folder = self.folder / "compiled" / hashlib.sha256(side.encode()).hexdigest()[:12]
+        return replace(command, environment={**command.environment, _COMPILED: str(folder)})
 
     def _pause_others(self, key: str) -> None:
         """Stop every host but this one: what it has started must not run beside the ranks that are measured."""

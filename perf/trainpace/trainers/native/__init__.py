@@ -4,6 +4,8 @@ As the published rows were trained: full fine-tuning, batch 1 a GPU, accumulatio
 cosine, full activation checkpointing, plain causal attention across the packed sequence.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,11 +25,12 @@ from trainpace.trainers.native.model import CausalLm
 class Native:
     """The trainer that the suite brings along."""
 
+    _note_backward: Callable[[], None] | None = None
+    """Says that the backward is compiled next; None where it is not."""
+
     def setup(self, context: Any) -> None:
         """Join the process group, map the packed tokens, build the sharded model."""
         workload = context.workload
-        if workload.compile:
-            raise ValueError("the native trainer cannot compile its layers yet: leave compile out of the case")
         # Told its device, NCCL connects here and not in the first step, and makes groups of parts of that connection.
         own = None if context.device == "cpu" else torch.device(context.device, context.local_rank)
         dist.init_process_group(dist.get_default_backend_for_device(context.device), device_id=own)
@@ -50,6 +53,13 @@ class Native:
             self.mean_attended = mean_attended([size for row in measured for size in np.diff(self._ends(row))])
         context.note("building the model")
         self._build()
+        if workload.compile:
+            from trainpace.trainers.native.compiled import compile_layers
+
+            compile_layers(self._engine.model.layers, workload)
+            # Both are compiled when they are first asked for; a line restarts the clock that finds a hang.
+            context.note("compiling the layers (step 1)")
+            self._note_backward = partial(context.note, "compiling the layers' backward (step 1)")
 
     def _take_place(self, workload: Any, rank: int, device: str) -> None:
         """Find this rank's place among those of the process group."""
@@ -99,6 +109,9 @@ class Native:
         """One micro-step. Returns this rank's share of the mean loss, times sp: the ranks' mean is the loss."""
         judged = batch.pop("judged")
         loss = self._engine.forward(**batch, ulysses=self._ulysses) * (self._workload.sp / judged)
+        if self._note_backward is not None:
+            self._note_backward()
+            self._note_backward = None
         self._engine.backward(loss, last=self._last)
         return loss.detach()
 

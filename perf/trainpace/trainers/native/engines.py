@@ -105,6 +105,9 @@ class DeepSpeed:
                         parameter.copy_(initial(name, parameter.shape, self.model.config, device))
         if workload.sharding == "zero2":
             self.model.to(device)
+        if workload.compile:
+            # Else every module in a layer gathers its own parameters, by a hook within what is compiled.
+            deepspeed.utils.set_z3_leaf_modules(self.model, [type(self.model.layers[0])])
         optimizer, schedule = _optimizer(self.model.parameters(), total)
         self.engine, *_ = deepspeed.initialize(
             model=self.model, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False

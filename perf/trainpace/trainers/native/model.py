@@ -74,6 +74,12 @@ def _named_recompute() -> tuple[Any, Any]:
 
 def _products_kept() -> tuple[Any, Any]:
     """The same where KEPT and every second product are not made again."""
+    forward, again = selective_contexts()
+    return forward, _named(again)
+
+
+def selective_contexts() -> tuple[Any, Any]:
+    """Contexts of a layer's forward and of its recompute where KEPT and every second product are not made again."""
     products = {False: 0, True: 0}
 
     def policy(context: Any, operator: Any, *_: Any, **__: Any) -> CheckpointPolicy:
@@ -83,8 +89,7 @@ def _products_kept() -> tuple[Any, Any]:
             kept = products[context.is_recompute] % 2 == 1
         return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
-    forward, again = create_selective_checkpoint_contexts(policy)
-    return forward, _named(again)
+    return create_selective_checkpoint_contexts(policy)
 
 
 @contextmanager
