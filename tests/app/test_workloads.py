@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from factories import make_gpus
+from trainpace.errors import UsageError
 from trainpace.launch import launcher
 
 HERE = make_gpus("a100-sxm4-80gb", gpu_free_bytes=79 << 30, gpu_capability=(8, 0))
@@ -30,3 +31,17 @@ def test_gpus_that_no_rank_could_run_on(repository, pytester, monkeypatch, here,
     assert done.code == 4, done.text
     assert said in done.text
     assert "invalid" not in done.text
+
+
+def test_a_machine_that_cannot_be_used(repository, pytester, monkeypatch):
+    """A lost GPU ends the session before anything starts, with exit status 4 and the driver's word."""
+
+    def present():
+        raise UsageError("GPU 1 of 3 is lost")
+
+    monkeypatch.setattr(launcher, "present", present)
+    done = repository.inside(pytester)
+
+    assert done.code == 4, done.text
+    assert "GPU 1 of 3 is lost" in done.text
+    assert "Error" not in done.text

@@ -332,9 +332,13 @@ def look() -> str:
         raise Lacking(f"needs {', '.join(lacks)}: pip install -c constraints.txt -e '.[train,test]'")
 
     from trainpace.cases.scaling import FLASH_CAPABILITY
+    from trainpace.errors import UsageError
     from trainpace.probe.device import present
 
-    machine = present()
+    try:
+        machine = present()
+    except UsageError as error:
+        raise Lacking(f"needs all GPUs that are visible: {error}") from None
     if machine.gpus is None:
         raise Lacking("needs a CUDA GPU that the driver shows (`nvidia-smi -L` lists them), found none")
     if machine.gpu_capability is not None and machine.gpu_capability < FLASH_CAPABILITY:

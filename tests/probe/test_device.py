@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -150,19 +151,24 @@ def test_window_without_a_driver():
 
 @pytest.fixture(scope="module")
 def with_fake_driver(tmp_path_factory):
-    """Run Python code where a stand-in NVIDIA driver is installed; returns what it printed."""
+    """Run Python code where a stand-in NVIDIA driver is installed, an old one if asked; returns what it printed."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler to build the stand-in driver with")
-    folder = tmp_path_factory.mktemp("driver")
     source = Path(__file__).with_name("fake_nvml.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", source], check=True)
 
-    def run(code: str, **environment: str) -> str:
+    @cache
+    def built(old: int) -> Path:
+        folder = tmp_path_factory.mktemp("driver")
+        command = [compiler, "-shared", "-fPIC", f"-DOLD={old}", "-o", folder / "libnvidia-ml.so.1", source]
+        subprocess.run(command, check=True)
+        return folder
+
+    def run(code: str, *, old: int = 0, **environment: str) -> str:
         clean = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         done = subprocess.run(
             [sys.executable, "-c", f"from trainpace.probe.device import *\n{code}"],
-            env=clean | {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+            env=clean | {"LD_LIBRARY_PATH": str(built(old)), "PYTHONPATH": os.pathsep.join(sys.path)} | environment,
             capture_output=True,
             text=True,
             check=True,
@@ -211,6 +217,9 @@ VISIBLE = {
     "1": "a100-sxm4-80gb 1",
     "1,0": "a100-sxm4-80gb 2",
     "GPU-0a": "a100-sxm4-80gb 1",
+    "GPU-2,GPU-1a2b": "t4 1",
+    "GPU-": "None",
+    "1,GPU-7,0": "a100-sxm4-80gb 1",
     "0,9,1": "a100-sxm4-80gb 1",
     "2": "t4 1",
     "": "None",
@@ -302,6 +311,75 @@ def test_processes_of_another_namespace(with_fake_driver):
 
     assert said == list(expected.values())
     assert named.startswith("('GPU 0: used by other processes too (pid ")
+
+
+AT_ITS_END = "during 100% of the window (1155 MHz, 71 C, 399 W at its end)"
+VARIANTS = {
+    "FAKE_ECC=3": "fault: GPU 0: 2 new uncorrected ECC errors",
+    "FAKE_HELD=74": f"note: GPU 0: software power cap {AT_ITS_END}",
+    "FAKE_HELD=77": f"fault: GPU 0: hardware slowdown {AT_ITS_END}",
+    "FAKE_HELD=269": f"fault: GPU 0: thermal slowdown {AT_ITS_END}",
+    "FAKE_HELD=271": f"fault: GPU 0: power brake {AT_ITS_END}",
+    "FAKE_REASONS=128": "fault: GPU 0: power brake at the window's end (1155 MHz, 71 C, 399 W)",
+    "FAKE_LOST=0": "fault: GPU 0: lost: the driver does not reach it any more (`dmesg` has its Xid)",
+    "FAKE_LOST=1": "",  # another one
+}
+"""What becomes of the GPU while it is watched, and what is said of it."""
+WATCHED = """
+for change in GIVEN:
+    name, _, value = change.partition("=")
+    if name == "FAKE_ECC":
+        os.environ[name] = "1"
+    if name == "FAKE_HELD":
+        os.environ[name] = value
+    w = GpuWindow(1)
+    w.open()
+    os.environ[name] = value
+    time.sleep(0.01)
+    h = w.close()
+    print(*(f"fault: {said}" for said in h.faults), *(f"note: {said}" for said in h.notes), sep="; ")
+    os.environ.pop(name, None)
+"""
+
+
+def test_what_becomes_of_a_gpu(with_fake_driver):
+    """New ECC errors, each counter of slowdowns where all are known, a card that falls off the bus, another one."""
+    said = with_fake_driver(WATCHED.replace("GIVEN", repr(list(VARIANTS))), FAKE_GPUS="2", FAKE_COOL="1")
+
+    assert said.split("\n") == [each for each in VARIANTS.values() if each]
+
+
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        (1, f"{VARIANTS['FAKE_REASONS=128']}; fault: GPU 0: used by other processes too (pid 1)"),
+        (2, "note: GPU 0: whether another process used it cannot be told: the driver does not say"),
+    ],
+)
+def test_a_driver_without_todays_functions(with_fake_driver, old, said):
+    """Functions by their older names, or not at all: what cannot be told is a note, and nothing an error."""
+    code = "print(present().gpus.slug)" + WATCHED.replace("GIVEN", "['FAKE_REASONS=128']")
+
+    assert with_fake_driver(code, old=old, FAKE_GPUS="1", FAKE_PIDS="1") == f"a100-sxm4-80gb\n{said}"
+
+
+def test_a_lost_gpu(with_fake_driver):
+    """It is refused by its number; where it is left out the others are used."""
+    code = """
+from trainpace.errors import UsageError
+try:
+    present()
+except UsageError as error:
+    print(error)
+print(*gpu_uuids(), gpu_cores(3), gpu_links())
+for visible in ("0,2", "GPU-0"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    print(*gpu_uuids(), present().gpus.count)
+"""
+    refused, *others = with_fake_driver(code, FAKE_LOST="1").splitlines()
+
+    assert refused.startswith("GPU 1 of 3 is lost: the driver does not reach it any more")
+    assert others == ["GPU-0a2b lost GPU-2a2b [[], [], []] pcie", "GPU-0a2b GPU-2a2b 1", "GPU-0a2b 1"]
 
 
 def test_window_of_a_mig_instance(with_fake_driver):

@@ -21,6 +21,7 @@ import psutil
 import pynvml  # type: ignore[import-untyped]
 
 from trainpace.cases.machine import Device, Machine
+from trainpace.errors import UsageError
 from trainpace.runs.datasheets import DATASHEETS
 from trainpace.runs.run import Health, OtherProcess
 from trainpace.text import gib
@@ -47,7 +48,11 @@ _GIT_VARIABLES = ("PATH", "HOME", "USER", "XDG_CONFIG_HOME", "TMPDIR", "LANG", "
 
 
 def present() -> Machine:
-    """Look at the machine: GPUs through NVML (those that CUDA_VISIBLE_DEVICES leaves), the rest through the kernel."""
+    """Look at the machine: GPUs through NVML (those that CUDA_VISIBLE_DEVICES leaves), the rest through the kernel.
+
+    Raises:
+        UsageError: where the driver does not reach a GPU that CUDA would use.
+    """
     memory = psutil.virtual_memory()
     total = min(memory.total, cgroup_memory_bytes() or memory.total)
     model, cores = cpu_model(), usable_cores()
@@ -68,9 +73,9 @@ def present() -> Machine:
 
 
 def gpu_uuids() -> tuple[str, ...]:
-    """UUIDs of the visible GPUs, in CUDA's order; none without a driver."""
+    """UUIDs of the visible GPUs, in CUDA's order, `lost` of what the driver does not reach; none without a driver."""
     with _nvml() as available:
-        return tuple(str(pynvml.nvmlDeviceGetUUID(handle)) for handle in _visible_handles()) if available else ()
+        return tuple(map(_uuid, _visible_handles())) if available else ()
 
 
 def gpu_cores(count: int) -> list[list[int]]:
@@ -203,34 +208,56 @@ def _nvml() -> Iterator[bool]:
 
 
 def _visible_handles() -> list[Any]:
-    """NVML's handles of the devices that CUDA would show this process, in its order.
+    """NVML's handles of the devices that CUDA would show this process, in its order; LOST for what the driver has lost.
 
     Where a MIG instance is among them it is the only one: CUDA shows a process one instance, the first, and beside it
     no whole GPU (NVIDIA's MIG user guide, "CUDA device enumeration").
     """
-    cards = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    cards = [_card(index) for index in range(pynvml.nvmlDeviceGetCount())]
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
         named = cards
     else:
-        uuids = {str(pynvml.nvmlDeviceGetUUID(handle)): handle for handle in cards}
+        uuids = {_uuid(handle): handle for handle in cards}
         named = []
         for entry in (part.strip() for part in setting.split(",")):
             if entry.isdecimal() and int(entry) < len(cards):
                 named.append(cards[int(entry)])
             elif entry.startswith("MIG-") and (found := _asked(lambda: pynvml.nvmlDeviceGetHandleByUUID(entry))):  # noqa: B023
                 named.append(found)
-            elif entry.startswith("GPU-") and (known := [uuids[uuid] for uuid in uuids if uuid.startswith(entry)]):
-                named.append(known[0])
+            elif entry.startswith("GPU-") and len(known := [uuid for uuid in uuids if uuid.startswith(entry)]) == 1:
+                named.append(uuids[known[0]])
             else:  # as CUDA does: an entry that is none hides itself and all that follow
                 break
     shown = [device for handle in named for device in _instances(handle)]
     return next(([handle] for handle in shown if _card_of(handle) is not None), shown)
 
 
+LOST = None
+"""In the place of a handle: a GPU that has fallen off the bus, which no question is answered of."""
+
+
+def _card(index: int) -> Any:
+    """The handle of a whole GPU, or LOST.
+
+    Raises:
+        pynvml.NVMLError: where the driver fails otherwise.
+    """
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        pynvml.nvmlDeviceGetUUID(handle)
+    except pynvml.NVMLError_GpuIsLost:
+        return LOST
+    return handle
+
+
+def _uuid(handle: Any) -> str:
+    return "lost" if handle is LOST else str(pynvml.nvmlDeviceGetUUID(handle))
+
+
 def _instances(handle: Any) -> list[Any]:
     """The MIG instances of a GPU that is in MIG mode, which may be none; of any other GPU or instance, itself."""
-    mode = _asked(lambda: pynvml.nvmlDeviceGetMigMode(handle))
+    mode = None if handle is LOST else _asked(lambda: pynvml.nvmlDeviceGetMigMode(handle))
     if _card_of(handle) is not None or mode is None or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
         return [handle]
     places = range(_asked(lambda: pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0)
@@ -240,7 +267,7 @@ def _instances(handle: Any) -> list[Any]:
 
 def _card_of(handle: Any) -> Any:
     """The GPU that a MIG instance is part of; None for a whole GPU."""
-    if not _asked(lambda: pynvml.nvmlDeviceIsMigDeviceHandle(handle)):
+    if handle is LOST or not _asked(lambda: pynvml.nvmlDeviceIsMigDeviceHandle(handle)):
         return None
     return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
 
@@ -266,6 +293,11 @@ def _gpus(handles: Sequence[Any], unified: tuple[int, int]) -> tuple[Device | No
     """
     if not handles:
         return None, None, tuple(filter(None, map(_mig_without_instance, range(pynvml.nvmlDeviceGetCount()))))
+    if LOST in handles:
+        raise UsageError(
+            f"GPU {handles.index(LOST)} of {len(handles)} is lost: the driver does not reach it any more (`dmesg` has "
+            "its Xid). Restart the machine, or leave that GPU out with CUDA_VISIBLE_DEVICES"
+        )
     names = [_name(handle) for handle in handles]
     equal = len(list(takewhile(lambda name: name == names[0], names)))
     memory = [_memory(handle) for handle in handles[:equal]]
@@ -308,8 +340,7 @@ def _memory(handle: Any) -> tuple[int, int] | None:
 
 
 def _mig_without_instance(index: int) -> str | None:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    if _instances(handle):
+    if _instances(_card(index)):
         return None
     return f"GPU {index} is in MIG mode and has no instance: none is used (nvidia-smi mig -lgi lists them)"
 
@@ -318,8 +349,14 @@ def _asked(question: Any) -> Any:
     """The answer of NVML, or None where this card or driver does not know it."""
     try:
         return question()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
         return None
+
+
+def _first_of(newer: Any, older: Any, handle: Any) -> Any:
+    """The answer under a function's name today, else under that which older drivers know it by."""
+    answer = _asked(lambda: newer(handle))
+    return answer if answer is not None else _asked(lambda: older(handle))
 
 
 # Health
@@ -371,6 +408,10 @@ class GpuState:
     """Number of this session's processes on the GPU."""
     foreign: tuple[int, ...] = ()
     """Processes on the GPU that are not this session's."""
+    lost: bool = False
+    """The driver does not reach it any more, and says nothing else of it."""
+    tells_processes: bool = True
+    """Whether the driver says which processes are on it."""
     unnamed: tuple[int, ...] = ()
     """Numbers that the driver gives to processes on the GPU, and that are none here: those of another namespace."""
     clock_mhz: int | None = None
@@ -389,6 +430,11 @@ def gpu_faults(before: Sequence[GpuState], after: Sequence[GpuState], seconds: f
     faults: list[str] = []
     notes: list[str] = []
     for first, last in zip(before, after, strict=True):
+        if first.lost or last.lost:
+            faults.append(f"{last.name}: lost: the driver does not reach it any more (`dmesg` has its Xid)")
+            continue
+        if not last.tells_processes:
+            notes.append(f"{last.name}: whether another process used it cannot be told: the driver does not say")
         for reason, bit in _REASON_BITS.items():
             said = notes if reason == NORMAL else faults
             if reason in first.slowed_ns and reason in last.slowed_ns:
@@ -470,7 +516,12 @@ def _gpu_states(count: int, own: set[int]) -> tuple[GpuState, ...]:
 
 
 def _gpu_state(name: str, handle: Any, own: set[int]) -> GpuState:
-    processes = _asked(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    if handle is LOST:
+        return GpuState(name=name, lost=True)
+    told = _first_of(
+        pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetComputeRunningProcesses_v2, handle
+    )
+    processes = told or ()
     others = sorted(process.pid for process in processes if process.pid not in own)
     # 0 and 2**32 - 1: what drivers say of a process that the asking namespace does not hold.
     here = [pid for pid in others if 0 < pid < _NO_PID and psutil.pid_exists(pid)]
@@ -479,13 +530,17 @@ def _gpu_state(name: str, handle: Any, own: set[int]) -> GpuState:
     return GpuState(
         name=name,
         slowed_ns=_slowed_ns(card),
-        reasons=_asked(lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(card)) or 0,
+        reasons=_first_of(
+            pynvml.nvmlDeviceGetCurrentClocksEventReasons, pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, card
+        )
+        or 0,
         ecc_errors=_asked(
             lambda: pynvml.nvmlDeviceGetTotalEccErrors(
                 card, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
             )
         ),
         own=len(processes) - len(others),
+        tells_processes=told is not None,
         foreign=tuple(here),
         unnamed=tuple(pid for pid in others if pid not in here),
         clock_mhz=_asked(lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM)),
