@@ -156,13 +156,14 @@ def _history(options: argparse.Namespace) -> int:
 
     try:
         judged = judge(read_summaries(options.folder), since=options.since)
+        remote = remote_of(Path.cwd())
+        web = Web.of_remote(remote) if remote else None
         if options.report:
-            remote = remote_of(Path.cwd())
-            write_history(judged, options.report, Web.of_remote(remote) if remote else None)
+            write_history(judged, options.report, web)
     except FileError as error:
         print(error, file=sys.stderr)
         return 4
-    print("\n".join(lines(judged)))
+    print("\n".join(lines(judged, web)))
     return int(options.check and any(series.lost for series in judged))
 
 
@@ -195,7 +196,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     predict.add_argument("--errors", action="store_true", help="how far off each table's left-out rows are")
     predict.add_argument(
-        "--report", type=Path, metavar="DIR", help="draw predicted against published rows into DIR, a chart a device"
+        "--report", type=Path, metavar="DIR", help="write prediction.html into DIR: predicted against published rows"
     )
     predict.set_defaults(run=_predict)
 

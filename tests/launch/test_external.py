@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 
 import pytest
 
@@ -13,7 +15,8 @@ from trainpace.trainers.external import ReportedSteps
 PROGRAM = '''
 """Sleeps instead of training, and says so; the first argument is what it claims of a step."""
 import json, os, sys, time
-claim, steps, tokens, do = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), os.environ.get("DO", "")
+claim, tokens, do = sys.argv[1], int(sys.argv[3]), os.environ.get("DO", "")
+steps = json.load(open(sys.argv[2]))["steps"]
 with open("log.jsonl", "a") as log:
     for step in range(steps):
         if do == "hang" and step == 3:
@@ -39,10 +42,13 @@ DESCRIPTION = """
 title = "Fake"
 module = "{module}"
 install = "pip install fake"
-command = ["$python", "{program}", "{claim}", "$optimizer_steps", "{tokens}"]
+command = ["$python", "{program}", "{claim}", "$work/settings.json", "{tokens}"]
 environment = {{ DO = "{do}" }}
 progress = "^step "
 footnotes = ["sleeps"]
+
+[files]
+"settings.json" = '{{"steps": $optimizer_steps}}'
 
 [reading]
 format = "jsonl"
@@ -143,8 +149,14 @@ def test_what_a_program_leaves_behind_is_ended(repository, fake, started):
     assert started.left() == []
 
 
+def typed(command):
+    """What a person does who copies a command from a report, in a folder and with a PATH of their own."""
+    subprocess.run(["bash", "-c", command], check=True, cwd="/", env={"PATH": os.defpath}, capture_output=True)  # noqa: S607
+
+
 def test_two_are_compared(repository, fake, started):
-    """Two systems, three rounds: a table with ratios, a report, and no verdict on who is slower."""
+    """Two systems, three rounds: a table with ratios, no verdict on who is slower, and a report whose commands can be
+    typed, because the files that they name lie beside it."""
     pair = fake(), fake(name="other", claim=0.0515)
 
     done = judged(repository, *pair, "--perf-report=out")
@@ -153,7 +165,12 @@ def test_two_are_compared(repository, fake, started):
     found = json.loads((repository.path / "out" / "compare.json").read_text())
     assert started.left() == []
     assert "Fake" in done.text
-    assert found
+    for system in found["cases"][0]["systems"]:
+        (file,) = system["files"]
+        log = (repository.path / "out" / file).with_name("log.jsonl")
+        assert not log.exists()
+        typed(system["command"])
+        assert len(log.read_text().splitlines()) == 10
 
 
 def test_an_absent_system_is_skipped(repository, fake, started):

@@ -23,6 +23,7 @@ from trainpace.runs.run import Health, RunNode
 from trainpace.store import baselines as baseline_store
 from trainpace.store.baselines import refresh
 from trainpace.store.runs import write_run
+from trainpace.trainers.external import Typed
 
 CASES = {case.id: case for case in PUBLISHED}
 EPOCH = datetime(2026, 11, 25, tzinfo=UTC)
@@ -301,7 +302,7 @@ class Scripted:
             raise RunFailed(answer["failed"], rank=answer.get("rank"), detail=answer.get("detail", ""))
         if "skipped" in answer:
             raise Skipped(answer["skipped"])
-        self.driver.commands[task.workload.trainer] = f"run {task.workload.trainer}"
+        self.driver.commands[task.workload.trainer] = Typed(f"run {task.workload.trainer}")
         return run_of(answer, task.workload, self.number, self.device)
 
     # What it says

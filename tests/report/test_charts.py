@@ -1,12 +1,14 @@
 """Charts: what a bar shows, told apart without colour, and the same bytes for the same bars."""
 
 import itertools
+import json
 import struct
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from trainpace.report.charts import HATCHES, Bar, draw, group, style, words
+from browser import Elements
+from trainpace.report.charts import HATCHES, Bar, Drawing, draw, group, on_page, style, words
 
 SVG = "{http://www.w3.org/2000/svg}"
 SYSTEMS = ("native", "LLaMA-Factory", "TRL")
@@ -50,6 +52,48 @@ def test_out_of_memory_stands_in_place_of_a_bar():
     bars = [*BARS, Bar(system="native", length="1M", kind="measured", absent="OOM")]
 
     assert texts(draw("x", bars)).count("OOM") == 1
+
+
+def test_a_system_without_a_figure_is_not_called_measured():
+    """In the legend and in words its status stands in that place; one with a figure elsewhere is measured."""
+    absent = [Bar(system=name, length="1M", kind="measured", absent="OOM") for name in ("native", "TRL 2")]
+    drawn = draw("x", [*BARS, *absent])
+
+    assert "TRL 2, OOM" in texts(drawn)
+    assert "native, measured" in texts(drawn)
+    assert "TRL 2 (measured)" not in drawn.words
+
+
+def test_bars_of_a_page_say_what_they_are():
+    """By groups: figure, interval, what is said in the box, and what a click leads to; nothing without its kind."""
+    bars = [
+        Bar(
+            system="native",
+            length="8k\nsp 1",
+            kind="measured",
+            value=100.0,
+            low=99.0,
+            high=101.0,
+            about=("fast",),
+            link="a",
+        ),
+        Bar(system="XTuner", length="8k\nsp 1", kind="published", value=90.0),
+        Bar(system="TRL", length="32k", kind="measured", absent="OOM"),
+    ]
+    found = Elements(on_page("one", Drawing("Llama2-7B", bars, ["on 8 GPUs"])))
+    data = json.loads(next(text for text in found.texts if text.startswith("{")))
+    eight, more = data["groups"]
+
+    assert [group["title"] for group in data["groups"]] == ["8k, sp 1", "32k"]
+    assert [bar["label"] for bar in eight["bars"]] == ["native", "XTuner, published"]
+    assert eight["bars"][0]["said"] == "native, measured\n8k, sp 1\n100.0 TGS (99 .. 101)\nfast"
+    assert (eight["bars"][0]["link"], eight["bars"][1]["link"]) == ("a", None)
+    assert (more["bars"][0]["value"], more["bars"][0]["text"], more["bars"][0]["said"]) == (
+        None,
+        "OOM",
+        "TRL\n32k\nOOM",
+    )
+    assert words("Llama2-7B", bars) in {each.get("aria-label") for _, each in found.found}
 
 
 def test_a_chart_without_any_bar_is_drawn():
@@ -147,7 +191,7 @@ def test_words_say_what_the_chart_shows():
     ]
 
     assert words("Llama2-7B", bars) == (
-        "Llama2-7B, TGS. 1M, sp 16: XTuner (published) 133.6; native (measured) 100.0 (99 .. 101); TRL (measured) OOM."
+        "Llama2-7B, TGS. 1M, sp 16: XTuner (published) 133.6; native (measured) 100.0 (99 .. 101); TRL OOM."
     )
 
 

@@ -60,7 +60,7 @@ def test_a_line_has_every_figure():
     (line,) = (line for line in lines(SHORT) if "LLaMA-Factory" in line)
 
     assert re.sub(r"  +", "|", line.strip()) == (
-        "LLaMA-Factory [1, 2]|760.0|735.5 .. 785.2|0.760|0.754 .. 0.766|0.012|-|-|1.00 GiB|2.0 s|measured"
+        "LLaMA-Factory [1, 2]|760.0|735.5 .. 785.2|0.760|0.754 .. 0.766|0.012|1.00 GiB|2.0 s|measured"
     )
 
 
@@ -206,12 +206,22 @@ def test_records_are_read_back(tmp_path):
 
 
 def test_without_matplotlib_all_but_the_charts_is_written(tmp_path, monkeypatch):
-    """And both texts say how to get them."""
+    """The text says how to get the files; the page draws its own chart."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
     assert written(tmp_path, SHORT) == ["compare.html", "compare.json", "compare.md"]
     assert 'pip install "trainpace[charts]"' in (tmp_path / "compare.md").read_text()
-    assert 'pip install "trainpace[charts]"' in "".join(Elements((tmp_path / "compare.html").read_text()).texts)
+    assert (tmp_path / "compare.html").read_text().count('data-draw="bars"') == 1
+
+
+def test_the_files_of_a_command_lie_in_the_folder(tmp_path):
+    """What a command names is written where it says, and its text stands on the page and in the records."""
+    files = {"commands/llama2_7b-8k-sp1-hf/train.json": '{"steps": "<40>"}'}
+    written(tmp_path, make_side_by_side(NATIVE, HF.model_copy(update={"files": files})))
+
+    assert {path: (tmp_path / path).read_text() for path in files} == files
+    assert '{"steps": "<40>"}' in Elements((tmp_path / "compare.html").read_text()).texts
+    assert "with commands/llama2" in (tmp_path / "compare.md").read_text().replace("\\", "")
 
 
 def test_markdown_has_table_footnotes_and_commands(tmp_path):
@@ -265,7 +275,6 @@ def test_nothing_measured_draws_nothing():
 @pytest.fixture
 def page(tmp_path):
     """Two cases, a system of every status, and hostile text wherever text can stand."""
-    pytest.importorskip("matplotlib")
     hostile = make_system(
         HOSTILE, *FIRST, title=HOSTILE, footnotes=(HOSTILE,), command=HOSTILE, software={HOSTILE: HOSTILE}
     )
@@ -286,12 +295,16 @@ def test_page_has_versions_and_commands(page):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
 def test_page_opens_in_a_browser(page, tmp_path):
-    """From a file: the chart is drawn, a click sorts, nothing quoted runs, and no request."""
+    """From a file: the chart has a bar a figure, each leads to its command and says more under the pointer; a click
+    sorts, nothing quoted runs, and no request."""
     # Played by a script that only this copy of the page has.
     script = """
-const root = document.documentElement.dataset, image = document.querySelector("img");
-root.images = document.images.length;
-root.width = image.naturalWidth;
+const root = document.documentElement.dataset, chart = document.querySelector("figure svg");
+root.bars = chart.querySelectorAll(".bar").length;
+root.absent = [...chart.querySelectorAll(".absent")].map((each) => each.textContent).join();
+root.link = chart.querySelector("a").getAttribute("href");
+chart.querySelectorAll(".row")[1].dispatchEvent(new PointerEvent("pointermove", {bubbles: true}));
+root.said = document.querySelector(".tip").textContent;
 document.querySelectorAll("th button")[2].click();
 root.fastest = [...document.querySelectorAll("table")[0].tBodies[0].rows].map((row) => row.cells[2].textContent).at(-1);
 root.slowest = document.querySelector("tbody td.number").textContent;
@@ -304,13 +317,15 @@ root.slowest = document.querySelector("tbody td.number").textContent;
 
     assert root == {
         "lang": "en",
-        "data-drawn": "0",
-        "data-images": "1",
-        "data-width": root["data-width"],
+        "data-drawn": "1",
+        "data-bars": "6",
+        "data-absent": "OOM,invalid",
+        "data-link": "#command-0",
+        "data-said": "LLaMA-Factory, measured\n8k, mini, sp 1, 2 CPU ranks\n760.0 TGS (735.5 .. 785.2)\n"
+        "ratio 0.760 (0.754 .. 0.766)\nmemory 1.00 GiB, start-up 2.0 s",
         "data-slowest": "-",
         "data-fastest": "1000.0",
     }
-    assert int(root["data-width"]) > 300
     assert HOSTILE in "".join(elements.texts)
     assert requested(tmp_path / "profile") == set()
 
@@ -321,5 +336,5 @@ def test_no_request_leaves_the_page(page, tmp_path):
     elements = Elements(run(page, tmp_path / "profile", "--dump-dom"))
     root = next(attributes for name, attributes in elements.found if name == "html")
 
-    assert root == {"lang": "en", "data-drawn": "0"}
+    assert root == {"lang": "en", "data-drawn": "1"}
     assert requested(tmp_path / "profile") == set()

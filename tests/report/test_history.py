@@ -86,6 +86,7 @@ def test_commit_that_moved_it_is_named(tmp_path):
     record(tmp_path, [*STABLE, *[850.0] * 6])
     _, lines, _ = history(tmp_path)
 
+    assert lines[1] == "  its commits: git log --oneline 0000013..0000014"
     assert "% at 0000014 (2026-01-21)" in lines[0]
     assert "up to 0000013 (2026-01-20)" in lines[0]
 
@@ -96,6 +97,7 @@ def test_a_move_without_a_new_commit_is_the_machines(tmp_path):
     record(tmp_path, [850.0] * 6, first=20, revision="abc", software={"python": "3.11.7", "torch": "2.14.0"})
     _, lines, _ = history(tmp_path)
 
+    assert len(lines) == 2
     assert (
         "abc (2026-01-21), the same revision as before: the machine or its software; torch 2.13.0 -> 2.14.0"
         in (lines[0])
@@ -215,6 +217,11 @@ def test_page_opens_in_a_browser(tmp_path):
     root = next(attributes for name, attributes in elements.found if name == "html")
 
     assert root["data-drawn"] == "2"
+    assert [text for text in elements.texts if text in {"TGS", "peak memory, MiB", "start-up, s"}][:3] == [
+        "TGS",
+        "peak memory, MiB",
+        "start-up, s",
+    ]
     assert sorted(each["d"].count("h0") for each in elements.of_class("runs")) == [20, 26]
     assert len(elements.of_class("slower")) == 1
     assert "img" not in {name for name, _ in elements.found}
@@ -254,9 +261,10 @@ def test_page_links_commits(tmp_path, monkeypatch):
     history(tmp_path / "runs", "--report", tmp_path / "alone")
     subprocess.run(["git", "init", "-q"], check=True)  # noqa: S607 - the git at hand
     subprocess.run(["git", "remote", "add", "origin", "git@github.com:ours/training.git"], check=True)  # noqa: S607
-    history(tmp_path / "runs", "--report", tmp_path / "linked")
+    _, lines, _ = history(tmp_path / "runs", "--report", tmp_path / "linked")
     page = (tmp_path / "linked" / PAGE).read_text()
 
+    assert re.fullmatch(r"  their changes: https://github.com/ours/training/compare/0{5}..\.\.\.0{5}..", lines[2])
     assert 'href="https://github.com/ours/training/commit/0000014"' in page
     assert re.search(r'href="https://github.com/ours/training/compare/[0-9a-f]{7}\.\.\.[0-9a-f]{7}"', page)
     assert "github.com" not in (tmp_path / "alone" / PAGE).read_text()

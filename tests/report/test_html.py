@@ -15,6 +15,7 @@ DATA = {
     "t": list(range(1_760_000_000, 1_760_000_000 + 86_400 * 40, 86_400)),
     "v": [1000.0 + run % 7 for run in range(20)] + [950.0 + run % 7 for run in range(20)],
     "m": [1024] * 40,
+    "s": [6.5] * 40,
     "r": [*[0] * 20, *[1] * 20],
     "revisions": ["aaaa", HOSTILE],
     "levels": [[0, 20, 1003.0], [20, 40, 953.0]],
@@ -80,6 +81,30 @@ def test_empty_list_is_nothing():
     assert html.items([]) == ""
 
 
+def test_a_link_stands_where_its_words_stand():
+    """Of our own sentences an address is a link, and a document where it is known where documents are read."""
+    text = "from https://example.org/x; see docs/cost.md"
+    (without,) = [html.items([html.linked(text, assets())])]
+    (found,) = [html.items([html.linked(text, html.Assets("", "", "https://example.org/main"))])]
+
+    assert '<a href="https://example.org/x" rel="noreferrer">https://example.org/x</a>; see docs/cost.md' in without
+    assert '<a href="https://example.org/main/docs/cost.md" rel="noreferrer">docs/cost.md</a>' in found
+
+
+def test_a_command_in_a_sentence_is_code():
+    """What stands between two backticks; one without its partner is itself."""
+    assert html.items(["type `a <b>` now"]) == "<ul><li>type <code>a &lt;b&gt;</code> now</li></ul>"
+    assert html.items(["it`s"]) == "<ul><li>it`s</li></ul>"
+
+
+def test_titles_stand_above_their_numbers():
+    """A column of numbers is one in its title and in a cell that has none too."""
+    table = Table([Column("n", lambda row: row or "-", lambda row: row and 1.0), Column("m", str)], ["1", ""])
+    cells = [each for name, each in Elements(to_html(table)).found if name in {"th", "td"}]
+
+    assert [each.get("class") for each in cells] == ["number", None] * 3
+
+
 @in_a_browser
 def test_charts_are_drawn(page, tmp_path):
     """Opened from a file: both charts have their runs, levels, best level and mark, and nothing quoted ran."""
@@ -134,7 +159,13 @@ def test_a_request_would_be_seen(tmp_path):
 def test_many_runs_are_drawn_thin(tmp_path):
     """Twenty thousand runs become a few thousand strokes, of which a browser draws any number."""
     number = 20_000
-    data = {**DATA, "t": [1_760_000_000] * number, "v": [1000.0, 990.0] * (number // 2), "m": [1] * number}
+    data = {
+        **DATA,
+        "t": [1_760_000_000] * number,
+        "v": [1000.0, 990.0] * (number // 2),
+        "m": [1] * number,
+        "s": [1] * number,
+    }
     data |= {"r": [0] * number, "levels": [[0, number, 995.0]], "moves": []}
     page = tmp_path / "page.html"
     page.write_text(html.page("many", html.chart("one", "trend", data, title="many"), assets=assets()))

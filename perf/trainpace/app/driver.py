@@ -13,7 +13,7 @@ from trainpace.plan.task import Task
 from trainpace.runs import metrics
 from trainpace.runs.run import Run
 from trainpace.store.runs import run_path, write_run
-from trainpace.trainers.external import is_external, load
+from trainpace.trainers.external import Typed, is_external, load
 
 SIDES = ("base", "head", "injected")
 """Of a comparison of two revisions; every other task is of this checkout."""
@@ -37,7 +37,7 @@ class Driver:
     show: Show
     step_flops: StepsFlops
     usage: ResourceUsage = field(default_factory=ResourceUsage)
-    commands: dict[str, str] = field(default_factory=dict)
+    commands: dict[str, Typed] = field(default_factory=dict)
     """The command of the program that trained last, by external system."""
     _began: float = field(default_factory=time.monotonic)
 

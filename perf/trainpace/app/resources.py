@@ -97,7 +97,8 @@ class Resources:
         if self._programs is None:
             from trainpace.launch.external import Programs
 
-            programs = Programs(pythons=self.options.pythons, **self._settings())
+            report = self.options.report.resolve() if self.options.report else None
+            programs = Programs(pythons=self.options.pythons, report=report, **self._settings())
             self._programs = self._stack.enter_context(programs)
         return self._programs
 

@@ -9,7 +9,7 @@ from trainpace.plan.systems import DEFAULT_ROUNDS, ComparedSystem, SystemsPlan
 from trainpace.plan.task import Task, drive
 from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
-from trainpace.trainers.external import is_external, load
+from trainpace.trainers.external import Typed, is_external, load
 
 
 def compare(test: str, case: Case, speed: Speed, command: Command) -> Finding:
@@ -30,7 +30,8 @@ def compare(test: str, case: Case, speed: Speed, command: Command) -> Finding:
 
     drive(plan, measure)
     for system in systems:
-        system.command = speed.driver.commands.get(system.trainer, command.typed())
+        typed = speed.driver.commands.get(system.trainer, Typed(command.typed()))
+        system.command, system.files = typed.command, typed.files
     return systems_finding(plan.compared(speed.workloads.device_of(systems[0].workload)), plan.detail)
 
 

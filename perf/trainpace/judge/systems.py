@@ -54,7 +54,9 @@ class System(Record):
     startup_seconds: NonNegativeFloat | None = None
     """Median over the rounds."""
     command: str = ""
-    """What was run, exactly."""
+    """What was run, as it can be typed on that machine."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Texts of the files that the command names, by their paths below the report's folder."""
     software: dict[str, str] = Field(default_factory=dict)
     footnotes: tuple[str, ...] = ()
     """What differs from the native trainer, and what must be known of the measurement."""

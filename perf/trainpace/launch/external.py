@@ -6,6 +6,7 @@ A program is started by a run host, as ranks are: it is watched, hangs are ended
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from trainpace.store.files import write_whole
 from trainpace.text import harmless_values
 from trainpace.trainers import external as systems
 from trainpace.trainers.export import Exported, exported
-from trainpace.trainers.external import Description, ReportedSteps
+from trainpace.trainers.external import Description, ReportedSteps, Typed
 from trainpace.trainers.recipe import LEARNING_RATE, deepspeed_config, warmup_steps
 
 _ASK = """
@@ -47,6 +48,8 @@ print(json.dumps(found if importlib.util.find_spec(sys.argv[1]) else None))
 """
 CLOCK_SHARE, CLOCK_SECONDS = 0.1, 0.3
 """How much faster a program may claim to be than its output showed: lines are buffered, and seen some time later."""
+ZERO3 = "zero3"
+"""Placeholder of the DeepSpeed configuration that every program finds in its work folder."""
 
 
 @dataclass(kw_only=True)
@@ -63,6 +66,8 @@ class Programs:
     """Where the folder of every run is kept, by case and run id; None: nowhere."""
     added: Sequence[str] = ()
     """Names of environment variables that programs are given besides those of environment.py."""
+    report: Path | None = None
+    """The report's folder, in which the files of a command will lie; None: there is no report."""
     pool: Pool = field(init=False)
     _software: dict[str, dict[str, str] | None] = field(default_factory=dict)
 
@@ -93,8 +98,8 @@ class Programs:
 
     def run(
         self, workload: Workload, description: Description, *, progress: Progress = lambda *_: None
-    ) -> tuple[Run, str]:
-        """Train `workload` once with the program; the run, and the command that was run.
+    ) -> tuple[Run, Typed]:
+        """Train `workload` once with the program; the run, and the command for whoever wants to repeat it.
 
         Raises:
             Skipped: as `check`.
@@ -123,7 +128,9 @@ class Programs:
                 cores=self.machine.cpu.count,
             )
             try:
-                program = self._written(description, workload, values, begun.folder)
+                for name, text in _files(description, workload, values).items():
+                    write_whole(begun.folder / name, text)
+                program = self._program(description, workload, values)
                 begun.start(
                     workload={"ranks": 1},
                     pin=False,
@@ -165,23 +172,28 @@ class Programs:
             data=given.identity if given else None,
             trained_on=given.trained_on if given else (),
         )
+        return run, self._typed(description, workload, values)
+
+    def _typed(self, description: Description, workload: Workload, values: Mapping[str, str]) -> Typed:
+        """The command with its files in the report's folder: those of the run are gone when it is read."""
+        trainer = re.sub(r"[^A-Za-z0-9_.-]+", "-", workload.trainer.removesuffix(".toml")).strip("-.")
+        below = f"commands/{workload.case}-{trainer}"
+        if self.report is not None:
+            work = self.report / below
+            values = {**values, "work": str(work), ZERO3: str(work / f"{ZERO3}.json")}
+        files = _files(description, workload, values) if self.report is not None else {}
+        if not systems.uses(description, ZERO3):
+            files.pop(f"{ZERO3}.json", None)
+        program = self._program(description, workload, values)
         told = [f"{name}={shlex.quote(text)}" for name, text in program["environment"].items() if name != "PATH"]
-        return run, " ".join([*told, shlex.join(program["command"])])
+        words = [f'PATH={shlex.quote(values["bin"])}:"$PATH"', *told, shlex.join(program["command"])]
+        there = f"cd {shlex.quote(values['work'])} && " if files else ""
+        return Typed(there + " ".join(words), {f"{below}/{name}": text for name, text in files.items()})
 
     @staticmethod
-    def _written(
-        description: Description, workload: Workload, values: Mapping[str, str], folder: Path
-    ) -> dict[str, Any]:
-        """Write the description's files into the run's folder; what is to be run there, and how it is watched."""
+    def _program(description: Description, workload: Workload, values: Mapping[str, str]) -> dict[str, Any]:
+        """What is to be run, and how it is watched."""
         where = f"the description of {description.name}"
-        for name, text in description.files.items():
-            write_whole(folder / name, systems.filled(text, values, where=f"{where}, {name}"))
-        # Their optimizers are made from what the program asks for, and need not be one that DeepSpeed knows.
-        engine = {
-            **deepspeed_config(workload),
-            "zero_allow_untested_optimizer": True,
-        }
-        write_whole(folder / "zero3.json", json.dumps(engine, indent=1))
         # As in its activated environment: programs start others by their bare names.
         path = os.pathsep.join([values["bin"], os.environ.get("PATH", os.defpath)])
         chosen = {name: systems.filled(text, values, where=where) for name, text in description.environment.items()}
@@ -219,6 +231,15 @@ class Programs:
         return self._software[description.name]
 
 
+def _files(description: Description, workload: Workload, values: Mapping[str, str]) -> dict[str, str]:
+    """Texts of the files that a program finds in its work folder, by name."""
+    where = f"the description of {description.name}"
+    # Their optimizers are made from what the program asks for, and need not be one that DeepSpeed knows.
+    engine = {**deepspeed_config(workload), "zero_allow_untested_optimizer": True}
+    own = {name: systems.filled(text, values, where=f"{where}, {name}") for name, text in description.files.items()}
+    return {**own, f"{ZERO3}.json": json.dumps(engine, indent=1)}
+
+
 def placeholders(
     workload: Workload,
     given: Exported | None,
@@ -245,7 +266,7 @@ def placeholders(
         "work": str(work),
         "cache": str(cache),
         **({name: str(given.folder / place) for name, place in places.items()} if given else {}),
-        "zero3": str(work / "zero3.json"),
+        ZERO3: str(work / f"{ZERO3}.json"),
         "case": workload.case,
         "model_name": workload.model,
         "sequence": str(workload.sequence),

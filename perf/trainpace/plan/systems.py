@@ -1,6 +1,6 @@
 """Several training systems on one case, in rounds: A B C, C B A, .. so that the machine's drift meets all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
@@ -39,7 +39,9 @@ class ComparedSystem:
     detail: str = ""
     """What a failing program printed."""
     command: str = ""
-    """What was run, exactly."""
+    """What was run, as it can be typed."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Texts of the files that the command names, by their paths below the report's folder."""
     repeated: int = 0
     """Runs that were measured again because something disturbed them."""
     notes: list[str] = field(default_factory=list)
@@ -204,6 +206,7 @@ def _record(system: ComparedSystem, first: ComparedSystem | None, peak: float | 
         reference=system is first,
         reason=system.reason,
         command=system.command,
+        files=dict(system.files),
         software=system.runs[0].software if system.runs else {},
         footnotes=tuple(notes),
     )

@@ -112,7 +112,7 @@ def properties(judgement: Judgement) -> dict[str, str]:
         "scale": workload and workload.scale,
         "ranks": workload and workload.ranks,
         "verdict": judgement.verdict.value,
-        "reasons": "; ".join(judgement.reasons) or None,
+        "reasons": "\n".join(judgement.reasons) or None,
         "tgs": judgement.tgs,
         "tflops": judgement.tflops,
         "convention": judgement.tflops and f"{judgement.convention} {judgement.convention_version}",

@@ -1,13 +1,16 @@
 """Bar charts of TGS by sequence length, grouped by system: one chart a model, as in the published source.
 
-Needs matplotlib (`pip install "trainpace[charts]"`), which is imported only where a chart is drawn. The same bars give
-the same bytes: an SVG that is committed changes only with what it shows.
+On a page its own script draws them (`on_page`). Files need matplotlib (`pip install "trainpace[charts]"`), which is
+imported only where one is drawn (`draw`). The same bars give the same bytes: an SVG that is committed changes only with
+what it shows.
 """
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainpace.report import html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["measured", "published", "predicted"]
 
-INSTALL = 'no charts without matplotlib: `pip install "trainpace[charts]"` and run again'
+INSTALL = 'no chart files (.svg, .png) without matplotlib: `pip install "trainpace[charts]"` and run again'
 
 # Of Okabe and Ito, which colour-blind people tell apart. Bluish green comes late: it prints in the grey of the blue.
 COLOURS = ("#0072b2", "#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#999999")
@@ -61,6 +64,12 @@ class Bar:
     """Upper end of the interval, TGS; None without an interval."""
     absent: str = ""
     """Text in place of the bar, `OOM`; empty where there is a bar."""
+    case: str = ""
+    """Id of the case that it is of."""
+    about: tuple[str, ...] = ()
+    """What a page says of the bar besides its figures, a line each."""
+    link: str | None = None
+    """Name of what on the page a click leads to; None: nothing."""
 
     def __post_init__(self) -> None:
         if (self.value is None) != bool(self.absent):
@@ -117,9 +126,66 @@ def words(title: str, bars: Sequence[Bar]) -> str:
     """The chart as text: `Llama2-7B, TGS. 8k: XTuner (published) 3028; ..`."""
     groups = []
     for length in dict.fromkeys(bar.length for bar in bars):
-        said = [f"{bar.system} ({bar.kind}) {_figure(bar)}{_interval(bar)}" for bar in bars if bar.length == length]
+        said = [f"{_kind_of(bar)} {_figure(bar)}{_interval(bar)}" for bar in bars if bar.length == length]
         groups.append(f"{length.replace(chr(10), ', ')}: {'; '.join(said)}.")
     return " ".join([f"{title}, TGS.", *groups])
+
+
+def _kind_of(bar: Bar) -> str:
+    # What has no figure was not measured.
+    return f"{bar.system} ({bar.kind})" if bar.value is not None else bar.system
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a chart shows, before it is drawn as files or on a page."""
+
+    title: str
+    bars: Sequence[Bar]
+    notes: Sequence[str] = ()
+
+
+def drawn_as_files(drawings: Mapping[str, Drawing]) -> dict[str, Chart]:
+    """The charts by the names of their files; none without matplotlib."""
+    if not can_draw():
+        return {}
+    return {name: draw(each.title, each.bars, notes=each.notes) for name, each in drawings.items()}
+
+
+def on_page(name: str, drawing: Drawing) -> html.Fragment:
+    """The chart for a page: bars that answer to a pointer, as wide as the window, without matplotlib."""
+    systems = list(dict.fromkeys(bar.system for bar in drawing.bars))
+    groups = [
+        {
+            "title": length.replace("\n", ", "),
+            "bars": [_of_page(bar, systems.index(bar.system)) for bar in drawing.bars if bar.length == length],
+        }
+        for length in dict.fromkeys(bar.length for bar in drawing.bars)
+    ]
+    return html.chart(
+        name,
+        "bars",
+        {"unit": "TGS", "groups": groups},
+        title=f"{drawing.title}: tokens per GPU per second (TGS)",
+        words=words(drawing.title, drawing.bars),
+        notes=drawing.notes,
+    )
+
+
+def _of_page(bar: Bar, series: int) -> dict[str, Any]:
+    said = [_label(bar.system, bar.kind) if bar.value is not None else bar.system, bar.length.replace("\n", ", ")]
+    said.append(f"{_figure(bar)}{' TGS' if bar.value is not None else ''}{_interval(bar)}")
+    return {
+        "label": _label(bar.system, bar.kind) if bar.kind != "measured" else _short(bar.system),
+        "series": series,
+        "kind": bar.kind,
+        "value": bar.value,
+        "low": bar.low,
+        "high": bar.high,
+        "text": _figure(bar),
+        "said": "\n".join([*said, *bar.about]),
+        "link": bar.link,
+    }
 
 
 def draw(title: str, bars: Sequence[Bar], *, notes: Iterable[str] = ()) -> Chart:
@@ -144,11 +210,12 @@ def draw(title: str, bars: Sequence[Bar], *, notes: Iterable[str] = ()) -> Chart
         figure.suptitle(title, x=0.01, ha="left", fontsize=FONT + 3, fontweight="bold")
         drawn = _bars(axes, bars, lengths, series, points=72 * (figure.get_figwidth() - 0.8) / slots)
         axes.set_ylabel("tokens per GPU per second (TGS)")
-        entry = FONT * (6 + CHARACTER * max((len(_label(*each)) for each in series), default=0))
+        labels = [_legend(bars, *each) for each in series]
+        entry = FONT * (6 + CHARACTER * max(map(len, labels), default=0))
         # Named here: matplotlib leaves out what it is told beside a bar, where that begins with an underscore.
         axes.legend(
             drawn,
-            [_label(*each) for each in series],
+            labels,
             loc="lower left",
             bbox_to_anchor=(-0.01, 1.0),
             ncols=max(1, int(72 * (figure.get_figwidth() - 0.8) / entry)),
@@ -234,10 +301,21 @@ def _bars(
     return drawn
 
 
+def _legend(bars: Iterable[Bar], system: str, kind: Kind) -> str:
+    """`TRL, measured`; where none of its bars has a figure, `TRL, OOM`."""
+    mine = [bar for bar in bars if (bar.system, bar.kind) == (system, kind)]
+    if all(bar.value is None for bar in mine):
+        return f"{_short(system)}, {', '.join(dict.fromkeys(bar.absent for bar in mine))}"
+    return _label(system, kind)
+
+
 def _label(system: str, kind: Kind) -> str:
+    return f"{_short(system)}, {kind}"
+
+
+def _short(system: str) -> str:
     # Of a long name, a module's path say, the end tells most.
-    short = system if len(system) <= MAX_NAME else f"..{system[2 - MAX_NAME :]}"
-    return f"{short}, {kind}"
+    return system if len(system) <= MAX_NAME else f"..{system[2 - MAX_NAME :]}"
 
 
 def _figure(bar: Bar) -> str:

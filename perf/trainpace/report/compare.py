@@ -14,9 +14,9 @@ import trainpace
 from trainpace.judge.systems import CONFIDENCE, SideBySide, Status, System
 from trainpace.records import Record
 from trainpace.report import charts, html
-from trainpace.report.charts import Bar, Chart
+from trainpace.report.charts import Bar, Chart, Drawing
 from trainpace.report.columns import HFU, MEMORY, MFU, RATIO, TFLOPS, TGS
-from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
+from trainpace.report.console import PLAIN_WIDTH, as_text, fitting
 from trainpace.report.escape import fenced, plain, sentence
 from trainpace.report.table import Column, Table, stacked, to_html, to_markdown
 from trainpace.text import UNKNOWN, count, gib, grouped, percent, tally
@@ -29,6 +29,10 @@ STYLES: Mapping[str, str] = {
     "out of memory": "bold red",
     "invalid": "bold magenta",
 }
+THEIR_FILES = (
+    "As it can be typed on the machine that measured. The files that a command names lie in this report's folder, and "
+    "what it writes goes there too; model and tokens lie in the suite's cache."
+)
 ABSENT: Mapping[Status, str] = {"out of memory": "OOM", "invalid": "invalid"}
 """Text in place of a bar, by status; a system that was skipped has no place in the chart."""
 
@@ -74,7 +78,9 @@ STACKED: tuple[Column[System], ...] = (
     stacked(TFLOPS, MFU, HFU),
     stacked(MEMORY, STARTUP),
 )
-"""COLUMNS for a terminal narrower than WIDE."""
+"""COLUMNS for a terminal that has no room for a line a system."""
+STACKED_CPU: tuple[Column[System], ...] = (*STACKED[:2], stacked(TFLOPS, STARTUP), MEMORY)
+"""The same where no peak is known."""
 
 
 @dataclass(frozen=True)
@@ -222,22 +228,26 @@ def render(
 
 
 def terminal_table(comparisons: Sequence[SideBySide], *, width: int) -> Table[Row]:
-    """The table of a terminal: the systems of a case below its id, a line a system from WIDE columns on.
+    """The table of a terminal: the systems of a case below its id, a line a system where there is room for it.
 
-    Below, cells are stacked, and the status of a system without a number stands in place of the numbers.
+    Else cells are stacked, and the status of a system without a number stands in place of the numbers. MFU and HFU are
+    left out where the peak of the device is known of no system.
     """
-    notes = footnotes(comparisons)
-    if width >= WIDE:
-        name, columns = "case, system", [*COLUMNS, STATUS]
-    else:
-        first, *others = STACKED
-        name, columns = "case\n  system", [_or_status(first), *map(_or_nothing, others)]
-    system: Column[Row] = Column(name, lambda row: f"  {row.name}{_marks(row.system, notes)}", too_long="fold")
-    figures = [column.of(_system) for column in columns]
+    notes, found = footnotes(comparisons), rows(comparisons)
+    known = any(row.system.mfu is not None or row.system.hfu is not None for row in found)
+    shares = {MFU.title, HFU.title}
+    first, *others = STACKED if known else STACKED_CPU
+    layouts = [
+        ("case, system", [each for each in (*COLUMNS, STATUS) if known or each.title not in shares]),
+        ("case\n  system", [_or_status(first), *map(_or_nothing, others)]),
+    ]
+
+    def system(title: str) -> Column[Row]:
+        return Column(title, lambda row: f"  {row.name}{_marks(row.system, notes)}", too_long="fold")
+
+    columns = fitting([[system(title), *(each.of(_system) for each in of)] for title, of in layouts], found, width)
     # By comparison: two of one case are two.
-    return Table(
-        [system, *figures], rows(comparisons), heading=lambda row: row.found.case, group=lambda row: id(row.found)
-    )
+    return Table(columns, found, heading=lambda row: row.found.case, group=lambda row: id(row.found))
 
 
 def _or_status(column: Column[System]) -> Column[System]:
@@ -255,10 +265,8 @@ def _or_nothing(column: Column[System]) -> Column[System]:
 # Charts
 
 
-def draw(comparisons: Sequence[SideBySide]) -> dict[str, Chart]:
-    """One chart a model, by the name of its files; none without matplotlib or without a number."""
-    if not charts.can_draw():
-        return {}
+def drawings(comparisons: Sequence[SideBySide]) -> dict[str, Drawing]:
+    """One chart a model, by the name of its files; none where nothing has a number or ran out of memory."""
     models: dict[str, list[SideBySide]] = {}
     for found in comparisons:
         models.setdefault(found.workload.model, []).append(found)
@@ -269,8 +277,13 @@ def draw(comparisons: Sequence[SideBySide]) -> dict[str, Chart]:
             rounds = ", ".join(dict.fromkeys(str(found.rounds) for found in of))
             note = f"whiskers: {percent(CONFIDENCE)} interval over the rounds, {rounds} each"
             notes = [devices, *([note] if any(bar.low for bar in shown) else [])]
-            drawn[chart_name(model)] = charts.draw(of[0].title, shown, notes=notes)
+            drawn[chart_name(model)] = Drawing(of[0].title, shown, notes)
     return drawn
+
+
+def draw(comparisons: Sequence[SideBySide]) -> dict[str, Chart]:
+    """The charts as files, by their names; none without matplotlib."""
+    return charts.drawn_as_files(drawings(comparisons))
 
 
 def chart_name(model: str) -> str:
@@ -292,6 +305,7 @@ def bars(comparisons: Iterable[SideBySide]) -> list[Bar]:
                     Bar(
                         system=name,
                         length=group,
+                        case=found.case,
                         kind="measured",
                         value=system.tgs,
                         low=system.low,
@@ -310,10 +324,12 @@ def markdown(comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: M
     lines = [f"## {plain(last_line(comparisons))}", ""]
     lines += [f"![{plain(chart.words)}]({name}.svg)\n" for name, chart in drawn.items()]
     lines += to_markdown(table(comparisons)).splitlines()
-    for title, listed in _sections(comparisons, said, drawn):
+    undrawn = [] if drawn or charts.can_draw() else [charts.INSTALL]
+    for title, listed in _sections(comparisons, said, undrawn):
         lines += ["", f"### {title}", "", *(f"- {sentence(text)}" for text in listed)]
     for row in _with_command(comparisons):
         lines += ["", f"### {plain(f'{row.found.case}, {row.name}')}", "", fenced(row.system.command).rstrip("\n")]
+        lines += [f"\nwith {', '.join(map(plain, row.system.files))}"] if row.system.files else []
     return "\n".join(lines) + "\n"
 
 
@@ -323,12 +339,11 @@ def below_table(comparisons: Sequence[SideBySide]) -> list[str]:
 
 
 def _sections(
-    comparisons: Sequence[SideBySide], said: Sequence[str], drawn: Mapping[str, Chart]
+    comparisons: Sequence[SideBySide], said: Sequence[str], undrawn: Sequence[str] = ()
 ) -> Iterable[tuple[str, list[str]]]:
     """Titles and lines of the sections below the table, without empty ones."""
-    undrawn = [] if drawn or charts.can_draw() else [charts.INSTALL]
     sections = [
-        ("Without a number", [text for _, text in reasons(comparisons)]),
+        ("Not measured", [text for _, text in reasons(comparisons)]),
         ("Footnotes", _numbered(comparisons)),
         ("What was trained", [*map(facts, comparisons), *said]),
         ("How to read it", [*legend(comparisons), *undrawn]),
@@ -343,29 +358,38 @@ def _with_command(comparisons: Iterable[SideBySide]) -> list[Row]:
 # As a page
 
 
-def page(
-    comparisons: Sequence[SideBySide], *, said: Sequence[str], drawn: Mapping[str, Chart], assets: html.Assets
-) -> str:
+def files(comparisons: Iterable[SideBySide]) -> dict[str, str]:
+    """Texts of the files that the commands name, by their paths below the report's folder."""
+    return {path: text for row in rows(comparisons) for path, text in row.system.files.items()}
+
+
+def page(comparisons: Sequence[SideBySide], *, said: Sequence[str], assets: html.Assets) -> str:
     """The text of compare.html."""
     listed = _with_command(comparisons)
     commands = {(row.found.case, row.name): f"command-{at}" for at, row in enumerate(listed)}
+    shown_charts = {
+        name: replace(drawing, bars=[_linked(bar, comparisons, commands) for bar in drawing.bars])
+        for name, drawing in drawings(comparisons).items()
+    }
 
     def chart_of(row: Row) -> str | None:
         chart = chart_name(row.found.workload.model)
-        return chart if chart in drawn else None
+        return chart if chart in shown_charts else None
 
     case, system, *figures = table(comparisons).columns
     case = replace(case, link=chart_of)
     system = replace(system, link=lambda row: commands.get((row.found.case, row.name)))
     shown = Table([case, system, *figures], rows(comparisons))
-    pictures = [html.picture(name, chart.svg, words=chart.words) for name, chart in drawn.items()]
+    pictures = [charts.on_page(name, drawing) for name, drawing in shown_charts.items()]
     parts = [html.heading("Environment"), html.items(_devices(comparisons)), _software(comparisons)]
     if commands:
         parts.append(html.heading("The command behind each bar"))
-        parts += [
-            html.listing(commands[row.found.case, row.name], f"{row.found.case}, {row.name}", row.system.command)
-            for row in listed
-        ]
+        if files(comparisons):
+            parts.append(html.paragraph(THEIR_FILES))
+        for row in listed:
+            name, title = commands[row.found.case, row.name], f"{row.found.case}, {row.name}"
+            parts.append(html.listing(name, title, row.system.command))
+            parts += [html.folded(path, text) for path, text in row.system.files.items()]
     return html.page(
         "Training speed, side by side",
         html.paragraph(last_line(comparisons)),
@@ -373,12 +397,24 @@ def page(
         to_html(shown),
         *(
             fragment
-            for title, texts in _sections(comparisons, said, drawn)
+            for title, texts in _sections(comparisons, said)
             for fragment in (html.heading(title), html.items(texts))
         ),
         *parts,
         assets=assets,
     )
+
+
+def _linked(bar: Bar, comparisons: Iterable[SideBySide], commands: Mapping[tuple[str, str], str]) -> Bar:
+    """The bar with what its box says besides, and the command that a click leads to."""
+    row = next(each for each in rows(comparisons) if (each.found.case, each.name) == (bar.case, bar.system))
+    system, about = row.system, []
+    if system.ratio and not system.reference:
+        about.append(f"ratio {RATIO.text(system)} ({_ratio_range(system)})")
+    if system.tgs:
+        about.append(f"memory {MEMORY.text(system)}, start-up {_startup(system)}")
+    about += [system.reason] if system.reason else []
+    return replace(bar, about=tuple(about), link=commands.get((bar.case, bar.system)))
 
 
 def _devices(comparisons: Iterable[SideBySide]) -> list[str]:

@@ -3,20 +3,37 @@
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from trainpace.report.table import T, Table, to_rich
+from trainpace.report.table import Column, T, Table, to_rich
 from trainpace.text import command_apart
 
 PLAIN_WIDTH = 160
-"""Columns where the output is no terminal: wide enough for a line a case."""
-WIDE = 140
-"""Columns from which a case takes one line; below, its cells are stacked."""
+"""Columns where the output is no terminal: wide enough for a line a case. There the last line stays one, for whoever
+looks for it in a log."""
 
-_QUOTED = re.compile(r"`([^`]*)`")
+_QUOTED = re.compile(r"`[^`]*`")
+_KEPT = "\x00"
+"""Stands for a blank that no line is broken at, while lines are made."""
 
 Line = tuple[str, str]
 """Text and its style in rich's words; empty for none."""
+
+
+def fitting(layouts: Sequence[Sequence[Column[T]]], rows: Sequence[T], width: int) -> Sequence[Column[T]]:
+    """The first of several ways to show `rows` that a terminal of `width` columns has room for; else the last one."""
+    return next((each for each in layouts if _natural_width(each, rows) <= width), layouts[-1])
+
+
+def _natural_width(columns: Sequence[Column[T]], rows: Sequence[T]) -> int:
+    """Columns that a table needs without a cell being cut or broken."""
+
+    def widest(column: Column[T]) -> int:
+        texts = [column.title, *(column.text(row) for row in rows)]
+        return max(len(line) for text in texts for line in text.split("\n"))
+
+    # A blank at the end of each cell, and one between two.
+    return sum(widest(column) + 2 for column in columns)
 
 
 def as_text(
@@ -28,7 +45,7 @@ def as_text(
     colour: bool = False,
     leading: int = 0,
 ) -> str:
-    """The table and the lines below it, the last of which is not wrapped.
+    """The table and the lines below it.
 
     Args:
         table: columns and rows.
@@ -55,13 +72,13 @@ def as_text(
     *above, last = lines
     for line, style in above:
         words, command = command_apart(line)
-        # What is to be typed is not broken over two lines: it could not be copied.
-        parts = [words] if any(" " in typed for typed in _QUOTED.findall(words)) else _wrapped(words, width)
+        parts = _wrapped(words, width)
         if command:
             parts.append(f"{_indent(line)}  {command}")
         for part in parts or [""]:
             console.print(Text(part, style=style), soft_wrap=True)
-    console.print(Text(last[0], style=last[1]), soft_wrap=True)
+    for part in [last[0]] if width == PLAIN_WIDTH else _wrapped(last[0], width):
+        console.print(Text(part, style=last[1]), soft_wrap=True)
     text = file.getvalue()
     return text if colour else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
@@ -71,5 +88,8 @@ def _indent(line: str) -> str:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
+    """`line` in lines of at most `width`; what is to be typed is never broken: it could not be copied."""
+    whole = _QUOTED.sub(lambda typed: typed[0].replace(" ", _KEPT), line)
     after = _indent(line) + "  "
-    return textwrap.wrap(line, width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
+    parts = textwrap.wrap(whole, width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
+    return [part.replace(_KEPT, " ") for part in parts]

@@ -52,7 +52,7 @@ def properties(judgement: CostJudgement) -> dict[str, str]:
     """The judgement as JUnit properties of its test; what is not known is left out."""
     found = {"case": judgement.case, "verdict": judgement.verdict.value}
     if judgement.reasons:
-        found["reasons"] = " ".join(judgement.reasons)
+        found["reasons"] = "\n".join(judgement.reasons)
     if judgement.cost is not None:
         found |= {"workload": judgement.cost.key, "flops": str(judgement.cost.flops)}
         found |= {name: str(value) for name, value in judgement.cost.counters.items()}

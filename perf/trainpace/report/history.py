@@ -140,9 +140,12 @@ def _first(points: Sequence[RunSummary], when: str) -> int | None:
 # In words
 
 
-def lines(judged: Sequence[Series]) -> list[str]:
-    """One line a case, then the counts of verdicts with every lost case named."""
-    texts = [f"{_word(series)}: {series.kind}: {sentence(series)}" for series in judged]
+def lines(judged: Sequence[Series], web: "Web | None" = None) -> list[str]:
+    """One line a case, below it where its last change can be seen, then the counts of verdicts with every lost case
+    named."""
+    texts = []
+    for series in judged:
+        texts += [f"{_word(series)}: {series.kind}: {sentence(series)}", *_where(series, web)]
     words = sorted({_word(series) for series in judged})
     named = [(_word(series), series.kind.case) for series in judged]
     unnamed = {word for word in words if word != Verdict.REGRESSION}
@@ -175,6 +178,18 @@ def sentence(series: Series, *, moved: bool = True) -> str:
         if found.verdict is Verdict.INCONCLUSIVE:
             text += ", too little to pass: record more runs"
     return text + out
+
+
+def _where(series: Series, web: "Web | None") -> list[str]:
+    """The command that lists the commits of the last change, and their page; nothing where it is of no new commit."""
+    if series.trend is None or not series.trend.changes:
+        return []
+    change = series.trend.changes[-1]
+    before, after = (_commit(series.points[at]) for at in (change.first - 1, change.last))
+    if not before or not after or not _new_revisions(series.points, change):
+        return []
+    found = [f"  its commits: git log --oneline {before[:10]}..{after[:10]}"]
+    return [*found, f"  their changes: {web.comparison(before, after)}"] if web else found
 
 
 def moves(series: Series, changes: Sequence[Change]) -> list[str]:
@@ -287,26 +302,29 @@ def page(judged: Sequence[Series], assets: html.Assets, web: Web | None = None) 
         html.paragraph(
             "A dot is a run, a line a level, the dotted line the best level. A triangle down marks where a case got "
             "slower, one up where it got faster; the grey band holds the change at a confidence of 95 %. Move over a "
-            "chart or use the arrow keys for one run; drag to enlarge, double-click or Escape to see all."
+            "chart or use the arrow keys for one run; drag to enlarge, double-click or Escape to see all. Above the "
+            "first chart you choose what all of them show: speed, peak memory or start-up."
         ),
         *charts,
         assets=assets,
     )
 
 
+def _commit(point: RunSummary) -> str | None:
+    # What is not committed, or is no commit's name, has no page and no log.
+    revision = point.revision or ""
+    return revision if re.fullmatch(r"[0-9a-f]{7,64}", revision) else None
+
+
 def _links(series: Series, change: Change, web: Web | None) -> dict[str, str]:
     """Addresses of the commit that a change is placed at, and of all that changed in the band that may hold it."""
-
-    def commit(at: int) -> str | None:
-        # What is not committed, or is no commit's name, has no page.
-        revision = series.points[at].revision or ""
-        return revision if re.fullmatch(r"[0-9a-f]{7,64}", revision) else None
 
     if web is None:
         return {}
     links = {}
     new = _new_revisions(series.points, change)
-    before, likely, last = commit(change.first - 1), commit(_likely(new, change)), commit(change.last)
+    places = (change.first - 1, _likely(new, change), change.last)
+    before, likely, last = (_commit(series.points[at]) for at in places)
     if new and likely:
         links[f"commit {likely[:10]}"] = web.commit(likely)
     if before and last and before != last:
@@ -322,6 +340,7 @@ def _chart(series: Series, name: str, web: Web | None) -> html.Fragment:
         "t": [point.started for point in points],
         "v": [_rounded(point.tgs) for point in points],
         "m": [round(point.peak_memory_bytes / MIB) for point in points],
+        "s": [round(point.startup_seconds, 1) for point in points],
         "r": [revisions[point.revision] for point in points],
         "revisions": list(revisions),
         "levels": [[each.start, each.stop, _rounded(each.level)] for each in found.segments],

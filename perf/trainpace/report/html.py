@@ -9,6 +9,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NewType
@@ -25,6 +26,8 @@ class Assets:
     """Text of page.css."""
     script: str
     """Text of page.js."""
+    documents: str | None = None
+    """Address of the folder that holds docs/; None where it is not known."""
 
 
 def paragraph(text: str) -> Fragment:
@@ -39,69 +42,89 @@ def heading(text: str) -> Fragment:
 
 @dataclass(frozen=True)
 class Linked:
-    """A text with links behind it."""
+    """A text with links: in it where it holds their words, else behind it."""
 
     text: str
     links: Mapping[str, str]
     """Addresses, which begin with https://, by the words to click on."""
 
 
-def items(texts: Iterable[str | Linked]) -> Fragment:
+def linked(text: str, assets: Assets) -> Linked:
+    """Our own text, with what it names as links: addresses, and documents where it is known where they are read."""
+    links = {address: address for address in re.findall(r"https://[^\s;,()]+", text)}
+    if assets.documents:
+        links |= {name: f"{assets.documents}/{name}" for name in re.findall(r"\bdocs/[a-z-]+\.md\b", text)}
+    return Linked(text, links)
+
+
+def items(texts: "Iterable[str | Linked]") -> Fragment:
     """A list; empty without `texts`."""
     lines = "".join(f"<li>{_item(text)}</li>" for text in texts)
     return Fragment(f"<ul>{lines}</ul>" if lines else "")
 
 
+def _with_code(text: str) -> str:
+    """`text` escaped; what stands between two backticks is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one without its partner
+        return html.escape(text)
+    return "".join(
+        f"<code>{html.escape(part)}</code>" if at % 2 else html.escape(part) for at, part in enumerate(parts)
+    )
+
+
 def _item(item: str | Linked) -> str:
     if isinstance(item, str):
-        return html.escape(item)
+        return _with_code(item)
     # The page's policy lets nothing be asked for; a link is followed by whoever clicks, and tells nobody whence.
-    links = (
-        f'<a href="{html.escape(address)}" rel="noreferrer">{html.escape(words)}</a>'
+    links = {
+        words: f'<a href="{html.escape(address)}" rel="noreferrer">{html.escape(words)}</a>'
         for words, address in item.links.items()
         if address.startswith("https://")
-    )
-    return ", ".join((html.escape(item.text), *links))
+    }
+    inside = [words for words in links if words in item.text]
+    parts = re.split(f"({'|'.join(map(re.escape, inside))})", item.text) if inside else [item.text]
+    text = "".join(links.get(part) or _with_code(part) for part in parts)
+    return ", ".join((text, *(link for words, link in links.items() if words not in inside)))
 
 
-def chart(name: str, how: str, data: Mapping[str, Any], *, title: str, notes: Iterable[str | Linked] = ()) -> Fragment:
+def chart(
+    name: str,
+    how: str,
+    data: Mapping[str, Any],
+    *,
+    title: str,
+    words: str | None = None,
+    notes: Iterable[str | Linked] = (),
+) -> Fragment:
     """A chart with its caption.
 
     Args:
         name: of the figure, unique on the page; a column's link leads to it.
-        how: the function of page.js that draws it: `trend`.
+        how: the function of page.js that draws it: `trend`, `bars`, `scatter`.
         data: what that function takes, plain JSON without NaN.
-        title: above the chart, and its text for those who do not see it.
+        title: above the chart.
+        words: the chart as text, for those who do not see it; None: the title.
         notes: below it.
     """
     # In a script element only a closing tag could end the data; JSON writes the sign as well in another way.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    name, how, title = html.escape(name), html.escape(how), html.escape(title)
+    name, how, label = html.escape(name), html.escape(how), html.escape(title if words is None else words)
     return Fragment(
-        f'<figure id="{name}" data-draw="{how}">\n<figcaption>{title}</figcaption>\n'
-        f'<svg role="img" aria-label="{title}" tabindex="0"></svg>\n{items(notes)}\n'
+        f'<figure id="{name}" data-draw="{how}">\n<figcaption>{html.escape(title)}</figcaption>\n'
+        f'<svg role="img" aria-label="{label}" tabindex="0"></svg>\n{items(notes)}\n'
         f'<script type="application/json">{text}</script>\n</figure>'
-    )
-
-
-def picture(name: str, svg: str, *, words: str) -> Fragment:
-    """A drawn SVG, as an image, in which nothing runs.
-
-    Args:
-        name: of the figure, unique on the page; a column's link leads to it.
-        svg: the whole file, its title in it.
-        words: the same for those who do not see it.
-    """
-    data = base64.b64encode(svg.encode()).decode()
-    return Fragment(
-        f'<figure id="{html.escape(name)}">'
-        f'<img alt="{html.escape(words)}" src="data:image/svg+xml;base64,{data}"></figure>'
     )
 
 
 def listing(name: str, title: str, text: str) -> Fragment:
     """A command or another text of a machine below `title`; a column's link leads to `name`."""
     return Fragment(f'<h3 id="{html.escape(name)}">{html.escape(title)}</h3>\n<pre>{html.escape(text)}</pre>')
+
+
+def folded(title: str, text: str) -> Fragment:
+    """A text of a machine that is shown when its title is clicked."""
+    return Fragment(f"<details><summary>{html.escape(title)}</summary>\n<pre>{html.escape(text)}</pre></details>")
 
 
 def page(title: str, *fragments: Fragment, assets: Assets) -> str:

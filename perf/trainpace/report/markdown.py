@@ -14,7 +14,7 @@ from trainpace.report.record import CaseResult, CostResult, Entry, Results
 from trainpace.report.table import Column, Table, to_markdown
 from trainpace.runs.cost import PRODUCTS
 from trainpace.runs.verdict import Verdict
-from trainpace.text import UNKNOWN, count, grouped, known
+from trainpace.text import UNKNOWN, count, grouped, known, percent
 
 FILE = "summary.md"
 SUMMARY_LENGTH = 1_000_000
@@ -93,7 +93,9 @@ def _blocks(results: Results) -> Iterable[str]:
     yield from _section("Versions, baseline to now", _grouped([(each, each.version_differences) for each in entries]))
     data = [(each, [f"trained on {each.data}"] if each.data else []) for each in results.cases]
     left_out = [(each, [found.left_out for found in each.trained_on if found.left_out]) for each in results.cases]
-    notes = [*_grouped(data), *_grouped(left_out), *_grouped([(each, each.notes) for each in entries])]
+    sources = [(each, [_source(each)] if each.tolerance_source else []) for each in results.cases]
+    noted = [(each, each.notes) for each in entries]
+    notes = [text for found in (sources, data, left_out, noted) for text in _grouped(found)]
     yield from _section("Notes", [*map(sentence, results.said), *notes])
     for case in results.cases:
         yield from _folded(case, "What slowed", "\n".join(case.explanation))
@@ -124,6 +126,11 @@ def _reasons(entry: Entry) -> str:
     return label + "".join(f"\n  - {sentence(reason)}" for reason in entry.reasons)
 
 
+def _source(case: CaseResult) -> str:
+    """Where a tolerance or an interval comes from."""
+    return f"{'interval' if case.versus and case.versus.kind == 'base' else 'tolerance'}: {case.tolerance_source}"
+
+
 def _grouped(sentences: Sequence[tuple[Entry, Sequence[str]]]) -> list[str]:
     """Each sentence once, with its cases; without them where it is of all cases of several."""
     of_all = len(sentences) if len(sentences) > 1 else None
@@ -150,6 +157,13 @@ def _against(case: CaseResult) -> str:
     return f"{case.versus.tgs:.1f} {plain(case.versus.name)}" if case.versus else UNKNOWN
 
 
+def _tolerance(case: CaseResult) -> str:
+    """The number, or the interval of the ratio; where it comes from stands in the notes."""
+    if case.versus and case.versus.low and case.versus.high:
+        return f"{case.versus.low:.3f} .. {case.versus.high:.3f}"
+    return percent(case.tolerance) if case.tolerance and case.tolerance_source else UNKNOWN
+
+
 def _verdict(entry: Entry) -> str:
     label = entry.label if entry.outcome == "passed" else f"**{entry.label}**"
     return f"{label} (excused)" if entry.outcome == "excused" else label
@@ -171,7 +185,7 @@ COLUMNS: tuple[Column[CaseResult], ...] = (
     MEMORY,
     Column("against", _against, align="right"),
     RATIO,
-    Column("tolerance", lambda case: case.tolerance_source or UNKNOWN, quoted=True),
+    Column("tolerance", _tolerance, align="right"),
     VERDICT,
 )
 COST_COLUMNS: tuple[Column[CostResult], ...] = (

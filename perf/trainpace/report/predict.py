@@ -1,7 +1,7 @@
 """The text of `python -m trainpace predict DEVICE`: what a case, or every published one, could reach there, and how far
 to trust it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, median
 
 from trainpace.cases.scaling import MEMORY_SHARE, NODE_GPUS
@@ -137,21 +137,34 @@ def fits(forecast: Forecast) -> str:
     )
 
 
+def _error(title: str, of: Callable[[Iterable[float]], float]) -> Column[Group]:
+    def value(group: Group) -> float:
+        return of([abs(error) for error in group.errors.values()])
+
+    return Column(title, lambda group: percent(value(group)), value, "right")
+
+
+def _within(group: Group) -> float:
+    return fmean(group.within.values())
+
+
+ERRORS: tuple[Column[Group], ...] = (
+    Column("table", lambda group: group.table),
+    Column("device", lambda group: group.device),
+    Column("rows", lambda group: str(len(group.rows)), lambda group: len(group.rows), "right"),
+    Column("models", lambda group: str(len(group.models)), lambda group: len(group.models), "right"),
+    _error("mean", fmean),
+    _error("median", median),
+    _error("worst", max),
+    Column("in 80 %\ninterval", lambda group: fixed_percent(fmean(group.within.values()), 0), _within, "right"),
+    Column("learnt", lambda group: "all" if group.is_own else "products, attention"),
+)
+HOW = "each row is predicted without the rows of its model (docs/prediction.md)"
+
+
 def render_errors(groups: Sequence[Group], *, width: int = PLAIN_WIDTH) -> str:
     """How far off the rows of each table and device are, predicted without the rows of their model."""
-    columns: tuple[Column[Group], ...] = (
-        Column("table", lambda group: group.table),
-        Column("device", lambda group: group.device),
-        Column("rows", lambda group: str(len(group.rows)), align="right"),
-        Column("models", lambda group: str(len(group.models)), align="right"),
-        Column("mean", lambda group: percent(fmean(map(abs, group.errors.values()))), align="right"),
-        Column("median", lambda group: percent(median(map(abs, group.errors.values()))), align="right"),
-        Column("worst", lambda group: percent(max(map(abs, group.errors.values()))), align="right"),
-        Column("in 80 %\ninterval", lambda group: fixed_percent(fmean(group.within.values()), 0), align="right"),
-        Column("learnt", lambda group: "all" if group.is_own else "products, attention"),
-    )
-    said = "each row is predicted without the rows of its model (docs/prediction.md)"
-    return as_text(Table(columns, groups), [("", ""), (said, "")], width)
+    return as_text(Table(ERRORS, groups), [("", ""), (HOW, "")], width)
 
 
 def _share(forecast: Forecast, flops: int | None) -> str:

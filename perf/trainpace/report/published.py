@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from trainpace.cases import PUBLISHED, Case
 from trainpace.judge.baseline import Published
 from trainpace.report import charts, html
-from trainpace.report.charts import Bar, Chart
+from trainpace.report.charts import Bar, Chart, Drawing
 from trainpace.report.columns import TGS
 from trainpace.report.console import PLAIN_WIDTH, as_text
 from trainpace.report.escape import plain, sentence
@@ -86,16 +86,19 @@ def rows(published: Iterable[Published], predicted: Mapping[str, float]) -> list
 
 
 def draw(found: Sequence[Row]) -> dict[str, Chart]:
-    """One chart a model, by the name of its files; none without matplotlib."""
-    if not charts.can_draw():
-        return {}
+    """The charts as files, by their names; none without matplotlib."""
+    return charts.drawn_as_files(drawings(found))
+
+
+def drawings(found: Sequence[Row]) -> dict[str, Drawing]:
+    """One chart a model, by the name of its files."""
     drawn = {}
     for model in {row.case.model.name: row.case.model for row in found}.values():
         notes = ["NVIDIA A100-SXM4-80GB, full fine-tuning under ZeRO-3; one iteration each, so no intervals"]
         mine = [row for row in found if row.case.model == model]
         if any(row.predicted for row in mine):
             notes.append(_how_predicted(found))
-        drawn[f"{NAME}-{model.name}"] = charts.draw(model.title, bars(mine), notes=notes)
+        drawn[f"{NAME}-{model.name}"] = Drawing(model.title, bars(mine), notes)
     return drawn
 
 
@@ -197,19 +200,18 @@ def markdown(found: Sequence[Row], drawn: dict[str, Chart]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(found: Sequence[Row], drawn: dict[str, Chart], assets: html.Assets) -> str:
+def page(found: Sequence[Row], assets: html.Assets) -> str:
     """The text of published.html."""
 
-    def chart_of(row: Row) -> str | None:
-        name = f"{NAME}-{row.case.model.name}"
-        return name if name in drawn else None
+    def chart_of(row: Row) -> str:
+        return f"{NAME}-{row.case.model.name}"
 
     return html.page(
         "The published speed table",
         html.paragraph(summary(found)),
-        *(html.picture(name, chart.svg, words=chart.words) for name, chart in drawn.items()),
+        *(charts.on_page(name, drawing) for name, drawing in drawings(found).items()),
         to_html(Table([replace(CASE, link=chart_of), *FIGURES, AGREES], found)),
-        html.items([*footnotes(found), *_undrawn(drawn)]),
+        html.items(html.linked(text, assets) for text in footnotes(found)),
         assets=assets,
     )
 

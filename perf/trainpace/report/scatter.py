@@ -1,4 +1,4 @@
-"""Predicted against published TGS of rows whose model was left out: a chart a device.
+"""Predicted against published TGS of rows whose model was left out: a chart a device, as files and on a page.
 
 python -m trainpace predict h100-sxm --errors --report out/
 """
@@ -6,12 +6,15 @@ python -m trainpace predict h100-sxm --errors --report out/
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean, median
 
-from trainpace.report import charts
+from trainpace.report import charts, html
 from trainpace.report.charts import COLOURS, FONT, Chart
+from trainpace.report.predict import ERRORS, HOW
+from trainpace.report.table import Table, to_html
 from trainpace.stats.learning import FEWEST_ROWS, Group
-from trainpace.text import percent
+from trainpace.text import percent, signed_percent
 
 NAME = "prediction"
 """Of the files, with the device behind it."""
@@ -29,9 +32,56 @@ def draw(groups: Sequence[Group]) -> dict[str, Chart]:
     """One chart a device, of its groups with enough rows, by the name of its files; none without matplotlib."""
     if not charts.can_draw():
         return {}
+    return {f"{NAME}-{device}": _draw(device, of) for device, of in _by_device(groups).items()}
+
+
+def _by_device(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups with enough rows, by device."""
     enough = [group for group in groups if len(group.rows) >= FEWEST_ROWS]
-    devices = dict.fromkeys(group.device for group in enough)
-    return {f"{NAME}-{each}": _draw(each, [group for group in enough if group.device == each]) for each in devices}
+    return {
+        device: [group for group in enough if group.device == device]
+        for device in dict.fromkeys(group.device for group in enough)
+    }
+
+
+def page(groups: Sequence[Group], assets: html.Assets) -> str:
+    """The text of prediction.html: the errors in a table, and a chart a device."""
+    found = _by_device(groups)
+
+    def chart_of(group: Group) -> str | None:
+        return f"{NAME}-{group.device}" if group.device in found else None
+
+    columns = [replace(each, link=chart_of) if each.title == "device" else each for each in ERRORS]
+    return html.page(
+        "Predicted and published training speed",
+        html.items([html.linked(HOW, assets)]),
+        to_html(Table(columns, groups)),
+        *(_on_page(device, of) for device, of in found.items()),
+        assets=assets,
+    )
+
+
+def _on_page(device: str, groups: Sequence[Group]) -> html.Fragment:
+    points = [
+        {
+            "x": row.tgs,
+            "y": 1 + group.errors[row.case],
+            "series": number,
+            "said": f"{row.case}\n{group.table}\n{row.tgs:.1f} TGS published\n"
+            f"{row.tgs * (1 + group.errors[row.case]):.1f} predicted, {signed_percent(group.errors[row.case])}",
+        }
+        for number, group in enumerate(groups)
+        for row in group.rows
+    ]
+    data = {
+        "across": "published TGS",
+        "up": "predicted without its model / published",
+        "points": points,
+        "names": [f"{group.table}, {len(group.rows)} rows" for group in groups],
+        "lines": [{"y": 1.0, "text": "as published"}, {"y": 0.9, "text": "10 % less"}, {"y": 1.1, "text": "10 % more"}],
+        "limits": LIMITS,
+    }
+    return html.chart(f"{NAME}-{device}", "scatter", data, title=device, words=words(device, groups))
 
 
 def words(device: str, groups: Sequence[Group]) -> str:

@@ -141,8 +141,10 @@ def to_markdown(table: Table[T]) -> str:
 
 def to_html(table: Table[T]) -> Fragment:
     """The table on a page; a click on a column's title sorts by it."""
-    titles = [html.escape(_title(column)) for column in table.columns]
-    head = "".join(f'<th scope="col"><button type="button">{title}</button></th>' for title in titles)
+    head = "".join(
+        f'<th scope="col"{_number(column)}><button type="button">{html.escape(_title(column))}</button></th>'
+        for column in table.columns
+    )
     body = "\n".join(f"<tr>{''.join(_cell(column, row) for column in table.columns)}</tr>" for row in table.rows)
     return Fragment(
         f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
@@ -164,6 +166,11 @@ def _cell(column: Column[T], row: T) -> str:
     if link is not None:
         text = f'<a href="#{html.escape(link)}">{text}</a>'
     value = column.value(row) if column.value else None
-    number = "" if value is None else f' class="number" data-value="{value!r}"'
+    number = "" if value is None else f' data-value="{value!r}"'
     kind = f' data-kind="{html.escape(column.kind(row))}"' if column.kind else ""
-    return f"<td{number}{kind}>{text}</td>"
+    return f"<td{_number(column)}{number}{kind}>{text}</td>"
+
+
+def _number(column: Column[T]) -> str:
+    """The class of a column of numbers: its title and all its cells stand on the right, those without a number too."""
+    return ' class="number"' if column.align == "right" or column.value else ""

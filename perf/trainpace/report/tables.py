@@ -11,7 +11,7 @@ from trainpace.cases.tables import Row
 from trainpace.cases.tables import Table as SpeedTable
 from trainpace.judge.tables import Examined, Expected
 from trainpace.report import charts, html
-from trainpace.report.charts import Bar, Chart
+from trainpace.report.charts import Bar, Chart, Drawing
 from trainpace.report.console import PLAIN_WIDTH, as_text
 from trainpace.report.escape import plain, sentence
 from trainpace.report.table import Column, Table, to_html, to_markdown
@@ -135,9 +135,12 @@ def render(report: Report, *, width: int = PLAIN_WIDTH) -> str:
 
 
 def draw(report: Report) -> dict[str, Chart]:
-    """Charts by the names of their files: of a model on a device, of MOST_GROUPS rows; none without matplotlib."""
-    if not charts.can_draw():
-        return {}
+    """The charts as files, by their names; none without matplotlib."""
+    return charts.drawn_as_files(drawings(report))
+
+
+def drawings(report: Report) -> dict[str, Drawing]:
+    """Charts by the names of their files: of a model on a device, of MOST_GROUPS rows."""
     groups: dict[tuple[str, str], list[Examined]] = {}
     for each in report.rows:
         groups.setdefault((each.row.model.name, each.row.device or NO_DEVICE), []).append(each)
@@ -148,7 +151,7 @@ def draw(report: Report) -> dict[str, Chart]:
             name = "-".join([report.name, model, device.replace(" ", "-"), *([str(number)] if len(parts) > 1 else [])])
             which = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
             title = f"{part[0].row.model.title} on {device}{which}"
-            drawn[name] = charts.draw(title, bars(report, part), notes=[f"{report.table.title}; as published"])
+            drawn[name] = Drawing(title, bars(report, part), [f"{report.table.title}; as published"])
     return drawn
 
 
@@ -183,14 +186,14 @@ def markdown(report: Report, drawn: dict[str, Chart]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(report: Report, drawn: dict[str, Chart], assets: html.Assets) -> str:
+def page(report: Report, assets: html.Assets) -> str:
     """The text of the .html file."""
     return html.page(
         report.table.title,
         html.paragraph(summary(report)),
         to_html(Table(shown(report), report.rows)),
-        html.items([*footnotes(report), *_undrawn(drawn)]),
-        *(html.picture(name, chart.svg, words=chart.words) for name, chart in drawn.items()),
+        html.items(html.linked(text, assets) for text in footnotes(report)),
+        *(charts.on_page(name, drawing) for name, drawing in drawings(report).items()),
         assets=assets,
     )
 

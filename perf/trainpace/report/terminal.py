@@ -11,7 +11,7 @@ from dataclasses import replace
 from trainpace.judge.refresh import Change
 from trainpace.judge.verdict import Judgement
 from trainpace.report.columns import HFU, MEMORY, MFU, RATIO, TFLOPS, TGS
-from trainpace.report.console import PLAIN_WIDTH, WIDE, as_text
+from trainpace.report.console import PLAIN_WIDTH, as_text, fitting
 from trainpace.report.table import Column, Table, stacked, with_outcomes
 from trainpace.runs.run import described
 from trainpace.runs.verdict import Verdict
@@ -56,18 +56,25 @@ def render(
     outcomes = _outcomes(judgements, changes)
     lines = [*_details(judgements, changes, outcomes, said), (last_line(judgements, changes), _summary_style(outcomes))]
     drawn = table(judgements, outcomes, width=width)
-    return as_text(drawn, lines, width, styles=STYLES, colour=colour, leading=0 if width >= WIDE else 1)
+    stacks = any("\n" in column.title for column in drawn.columns)
+    return as_text(drawn, lines, width, styles=STYLES, colour=colour, leading=int(stacks))
 
 
 def table(judgements: Sequence[Judgement], outcomes: Sequence[str], *, width: int) -> Table[tuple[Judgement, str]]:
-    """The table: a line a case from WIDE columns on, else stacked cells that fit 80. `outcomes` are the last column."""
-    columns = WIDE_COLUMNS if width >= WIDE else STACKED_COLUMNS
+    """The table: a line a case where the terminal has room for it, else stacked cells. `outcomes` are the last column.
+
+    MFU and HFU are left out where the peak of the device is known of no case.
+    """
+    known = any(each.mfu is not None or each.hfu is not None for each in judgements)
+    layouts = [WIDE_COLUMNS, STACKED_COLUMNS, NARROW_COLUMNS] if known else [WIDE_CPU_COLUMNS, STACKED_CPU_COLUMNS]
+    if any(each.comparison for each in judgements):
+        layouts = [tuple(map(_of_pairs, columns)) for columns in layouts]
+    title = "verdict" if RECORDED.isdisjoint(outcomes) else "outcome"
+    last = max(map(len, [title, *outcomes])) + 2
+    columns = fitting(layouts, judgements, width - last)
     # An id in two lines can be mistaken for two.
     if any(len(_case(each)) > CASE_WIDTH for each in judgements):
         columns = (replace(columns[0], too_long="fold"), *columns[1:])
-    if any(each.comparison for each in judgements):
-        columns = tuple(map(_of_pairs, columns))
-    title = "verdict" if RECORDED.isdisjoint(outcomes) else "outcome"
     return with_outcomes(columns, judgements, title, outcomes)
 
 
@@ -150,13 +157,19 @@ def _baseline_and_origin(judgement: Judgement) -> str:
 
 
 def _tolerance(judgement: Judgement) -> str:
-    return _split_tolerance(judgement)[0] or UNKNOWN
+    """The number; where it comes from stands below the table, as a cell it would make rows of several lines."""
+    if judgement.comparison:
+        return f"{judgement.comparison.low:.3f} .. {judgement.comparison.high:.3f}"
+    return UNKNOWN if judgement.tolerance is None else percent(judgement.tolerance)
 
 
-def _split_tolerance(judgement: Judgement) -> tuple[str, list[str]]:
-    """`5 runs, 1 now: 4.7 %` for the table, and what is said besides, which would make a row of it five lines long."""
-    number, percent, besides = judgement.tolerance_source.partition(" %, ")
-    return (f"{number} %", besides.split(", ")) if percent else (number, [])
+def _about_tolerance(judgement: Judgement) -> list[str]:
+    """Of `5 runs, 1 now: 4.7 %, 0.3 % between sessions assumed` what is not the number; of an interval its pairs."""
+    if judgement.comparison:
+        return [f"of {count(len(judgement.comparison.log_ratios), 'pair')}"]
+    runs, _, number = judgement.tolerance_source.partition(": ")
+    besides = number.partition(" %, ")[2]
+    return [runs, *(besides.split(", ") if besides else [])] if runs else []
 
 
 def _of_pairs(column: Column[Judgement]) -> Column[Judgement]:
@@ -168,30 +181,42 @@ def _of_pairs(column: Column[Judgement]) -> Column[Judgement]:
 
 
 CASE = Column("case", _case)
-WIDE_COLUMNS: tuple[Column[Judgement], ...] = (
-    CASE,
-    Column("scale", _scale),
-    Column("GPUs", _gpus, align="right"),
-    TGS,
-    TFLOPS,
-    MFU,
-    HFU,
-    MEMORY,
-    Column("baseline", _baseline_and_origin, align="right"),
-    RATIO,
-    # Its source can be read in two lines.
-    Column("tolerance", _tolerance, too_long="fold"),
-)
+TOLERANCE: Column[Judgement] = Column("tolerance", _tolerance, align="right")
+_BEGIN = (CASE, Column("scale", _scale), Column("GPUs", _gpus, align="right"), TGS, TFLOPS)
+_END = (MEMORY, Column("baseline", _baseline_and_origin, align="right"), RATIO, TOLERANCE)
+WIDE_COLUMNS: tuple[Column[Judgement], ...] = (*_BEGIN, MFU, HFU, *_END)
+"""A line a case."""
+WIDE_CPU_COLUMNS: tuple[Column[Judgement], ...] = (*_BEGIN, *_END)
+"""The same where no peak is known."""
+_CASE_STACKED = stacked(CASE, Column("scale, GPUs", _scale_and_gpus))
+_BASELINE_STACKED = stacked(Column("baseline", _baseline, align="right"), Column("origin", _origin))
+_SPEED_STACKED: Column[Judgement] = stacked(TGS, TFLOPS)
+_RATIO_STACKED: Column[Judgement] = stacked(RATIO, TOLERANCE)
 STACKED_COLUMNS: tuple[Column[Judgement], ...] = (
-    stacked(CASE, Column("scale, GPUs", _scale_and_gpus)),
-    stacked(TGS, TFLOPS),
-    stacked(MFU, HFU, MEMORY),
-    stacked(Column("baseline", _baseline, align="right"), Column("origin", _origin)),
-    stacked(
-        replace(RATIO, align="left"),
-        Column("tolerance", lambda judgement: _tolerance(judgement).replace(": ", ":\n", 1), too_long="fold"),
-    ),
+    _CASE_STACKED,
+    _SPEED_STACKED,
+    stacked(MFU, HFU),
+    MEMORY,
+    _BASELINE_STACKED,
+    _RATIO_STACKED,
 )
+"""Two lines a case."""
+NARROW_COLUMNS: tuple[Column[Judgement], ...] = (
+    _CASE_STACKED,
+    _SPEED_STACKED,
+    stacked(MFU, HFU, MEMORY),
+    _BASELINE_STACKED,
+    _RATIO_STACKED,
+)
+"""Three lines a case."""
+STACKED_CPU_COLUMNS: tuple[Column[Judgement], ...] = (
+    _CASE_STACKED,
+    _SPEED_STACKED,
+    MEMORY,
+    _BASELINE_STACKED,
+    _RATIO_STACKED,
+)
+"""Two lines a case, where no peak is known."""
 
 
 # Below the table
@@ -210,10 +235,11 @@ def _details(
             yield from ((f"  {reason}", "") for reason in judgement.reasons)
         yield from ((f"  {line}", "") for line in judgement.explanation)
     yield from ((line, "") for line in [*refresh_lines(changes), *said])
-    besides = [(_case(each), _split_tolerance(each)[1]) for each in judgements]
-    yield from ((f"tolerance: {line}", "") for line in _grouped(besides))
+    for title, kind in (("tolerance", False), ("interval", True)):
+        of = [(_case(each), _about_tolerance(each)) for each in judgements if bool(each.comparison) is kind]
+        yield from ((f"{title}: {line}", "") for line in _of_those(of))
     data = [(_case(each), [described(each.data, each.trained_on)] if each.data else []) for each in judgements]
-    yield from ((f"trained on: {line}", "") for line in _grouped(data))
+    yield from ((f"trained on: {line}", "") for line in _of_those(data))
     left_out = [
         (_case(each), [source.left_out for source in each.trained_on if source.left_out]) for each in judgements
     ]
@@ -238,6 +264,11 @@ def _startup(judgement: Judgement) -> str:
     return f"{judgement.startup_seconds:.1f} s{compiled}"
 
 
+def _of_those(sentences: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """As `_grouped`, among the cases of which anything is said: the others have no tolerance, or trained on nothing."""
+    return _grouped([(case, texts) for case, texts in sentences if texts])
+
+
 def _grouped(sentences: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """Each sentence once, with its cases; without them where it is of all."""
     every = len(sentences)
@@ -259,7 +290,7 @@ def _named(judgement: Judgement, outcome: str, refusals: Mapping[str, str]) -> s
         slower = outcome == Verdict.REGRESSION and judgement.ratio < 1 - judgement.tolerance
         if slower or outcome == Verdict.IMPROVEMENT:
             of = "the base" if judgement.comparison else "baseline"
-            asked = "to be found" if judgement.comparison else "tolerance"
+            asked = "minimum effect" if judgement.comparison else "tolerance"
             return f"{case} {judgement.ratio:.2f} of {of}, {asked} {fixed_percent(judgement.tolerance)}"
     # A case that was not measured has none: its reason says why.
     if judgement.what_decides and outcome == Verdict.INCONCLUSIVE:

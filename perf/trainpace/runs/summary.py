@@ -35,6 +35,8 @@ class RunSummary(NamedTuple):
     software: Software
     tgs: float
     peak_memory_bytes: int
+    startup_seconds: float
+    """Until the first step."""
     fault: str | None
     """The first fact that makes the run invalid; None for a valid one."""
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError
@@ -28,7 +28,7 @@ CHUNK = 500
 
 INDEX = ".history-index"
 """The index's file, beside the runs."""
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Another version is not read: raise it when what a RunSummary holds, or how it is computed, changes."""
 
 Stamp = tuple[int, int]
@@ -114,6 +114,7 @@ class _Run(BaseModel):
     device: _Device
     software: dict[str, str]
     revision: str | None = None
+    startup_seconds: NonNegativeFloat
     ranks: Annotated[list[_Rank], Field(min_length=1)]
     health: _Health = _Health()
 
@@ -149,6 +150,7 @@ def _point(path: str, shared: dict[object, Any]) -> RunSummary:
         shared.setdefault(software, software),
         _tgs(run.ranks, workload),
         max(rank.peak_memory_bytes for rank in run.ranks),
+        run.startup_seconds,
         next(iter(run.health.faults), None),
     )
 

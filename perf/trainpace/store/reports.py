@@ -4,6 +4,7 @@ Each file is written whole or not at all. Every writer raises FileError where on
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def write_export(results: Results, name: str, path: Path) -> None:
 def write_compare(comparisons: Sequence[SideBySide], folder: Path, *, said: Sequence[str]) -> None:
     """Write compare.json, compare.md, compare.html and a chart a model into `folder`.
 
-    Without matplotlib everything but the charts is written, and says what draws them.
+    Besides the files that its commands name. Without matplotlib everything but the charts' files is written, and says
+    what draws them.
     """
     _make(folder)
     record = compare.Comparison(said=tuple(said), cases=tuple(comparisons))
@@ -58,7 +60,10 @@ def write_compare(comparisons: Sequence[SideBySide], folder: Path, *, said: Sequ
     drawn = compare.draw(comparisons)
     _write_charts(drawn, folder)
     write_whole(folder / f"{compare.NAME}.md", compare.markdown(comparisons, said=said, drawn=drawn))
-    write_whole(folder / f"{compare.NAME}.html", compare.page(comparisons, said=said, drawn=drawn, assets=assets()))
+    write_whole(folder / f"{compare.NAME}.html", compare.page(comparisons, said=said, assets=assets()))
+    for path, text in compare.files(comparisons).items():
+        _make((folder / path).parent)
+        write_whole(folder / path, text)
 
 
 def write_published(rows: Sequence[published.Row], folder: Path) -> None:
@@ -67,7 +72,7 @@ def write_published(rows: Sequence[published.Row], folder: Path) -> None:
     drawn = published.draw(rows)
     _write_charts(drawn, folder)
     write_whole(folder / f"{published.NAME}.md", published.markdown(rows, drawn))
-    write_whole(folder / f"{published.NAME}.html", published.page(rows, drawn, assets()))
+    write_whole(folder / f"{published.NAME}.html", published.page(rows, assets()))
 
 
 def write_table(report: tables.Report, folder: Path) -> None:
@@ -76,13 +81,15 @@ def write_table(report: tables.Report, folder: Path) -> None:
     drawn = tables.draw(report)
     _write_charts(drawn, folder)
     write_whole(folder / f"{report.name}.md", tables.markdown(report, drawn))
-    write_whole(folder / f"{report.name}.html", tables.page(report, drawn, assets()))
+    write_whole(folder / f"{report.name}.html", tables.page(report, assets()))
 
 
 def write_prediction(groups: Sequence[Group], folder: Path) -> None:
-    """Write a chart a device of what is predicted of left-out rows into `folder`; without matplotlib none."""
+    """Write prediction.html, how far off left-out rows are, into `folder`, and a chart a device; without matplotlib no
+    charts' files."""
     _make(folder)
     _write_charts(scatter.draw(groups), folder)
+    write_whole(folder / f"{scatter.NAME}.html", scatter.page(groups, assets()))
 
 
 def write_history(judged: Sequence[history.Series], folder: Path, web: history.Web | None = None) -> None:
@@ -95,8 +102,20 @@ def assets() -> Assets:
     """The style and the script of every page, as they come with the package."""
     folder = files("trainpace.report")
     return Assets(
-        style=(folder / "page.css").read_text(encoding="utf-8"), script=(folder / "page.js").read_text(encoding="utf-8")
+        style=(folder / "page.css").read_text(encoding="utf-8"),
+        script=(folder / "page.js").read_text(encoding="utf-8"),
+        documents=_documents(),
     )
+
+
+def _documents() -> str | None:
+    """Where the documents are read, as the package's metadata says: `Project-URL: Source, https://..`."""
+    try:
+        urls = metadata("trainpace").get_all("Project-URL") or []
+    except PackageNotFoundError:  # a checkout that is not installed
+        return None
+    named = dict(url.split(", ", 1) for url in urls)
+    return f"{named['Source'].rstrip('/')}/blob/main" if "Source" in named else None
 
 
 def _write_charts(drawn: Mapping[str, Chart], folder: Path) -> None:

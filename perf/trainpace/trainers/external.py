@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from string import Template
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -172,6 +172,14 @@ def uses(description: Description, *placeholders: str) -> bool:
     """Whether one of `placeholders` stands anywhere in the description's texts."""
     texts = (*description.command, *description.environment.values(), *description.files.values())
     return any(name in placeholders for text in texts for name in Template(text).get_identifiers())
+
+
+class Typed(NamedTuple):
+    """A command as a person can type it."""
+
+    command: str
+    files: Mapping[str, str] = {}
+    """Texts of the files that it names, by their paths below the report's folder."""
 
 
 def filled(text: str, values: Mapping[str, str], *, where: str) -> str:
