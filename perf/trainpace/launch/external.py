@@ -179,16 +179,18 @@ class Programs:
         trainer = re.sub(r"[^A-Za-z0-9_.-]+", "-", workload.trainer.removesuffix(".toml")).strip("-.")
         below = f"commands/{workload.case}-{trainer}"
         if self.report is not None:
-            work = self.report / below
-            values = {**values, "work": str(work), ZERO3: str(work / f"{ZERO3}.json")}
+            there = self.report / below
+            values = {**values, "work": str(there), ZERO3: str(there / f"{ZERO3}.json")}
         files = _files(description, workload, values) if self.report is not None else {}
         if not systems.uses(description, ZERO3):
             files.pop(f"{ZERO3}.json", None)
         program = self._program(description, workload, values)
         told = [f"{name}={shlex.quote(text)}" for name, text in program["environment"].items() if name != "PATH"]
         words = [f'PATH={shlex.quote(values["bin"])}:"$PATH"', *told, shlex.join(program["command"])]
-        there = f"cd {shlex.quote(values['work'])} && " if files else ""
-        return Typed(there + " ".join(words), {f"{below}/{name}": text for name, text in files.items()})
+        if self.report is not None:
+            work = shlex.quote(values["work"])
+            words.insert(0, f"mkdir -p {work} && cd {work} &&")
+        return Typed(" ".join(words), {f"{below}/{name}": text for name, text in files.items()})
 
     @staticmethod
     def _program(description: Description, workload: Workload, values: Mapping[str, str]) -> dict[str, Any]:
