@@ -4,9 +4,9 @@ import statistics
 
 
 def agree(clock, ours):
-    """Whether our seconds hold all that another clock, inside of ours, saw of each step; and within 2 % no more.
+    """Whether our seconds of a step are another clock's within 2 %.
 
-    What a loaded machine does between the marks of the two belongs to neither, so the closest step decides.
+    What a loaded machine does between the marks of the two is seen by one of them alone, so the closest step decides.
     """
-    more = [step - seen for seen, step in zip(clock, ours, strict=True)]
-    return min(more) >= 0 and min(more) <= 0.02 * statistics.median(clock)
+    apart = [abs(step - seen) for seen, step in zip(clock, ours, strict=True)]
+    return min(apart) <= 0.02 * statistics.median(clock)

@@ -42,9 +42,9 @@ class Told(lightning.Callback):
         self.ended.append(time.perf_counter())
 
 
-def build(folder, accumulation, told=None, **named):
+def build(folder, accumulation, told=None, devices=1, **named):
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=1, max_epochs=1, accumulate_grad_batches=accumulation, gradient_clip_val=0.1,
+        accelerator="cpu", devices=devices, max_epochs=1, accumulate_grad_batches=accumulation, gradient_clip_val=0.1,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=folder, callbacks=[told or Told()], **named,
     )  # fmt: skip

@@ -51,7 +51,7 @@ def by_hand(prepared, accumulation):
     return losses
 
 
-@pytest.mark.parametrize(("accumulation", "warmup"), [(1, 3), (2, 2)])
+@pytest.mark.parametrize(("accumulation", "warmup"), [(2, 2), pytest.param(1, 3, marks=pytest.mark.slow)])
 def test_losses_and_seconds(measured, prepared, accumulation, warmup):
     """Losses of a loop by hand; the seconds of a stopwatch around the loss and the optimizer within 2 %."""
     begun, ended, updates = [], [], []
