@@ -113,7 +113,7 @@ def test_sees_what_the_repository_uses(ours, init, source, adapter):
 
     assert adapter == next(each for each in TRAINERS if TRAINERS[each][:60] == written[:60])
     assert adapter == "none" or f"train.py says --adapter {adapter}" in text
-    assert "{package}" not in written
+    assert ("import lightning.pytorch as lightning" in written) == source.startswith("import lightning")
 
 
 def test_a_name_and_an_adapter_may_be_said(ours, init):
@@ -252,7 +252,7 @@ def test_in_our_own_repository(checkout, monkeypatch, init):
 @pytest.mark.parametrize("adapter", TRAINERS)
 def test_trainers(adapter):
     """Each is Python that defines `trainer`, by its adapter, and imports no more than pip is told to install."""
-    tree = ast.parse(TRAINERS[adapter].replace("{package}", "lightning.pytorch"))
+    tree = ast.parse(TRAINERS[adapter].replace("{package}", "pytorch_lightning"))
     modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     modules += [each.name for node in ast.walk(tree) if isinstance(node, ast.Import) for each in node.names]
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)} or {
@@ -261,5 +261,6 @@ def test_trainers(adapter):
     roots = {module.partition(".")[0] for module in modules}
 
     assert defined == {"trainer"}
-    assert roots - {"trainpace", "tempfile"} <= {*LIBRARIES[adapter], *(["numpy"] if adapter == "none" else [])}
+    libraries = {each.replace("-", "_") for each in LIBRARIES[adapter]}
+    assert roots - {"trainpace", "tempfile"} <= {*libraries, *(["numpy"] if adapter == "none" else [])}
     assert ("trainpace.adapters" in modules) == (adapter != "none")

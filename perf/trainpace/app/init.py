@@ -154,7 +154,8 @@ def _needs(seen: Seen) -> str:
             pyproject.is_file() and "project" in tomllib.loads(pyproject.read_text(encoding="utf-8"))
         ):
             found.append("-e base")
-    return " ".join(found or map(_pinned, LIBRARIES[seen.adapter]))
+    own = "lightning" if seen.package.startswith("lightning") else "pytorch-lightning"
+    return " ".join(found or (_pinned(each.replace("pytorch-lightning", own)) for each in LIBRARIES[seen.adapter]))
 
 
 def _pinned(library: str) -> str:

@@ -54,7 +54,7 @@ trainer = Trainer
 '''
 
 _PLAIN = '''\
-"""What is measured: your training loop's four parts, by trainpace.adapters.plain_loop."""
+"""What is measured: your training loop, by trainpace.adapters.plain_loop."""
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -188,10 +188,10 @@ TRAINERS = {
 """By adapter, in the order in which they are looked for: what uses Lightning uses torch too. Each defines `trainer`."""
 
 LIBRARIES = {
-    "lightning": ("torch", "lightning", "greenlet"),
+    "lightning": ("torch", "pytorch-lightning", "greenlet"),
     "transformers": ("torch", "transformers", "accelerate", "greenlet"),
     "accelerate": ("torch", "accelerate", "greenlet"),
     "plain": ("torch",),
     "none": (),
 }
-"""What pip installs for each adapter."""
+"""What pip installs for each adapter (who imports `lightning` has installed `lightning`)."""

@@ -31,7 +31,7 @@ class Seen:
     """A key of `TRAINERS`."""
     why: str
     """What of the repository says so, for people."""
-    package: str = "lightning.pytorch"
+    package: str = "pytorch_lightning"
     """Under which Lightning is imported."""
     gitlab: bool = False
     """Whether it is GitLab that runs its workflows."""
@@ -152,7 +152,7 @@ def _of_checkout(folder: Path, commit: str | None = None) -> str:
 def _imports(root: Path) -> tuple[dict[str, str], str]:
     """By adapter the file that imports what it is for; and the name of Lightning's package."""
     found: dict[str, str] = {}
-    package = "lightning.pytorch"
+    package = "pytorch_lightning"
     for name in revisions.source_files(root):
         path = root / name
         if (
