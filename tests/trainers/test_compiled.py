@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from factories import make_workload
+from layer_bytes import compiled_layer, eager_layer
 from trainpace.cases import YI_34B_200K
 from trainpace.trainers.native import compiled
 from trainpace.trainers.native.attention import Ulysses
@@ -147,3 +148,12 @@ def test_layers_of_two_kinds_are_two_graphs(trained):  # noqa: F811
 
     assert gradient_error(expected, actual) < TOLERANCE
     assert actual["graphs"] == 2
+
+
+@pytest.mark.slow
+def test_compiling_halves_what_a_layer_reads_and_writes():
+    """Outside of products and attention, of which there are as many; counted, at full width and 8k tokens."""
+    eager, joined = eager_layer(8192), compiled_layer(8192)
+
+    assert eager.left_out == joined.left_out
+    assert 0.1 * eager.size < joined.size < 0.5 * eager.size
