@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -20,6 +20,7 @@ from trainpace.app.suite import Suite
 from trainpace.app.typed import of_test, typed
 from trainpace.cases import PUBLISHED, Case
 from trainpace.cases.ids import collision, told_apart
+from trainpace.cost.own_model import own_model
 from trainpace.errors import FileError, UsageError
 from trainpace.judge.finding import Finding
 from trainpace.judge.systems import SideBySide
@@ -30,7 +31,30 @@ _SUITE = pytest.StashKey[Suite]()
 _FIXTURES = ("judge_speed", "judge_cost", "compare_trainers")
 
 JudgeSpeed = Callable[[Case], Finding]
-JudgeCost = Callable[[Case], Finding]
+
+
+class JudgeCost(Protocol):
+    """The fixture `judge_cost`: the native trainer's step of a case, or that of a model which the test brings."""
+
+    def __call__(
+        self,
+        case: Case,
+        *,
+        build: Callable[..., Any] | str | None = None,
+        batch: Callable[..., Any] | str | None = None,
+        loss: Callable[..., Any] | str | None = None,
+    ) -> Finding:
+        """Count, judge, and end the test as the verdict says.
+
+        Args:
+            case: the test's parameter.
+            build: `build(workload)` gives the model, a torch.nn.Module; None: the native trainer's. It may be named, as
+                the others may, `package.module:build`: pytest then need not import it.
+            batch: `batch(workload)` gives a rank's micro-batch.
+            loss: `loss(model, batch)` gives one number; None: what the model returns of the batch, or its `loss`.
+        """
+
+
 CompareTrainers = Callable[[Case], SideBySide]
 
 
@@ -143,6 +167,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         [_case(item) for item in costs],
         commands,
     )
+    if text := _overruled(config, suite.speed.selection):
+        suite.messages.say(text)
     if speed or compared or costs:
         sys.stdout.write(suite.log.begin())
     refuse_other_plugins(config, {SPEED_CASE} if speed else {COMPARISON} if compared else set())
@@ -187,12 +213,20 @@ def judge_speed(request: pytest.FixtureRequest) -> JudgeSpeed:
 def judge_cost(request: pytest.FixtureRequest) -> JudgeCost:
     """Count a case at full size, judge it against what is stored, and end the test as its verdict says."""
 
-    def judge(case: Case) -> Finding:
-        if case.model.shape is None:
-            pytest.skip("not counted: the case does not say its model's shape")
-        if _suite(request).options.trainer != "native":
-            pytest.skip("only the native trainer is counted")
-        found = _found(lambda: _suite(request).find_cost(request.node.nodeid, case))
+    def judge(case: Case, *, build: Any = None, batch: Any = None, loss: Any = None) -> Finding:
+        suite = _suite(request)
+        if build is None and case.model.shape is None:
+            pytest.skip("not counted: the case does not say its model's shape, and judge_cost is given no `build`")
+        if build is None and suite.options.trainer != "native":
+            pytest.skip("only the native trainer is counted, or what judge_cost is given as `build`")
+        own = None
+        if build is not None:
+            try:
+                folder, root = request.config.invocation_params.dir, request.config.rootpath
+                own = own_model(build, batch, loss, folder=folder, root=root)
+            except ValueError as error:
+                pytest.fail(f"judge_cost: {error}", pytrace=False)
+        found = _found(lambda: suite.find_cost(request.node.nodeid, case, own))
         from trainpace.report.cost import properties
 
         assert found.cost is not None
@@ -396,6 +430,17 @@ def _trainer(item: pytest.Item) -> str:
     """What a speed test measures: its marker's trainer, else the session's."""
     marker = item.get_closest_marker("perf_trainer")
     return str(marker.args[0]) if marker else item.config.stash[_SUITE].options.trainer
+
+
+def _overruled(config: pytest.Config, selection: Sequence[Selected]) -> str | None:
+    """Which tests measure another trainer than the one that was typed; None: none does."""
+    typed_trainers = config.getoption("perf_trainer", None) or []
+    own = [each for each in selection if each.trainer not in typed_trainers] if typed_trainers else []
+    if not own:
+        return None
+    named = ", ".join(dict.fromkeys(each.case.id for each in own))
+    trainers = ", ".join(dict.fromkeys(each.trainer for each in own))
+    return f"{named}: measured with {trainers}, by its own perf_trainer marker, which stands above --perf-trainer"
 
 
 def _refuse_an_older_one(plugins: pytest.PytestPluginManager) -> None:

@@ -320,7 +320,7 @@ def test_scale_that_this_machine_cannot_run(repository):
 
 
 def test_marker_chooses_the_trainer(repository):
-    """A test may name its trainer itself, and its case no shape: what follows from one is then not known."""
+    """A test may name its trainer itself, above what is typed, and its case no shape: what follows is not known."""
     test = repository.path / "perf" / "test_ours.py"
     test.write_text(
         "import pytest\n"
@@ -334,7 +334,7 @@ def test_marker_chooses_the_trainer(repository):
         "def test_cost(case, judge_cost):\n"
         "    judge_cost(case)\n"
     )
-    done = repository.suite("--perf-report=out", "-rs", "--perf-count-flops")
+    done = repository.suite("--perf-report=out", "-rs", "--perf-count-flops", "--perf-trainer=training:Toy")
     found = json.loads((repository.path / "out" / "results.json").read_text())["cases"][0]
 
     assert done.last_line == "1 case: 1 no baseline (ours-8k-sp1 (training:toy))"
@@ -342,6 +342,7 @@ def test_marker_chooses_the_trainer(repository):
     assert "not counted: the case does not say its model's shape" in done.text
     assert found["tgs"] > 0
     assert [found[name] for name in ("tflops", "mfu", "hfu")] == [None, None, None]
+    assert "ours-8k-sp1: measured with training:toy, by its own perf_trainer marker, which stands above" in done.text
     assert "FLOPs were not counted: the trainer uses no torch" in done.text
     assert "TFLOPs are not known: the case does not say its model's shape; --perf-count-flops counts" in done.text
 

@@ -105,13 +105,15 @@ def test_peak_memory_is_a_checkpoint_a_layer():
 
 
 def test_an_operator_of_unknown_flops_is_listed(monkeypatch):
-    """What nobody has a formula for is named with its calls, not counted as nothing."""
+    """What may multiply and has no formula is named with its calls, not counted as nothing; another one is not."""
     forward = LossHead.forward
     monkeypatch.setattr(
-        LossHead, "forward", lambda self, hidden, labels: forward(self, hidden.cummax(-1).values, labels)
+        LossHead,
+        "forward",
+        lambda self, hidden, labels: forward(self, hidden.cummax(-1).values, labels) + torch.dot(hidden[0], hidden[1]),
     )
 
-    assert count(small()).unknown == {"aten.cummax": 1}
+    assert count(small()).unknown == {"aten.dot": 1}
 
 
 def test_what_cannot_be_traced_names_its_operator(monkeypatch):

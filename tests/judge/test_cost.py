@@ -132,11 +132,12 @@ def test_other_versions_are_judged_and_named():
     assert "the baseline was counted with other versions: torch 2.12.0 -> 2.13.0" in more.reasons
 
 
-def test_unknown_operators_are_noted():
-    """An operator without a formula is told with its calls."""
-    judged = judge_cost(cost(unknown={"aten.sort": 3}), cost())
+def test_unknown_operators_are_invalid():
+    """What is not counted cannot be judged, whatever the other counters say; the operator is told with its calls."""
+    judged = judge_cost(cost(unknown={"theirs.product": 3}), cost())
 
-    assert judged.notes == ("FLOPs unknown of aten.sort (3 calls): counted as none",)
+    assert judged.verdict is Verdict.INVALID
+    assert judged.reasons[0].startswith("expected a formula for the FLOPs of theirs.product (3 calls), got none: ")
 
 
 def test_a_refresh_keeps_the_other_rows(tmp_path):

@@ -10,6 +10,7 @@ from trainpace.cases.architectures import cannot
 from trainpace.cases.published import Case
 from trainpace.cases.scaling import full_workload
 from trainpace.cases.workload import Dtype
+from trainpace.cost.own_model import OwnModel
 from trainpace.cost.worker import CountFailed, counted
 from trainpace.judge.command import Command
 from trainpace.judge.cost import CostJudgement, judge_cost
@@ -40,21 +41,22 @@ class Costs:
     """Selected in this session."""
     _counted: dict[str, Cost | CountFailed] = field(default_factory=dict)
 
-    def find(self, case: Case, command: Command) -> Finding:
-        """Count `case` and judge it; in a refresh, store it. `command` is that of its test.
+    def find(self, case: Case, command: Command, own: OwnModel | None = None) -> Finding:
+        """Count `case` and judge it; in a refresh, store it. `command` is that of its test, `own` the model that is
+        counted instead of the native trainer's.
 
         Raises:
             FileError: for stored costs that cannot be used.
         """
         stored = self._stored
-        found = self._cost(case)
+        found = self._cost(case) if own is None else self._cost_of(case, own)
         if isinstance(found, CountFailed):
             reason = f"expected the counts of a step, got none: {found}"
             return cost_finding(
                 CostJudgement(case=case.id, verdict=Verdict.INVALID, reasons=(reason,)), detail=found.detail
             )
         judgement = judge_cost(found, stored.get(found.key), command)
-        if not self.refresh:
+        if not self.refresh or (judgement.verdict is Verdict.INVALID and found.unknown):
             return cost_finding(judgement)
         (change,) = refresh_costs(self.folder, [found])
         return cost_finding(judgement, change=change)
@@ -63,6 +65,21 @@ class Costs:
     def _stored(self) -> dict[str, Cost]:
         """As they were when the session first asked: what it refreshes itself changes nothing for its other cases."""
         return load_costs(self.folder)
+
+    def _cost_of(self, case: Case, own: OwnModel) -> Cost | CountFailed:
+        """Of a model that its test brings, which no other test can be counted with."""
+        try:
+            with self.show("counting a full-size step", 1) as progress:
+                ((_, cost),) = counted(
+                    [full_workload(case, dtype=self.dtype, trainer=own.name)],
+                    cache=self.cache,
+                    progress=progress,
+                    added=self.environment,
+                    own=own,
+                )
+        except CountFailed as failure:
+            return failure
+        return cost
 
     def _cost(self, case: Case) -> Cost | CountFailed:
         selected = [each for each in (*self.cases, case) if each.model.shape is not None]

@@ -21,6 +21,7 @@ from trainpace.app.step_flops import StepsFlops
 from trainpace.app.systems import compare
 from trainpace.app.workloads import Workloads
 from trainpace.cases.published import Case
+from trainpace.cost.own_model import OwnModel
 from trainpace.judge.command import Command
 from trainpace.judge.finding import Finding, Outcome, exit_status, outcome
 from trainpace.judge.refresh import Change
@@ -97,9 +98,10 @@ class Suite:
         self.findings[test] = found = self.speed.find(test)
         return found
 
-    def find_cost(self, test: str, case: Case) -> Finding:
-        """Count and judge the case of a cost test; `Costs.find` says what it raises."""
-        self.findings[test] = found = self.costs.find(case, self.commands.get(test, Command()))
+    def find_cost(self, test: str, case: Case, own: OwnModel | None = None) -> Finding:
+        """Count and judge the case of a cost test, with the model of `own` if it brings one; `Costs.find` says what it
+        raises."""
+        self.findings[test] = found = self.costs.find(case, self.commands.get(test, Command()), own)
         return found
 
     def find_systems(self, test: str, case: Case) -> Finding:

@@ -321,11 +321,11 @@ def num_nodes(ranks: int, scale: Scale, machine: Machine, *, on_gpus: bool = Fal
     return enough[0] if enough else sizes[-1]
 
 
-def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:
+def full_workload(case: Case, *, dtype: Dtype = "bf16", trainer: str = "native") -> Workload:
     """One step of `case` as published, for counting it: what `full` resolves to, whatever the machine at hand has.
 
-    The native trainer under DeepSpeed, plain causal attention. The numbers of steps decide nothing that is counted:
-    they are 1, so that the steps' table can change without making counts another workload's.
+    The native trainer under DeepSpeed, plain causal attention; another one under FSDP2. The numbers of steps decide
+    nothing that is counted: they are 1, so that the steps' table can change without making counts another workload's.
     """
     return Workload(
         case=case.id,
@@ -339,7 +339,9 @@ def full_workload(case: Case, *, dtype: Dtype = "bf16") -> Workload:
         **_of_case(case, case.sp, "full"),
         warmup=1,
         steps=1,
-        thresholds=DEEPSPEED_THRESHOLDS,
+        trainer=trainer,
+        engine="deepspeed" if trainer == "native" else "fsdp2",
+        thresholds=DEEPSPEED_THRESHOLDS if trainer == "native" else {},
     )
 
 

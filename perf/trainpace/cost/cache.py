@@ -25,6 +25,7 @@ from typing import Any
 
 from trainpace.cases.workload import Workload
 from trainpace.cost.inputs import unchanged
+from trainpace.cost.own_model import OwnModel
 from trainpace.errors import FileError
 from trainpace.runs.cost import Cost
 from trainpace.store.files import write_whole
@@ -62,9 +63,10 @@ class CostCache:
             request, _, inputs = entry[0].name.removesuffix(".json").partition("-")
             self._found.setdefault(request, []).append(inputs)
 
-    def find(self, workload: Workload) -> Cost | None:
-        """What counting `workload` would give; None: it was not counted, or from what is not there any more."""
-        request = self._request(workload)
+    def find(self, workload: Workload, own: OwnModel | None = None) -> Cost | None:
+        """What counting `workload` would give, with the model of `own`; None: it was not counted, or from what is not
+        there any more."""
+        request = self._request(workload, own)
         for inputs in self._found.get(request, ()):
             if self._is_valid(inputs):
                 path = self._folder / f"{request}-{inputs}.json"
@@ -75,10 +77,10 @@ class CostCache:
                         return cost
         return None
 
-    def keep(self, cost: Cost, inputs: str) -> None:
+    def keep(self, cost: Cost, inputs: str, own: OwnModel | None = None) -> None:
         """Keep what was just counted from `inputs`, as Recorder gives it."""
         digest = _digest(inputs)
-        path = self._folder / f"{self._request(cost.workload)}-{digest}.json"
+        path = self._folder / f"{self._request(cost.workload, own)}-{digest}.json"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if digest not in self._written:  # in another session's place too, whose file may be broken
@@ -105,9 +107,9 @@ class CostCache:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
 
-    def _request(self, workload: Workload) -> str:
-        text = json.dumps([self._facts, workload.model_dump(mode="json")], sort_keys=True)
-        return _digest(text)
+    def _request(self, workload: Workload, own: OwnModel | None) -> str:
+        model = [own.model_dump(mode="json")] if own else []
+        return _digest(json.dumps([self._facts, workload.model_dump(mode="json"), *model], sort_keys=True))
 
     def _is_valid(self, inputs: str) -> bool:
         if inputs not in self._valid:

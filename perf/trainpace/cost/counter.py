@@ -12,10 +12,16 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, register_flop_formula
+from torch.utils.flop_counter import (
+    flop_registry,
+    register_flop_formula,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from trainpace.cost.memory import Memory, tensors
 from trainpace.errors import SuiteError
+from trainpace.rank.counted import OURS, PRODUCTS
 from trainpace.runs.cost import COLLECTIVES, FLOP_GROUPS
 from trainpace.trainers.native.model import RECOMPUTE
 from trainpace.trainers.native.workspace import WORKSPACES
@@ -112,6 +118,19 @@ def grouped_mm_flops(left: Any, right: Any, *_: Any, **__: Any) -> int:
     return int(2 * rows * inner * columns)
 
 
+# What scaled_dot_product_attention calls on a CPU stands for the flash kernel that a GPU would run.
+@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)
+def flash_flops(query: Any, key: Any, value: Any, dropout: float = 0.0, causal: bool = False, **_: Any) -> int:  # noqa: ARG001 - the operator's own arguments
+    """FLOPs of attention, causal as half; `query`, `key` and `value` are the shapes."""
+    return int(sdpa_flop_count(query, key, value)) // (2 if causal else 1)
+
+
+@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward)
+def flash_backward_flops(gradient: Any, query: Any, key: Any, value: Any, *rest: Any, **_: Any) -> int:
+    """The same of its backward, five products for the forward's two; `rest` ends with whether it is causal."""
+    return int(sdpa_backward_flop_count(gradient, query, key, value)) // (2 if rest[3] else 1)
+
+
 _DEVICE = torch.ops.prim.device.default
 
 
@@ -205,18 +224,19 @@ class Counter(TorchDispatchMode):
             return 0, "rest"
         if name in PER_ELEMENT:
             return PER_ELEMENT[name] * _elements(args[0]), "rest"
-        if torch.Tag.pointwise in func.tags:
-            return _elements(out), "rest"
         if torch.Tag.reduction in func.tags or name.startswith("aten._foreach_"):
             return _elements(args[0]), "rest"
-        self.unknown[name] += 1
-        return 0, "rest"
+        if torch.Tag.pointwise not in func.tags and (name.partition(".")[0] not in OURS or PRODUCTS.search(name)):
+            self.unknown[name] += 1
+            return 0, "rest"
+        return _elements(out), "rest"
 
     def _place(self) -> str:
         """Where in a step the operator stands that is counted now."""
         if not in_backward():
             return "forward"
-        return "recompute" if RECOMPUTE in self._records else "backward"
+        # What a checkpoint makes again is made as in a forward, with gradients enabled.
+        return "recompute" if RECOMPUTE in self._records or torch.is_grad_enabled() else "backward"
 
     def _collective(self, name: str, args: Any, out: Any) -> tuple[str, int, int]:
         """Its kind, the bytes of the whole tensors, the ranks that take part."""

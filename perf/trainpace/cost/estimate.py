@@ -31,7 +31,7 @@ def counted_memory(costs: Iterable[Cost]) -> Callable[[Workload], int]:
 
     Where no such row is stored, or the trainer is not ours, it is `trainpace.cases.scaling.memory_bytes`.
     """
-    stored = [(_likeness(row.workload), row) for row in costs]
+    stored = [(_likeness(row.workload), row) for row in costs if row.workload.trainer == "native"]
 
     def memory(workload: Workload) -> int:
         if workload.trainer != "native" or workload.engine not in ENGINES:

@@ -83,13 +83,13 @@ def trace(workload: Workload, layers: int) -> tuple[Traced, Order]:
     workload = _cut(workload, layers).model_copy(update={"engine": "fsdp2"})
     memory = Memory()
     counter = Counter(memory)
-    with _fake_group(workload.ranks), _collected():
+    with fake_group(workload.ranks), collected():
         trainer = Fake(workload)
         mesh = init_device_mesh("cpu", (workload.ranks,))
         batch = trainer.load(0)
         with FakeTensorMode() as fake, memory.resizes(), counter:
             fake.allow_non_fake_inputs = True  # a model may make constants of its own
-            with _one_chunk():
+            with one_chunk():
                 trainer.build(mesh)
             fake.allow_non_fake_inputs = False
             memory.claim_rest("parameters")
@@ -123,7 +123,7 @@ def trace(workload: Workload, layers: int) -> tuple[Traced, Order]:
 
 
 @contextmanager
-def _one_chunk() -> Iterator[None]:
+def one_chunk() -> Iterator[None]:
     """FSDP2 makes a view of a parameter for every rank, and takes its own: for 512 ranks that takes most of a trace."""
     whole = getattr(_fsdp_param, "_chunk_with_empty", None)
     if whole is None:  # another torch does it in another way
@@ -247,7 +247,7 @@ def _watched(model: CausalLm, memory: Memory) -> Iterator[_Watch]:
 
 
 @contextmanager
-def _collected() -> Iterator[None]:
+def collected() -> Iterator[None]:
     """Without garbage collection in between: when a storage in a cycle is freed would be left to chance, and it is
     faster."""
     gc.collect()
@@ -299,7 +299,8 @@ def _likeness(layer: nn.Module) -> str:
 
 
 @contextmanager
-def _fake_group(ranks: int) -> Iterator[None]:
+def fake_group(ranks: int) -> Iterator[None]:
+    """This process as rank 0 of `ranks`, of which the others do not exist."""
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
     try:
         yield

@@ -3,9 +3,10 @@
     python -m trainpace.cost.worker [--processes N] [--inputs-since SECONDS] < workloads.jsonl
 
 reads a workload a line, counts them on N processes (forked after the imports, which they share), and writes a line a
-workload as each is done: `{"case": .., "cost": ..}`, or `{"case": .., "error": .., "detail": ..}`. With --inputs-since,
-when it was started, a cost also says what it was counted from: `"inputs": 0` is the first line `{"inputs": ..}` before
-it. A checkout of another age may lie on either side: what it does not know it passes over.
+workload as each is done: `{"case": .., "cost": ..}`, or `{"case": .., "error": .., "detail": ..}`. A line may also be
+`{"workload": .., "own": ..}`, of a user's model (own_model.py). With --inputs-since, when it was started, a cost also
+says what it was counted from: `"inputs": 0` is the first line `{"inputs": ..}` before it. A
+checkout of another age may lie on either side: what it does not know it passes over.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from typing import Any
 from trainpace.cases.workload import Workload
 from trainpace.cost.cache import CostCache
 from trainpace.cost.inputs import Recorder
+from trainpace.cost.own_model import OwnModel
 from trainpace.errors import SuiteError, what_to_install
 from trainpace.launch.environment import given
 from trainpace.rank.imports import Own, search_path
@@ -55,8 +58,11 @@ def counted(
     apart: Sequence[Path] = (),
     python: str = sys.executable,
     added: Sequence[str] = (),
+    own: OwnModel | None = None,
 ) -> Iterator[tuple[str, Cost | CountFailed]]:
     """Count `workloads` in processes of their own; (case, its cost or why there is none) as each is done.
+
+    Counted is the native trainer, or the model of `own`.
 
     What the cache holds comes first, and takes no process. Every other cost is kept there as soon as it is counted, so
     that an iteration which is cut off goes on where it was. The processes are gone when it ends, however it ends.
@@ -69,13 +75,14 @@ def counted(
         apart: the other side's folders, which PYTHONPATH does not name for it.
         python: the interpreter that counts.
         added: names of environment variables that it is given besides those of launch/environment.py.
+        own: the model of all `workloads`; None: the native trainer's.
 
     Raises:
         CountFailed: where the process itself ends before its work is done; with what it said.
     """
     assert cache is None or (checkout is None and python == sys.executable)
-    own = checkout or PACKAGE.parent
-    environment = _environment(os.environ, checkout=own, apart=apart, added=added)
+    code = checkout or PACKAGE.parent
+    environment = _environment(os.environ, checkout=code, apart=apart, added=added)
     wanted = list(workloads)
     missing = wanted
     kept = None
@@ -83,7 +90,7 @@ def counted(
         kept = CostCache(cache, package=PACKAGE, environment=environment, added=tuple(added))
         missing = []
         for workload in wanted:
-            if (found := kept.find(workload)) is None:
+            if (found := kept.find(workload, own)) is None:
                 missing.append(workload)
             else:
                 yield workload.case, found
@@ -91,8 +98,8 @@ def counted(
         return
     began, cached = time.monotonic(), len(wanted) - len(missing)
     progress(cached, f"{cached} from the cache" if cached else "importing torch")
-    keep = kept.keep if kept else None
-    with closing(_traced(missing, environment, checkout=own, python=python, keep=keep)) as traced:
+    keep = partial(kept.keep, own=own) if kept else None
+    with closing(_traced(missing, environment, checkout=code, python=python, keep=keep, own=own)) as traced:
         try:
             for done, result in enumerate(traced, start=1):
                 left = (time.monotonic() - began) / done * (len(missing) - done)
@@ -110,6 +117,7 @@ def _traced(
     checkout: Path,
     python: str,
     keep: Callable[[Cost, str], None] | None = None,
+    own: OwnModel | None = None,
 ) -> Generator[tuple[str, Cost | CountFailed]]:
     """`keep` is called with each cost and what it was counted from."""
     arguments = ["--processes", str(_processes(len(workloads)))]
@@ -120,7 +128,7 @@ def _traced(
         assert process.stdin is not None
         assert process.stdout is not None
         with suppress(BrokenPipeError):  # a process that cannot start says why itself
-            process.stdin.write("".join(f"{workload.model_dump_json()}\n" for workload in workloads))
+            process.stdin.write("".join(f"{_line(workload, own)}\n" for workload in workloads))
             process.stdin.close()
         done = 0
         for line in process.stdout:
@@ -201,16 +209,33 @@ class _started:  # noqa: N801 - a context manager, used as a function
                 pipe.close()  # type: ignore[union-attr]
 
 
+def _line(workload: Workload, own: OwnModel | None) -> str:
+    """A workload as the process is told of it: alone, or with the model that is counted."""
+    if own is None:
+        return workload.model_dump_json()
+    return json.dumps({"workload": workload.model_dump(mode="json"), "own": own.model_dump(mode="json")})
+
+
+def _told(line: str) -> tuple[Workload, OwnModel | None]:
+    """What a line says."""
+    told = json.loads(line)
+    if "own" not in told:
+        return Workload.model_validate(told), None
+    return Workload.model_validate(told["workload"]), OwnModel.model_validate(told["own"])
+
+
 def _count(line: str) -> dict[str, Any]:
     """One workload's line in, its result out."""
     import traceback
 
     from trainpace.cost.counter import CannotTrace
+    from trainpace.cost.own_trace import count_own
     from trainpace.cost.trace import count
 
-    workload = Workload.model_validate_json(line)
+    workload, own = _told(line)
     try:
-        return {"case": workload.case, "cost": count(workload).model_dump(mode="json")}
+        cost = count(workload) if own is None else count_own(workload, own)
+        return {"case": workload.case, "cost": cost.model_dump(mode="json")}
     except CannotTrace as error:
         return {"case": workload.case, "error": str(error), "detail": ""}
     except Exception as error:  # noqa: BLE001 - one case that fails must not keep the others from being counted
@@ -286,7 +311,7 @@ class _Child:
         how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with status {code}"
         hint = ": the system ends what takes more memory than it has" if code == -signal.SIGKILL else ""
         error = f"the tracing process was ended {how}{hint}"
-        return {"case": Workload.model_validate_json(line).case, "error": error, "detail": ""}
+        return {"case": _told(line)[0].case, "error": error, "detail": ""}
 
 
 def _serve(connection: Any, recorder: Recorder | None) -> None:

@@ -10,7 +10,7 @@ from trainpace.judge.command import Command
 from trainpace.records import Record
 from trainpace.runs.cost import CATEGORIES, Cost
 from trainpace.runs.verdict import Verdict
-from trainpace.text import gib, version_changes
+from trainpace.text import count, gib, version_changes
 
 SHOWN = 8
 """Counters, and operators, that a message names at most."""
@@ -56,10 +56,11 @@ def judge_cost(
     command: Command = Command(),  # noqa: B008 - it is immutable
 ) -> CostJudgement:
     """Judge a cost against the stored one of its key; `command` is that of its test."""
-    notes = tuple(
-        f"FLOPs unknown of {name} ({calls} calls): counted as none" for name, calls in sorted(cost.unknown.items())
-    )
-    facts = CostJudgement(case=cost.workload.case, verdict=Verdict.PASS, notes=notes, cost=cost, baseline=stored)
+    facts = CostJudgement(case=cost.workload.case, verdict=Verdict.PASS, cost=cost, baseline=stored)
+    if cost.unknown:
+        unknown = ", ".join(f"{name} ({count(calls, 'call')})" for name, calls in sorted(cost.unknown.items()))
+        formula = "torch.utils.flop_counter.register_flop_formula, beside the code that calls it, gives it one"
+        return _ends(facts, Verdict.INVALID, f"expected a formula for the FLOPs of {unknown}, got none: {formula}")
     refresh = f"`{command.cost(cost.workload, refresh=True)}`"
     if stored is None:
         reason = f"no baseline for the cost of {cost.key}: record it with {refresh}"

@@ -11,7 +11,9 @@ from typing import Any
 
 OURS = frozenset("aten c10d _c10d_functional _c10d_functional_autograd fsdp prim prims profiler inductor".split())
 """Namespaces whose operators are products only where torch has a formula or PRODUCTS names them."""
-PRODUCTS = re.compile(r"attention|conv|linear|rnn|lstm|gru|cdist|(?:mm|mv|dot)(?:_backward)?$")
+PRODUCTS = re.compile(
+    r"attention|conv|(?<!bi)(?<!tri)linear|rnn|lstm|gru|cdist|fft|linalg|solve|cholesky|(?:mm|mv|dot|addr)(?:_backward)?$"
+)
 """Operators of torch that multiply, of those without a formula."""
 
 

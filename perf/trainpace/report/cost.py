@@ -70,17 +70,23 @@ def xtuner_ratio(cost: Cost) -> float | None:
 def _traffic(cost: Cost) -> str:
     bytes_of = cost.counters
     kinds = ("all_gather", "reduce_scatter")
-    return _by_engine(sum(bytes_of[f"{engine}.step.{kind}.bytes"] for kind in kinds) for engine in ENGINES)
+    return _by_engine(sum(bytes_of[f"{engine}.step.{kind}.bytes"] for kind in kinds) for engine in _engines(cost))
 
 
 def _peaks(cost: Cost) -> str:
-    peaks = [cost.peak(engine) for engine in ENGINES]
+    peaks = [cost.peak(engine) for engine in _engines(cost)]
     usable = MEMORY_SHARE * (DATASHEETS[PUBLISHED_DEVICE].memory_bytes or 0)
     return _by_engine(peaks) + ("" if max(peaks) <= usable else " (over 80 GB)")
 
 
+def _engines(cost: Cost) -> tuple[str, ...]:
+    """Those that it was counted with: a model that is not ours with FSDP2 alone."""
+    return tuple(engine for engine in ENGINES if f"{engine}.memory.peak" in cost.counters)
+
+
 def _by_engine(sizes: Iterable[int]) -> str:
-    return " / ".join(f"{size / GIB:.1f}" for size in sizes)
+    found = [f"{size / GIB:.1f}" for size in sizes]
+    return " / ".join([UNKNOWN] * (len(ENGINES) - len(found)) + found)
 
 
 def _column(title: str, text: Callable[[Cost], str]) -> Column[CostJudgement]:
