@@ -1,6 +1,7 @@
 """`python -m trainpace init`: what it sees of a repository, what it writes there, and what it leaves as it is."""
 
 import ast
+from importlib.metadata import version
 
 import pytest
 
@@ -10,6 +11,7 @@ from trainpace.app.stubs import LIBRARIES, TRAINERS
 from trainpace.app.user_repository import address
 from workflow_files import EXAMPLE, load
 
+TORCH = version("torch").partition("+")[0]
 WRITTEN = [".github/workflows/perf.yml", ".gitignore", "perf/ours_trainer.py", "perf/test_ours.py", "pytest.ini"]
 
 
@@ -149,6 +151,26 @@ def test_workflow_is_the_example_made_theirs(ours, init):
     found["env"], found["on"]["pull_request_target"]["branches"] = example["env"], ["main"]
     install["run"] = next(step for step in example["jobs"]["measure"]["steps"] if step.get("name") == "install")["run"]
     assert found == example
+
+
+@pytest.mark.parametrize(
+    ("files", "needs"),
+    [
+        ({"requirements.txt": ""}, "-r base/requirements.txt"),
+        ({"requirements.txt": "", "setup.py": ""}, "-r base/requirements.txt -e base"),
+        ({"train.py": "import torch, json, numpy.random, train, pytest"}, f"numpy=={version('numpy')} torch=={TORCH}"),
+        ({"train.py": "import no_such.thing"}, "# and what your trainer needs: -r base/requirements.txt"),
+    ],
+)
+def test_what_the_workflow_installs(ours, init, files, needs):
+    """What the repository says that it needs; else what its files import, in the versions that are here."""
+    for name, text in files.items():
+        (ours / name).write_text(text)
+    init()
+    steps = load(ours / ".github" / "workflows" / "perf.yml")["jobs"]["measure"]["steps"]
+    (install,) = [step["run"] for step in steps if step.get("name") == "install"]
+
+    assert install.strip().endswith(f'pip install --quiet "$TRAINPACE" {needs}')
 
 
 def test_gitlab_gets_no_workflow(ours, init):

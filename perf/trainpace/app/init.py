@@ -154,16 +154,34 @@ def _needs(seen: Seen) -> str:
             pyproject.is_file() and "project" in tomllib.loads(pyproject.read_text(encoding="utf-8"))
         ):
             found.append("-e base")
-    own = "lightning" if seen.package.startswith("lightning") else "pytorch-lightning"
-    return " ".join(found or (_pinned(each.replace("pytorch-lightning", own)) for each in LIBRARIES[seen.adapter]))
+    if found:
+        return " ".join(found)
+    # What its files import, as far as that is installed here, and what the adapter needs.
+    names = _distributions(
+        each for each in seen.modules if not any((root / f"{each}{end}").exists() for end in ("", ".py"))
+    )
+    lightning = "lightning" if seen.package.startswith("lightning.") else "pytorch-lightning"
+    names |= {lightning if each == "pytorch-lightning" else each for each in LIBRARIES[seen.adapter]}
+    return " ".join(f"{each}=={_version(each)}" if _version(each) else each for each in sorted(names))
 
 
-def _pinned(library: str) -> str:
-    """`torch==2.13.0` where it is installed here."""
+def _distributions(modules: Iterable[str]) -> set[str]:
+    """What pip installs these modules by, of those that are installed here."""
+    others = set(modules) - sys.stdlib_module_names - {"pytest", "trainpace"}
+    named = {each for each in others if _version(each)}
+    # Of what is called otherwise (yaml is PyYAML's) all that is installed must be asked, which takes its time.
+    installed = importlib.metadata.packages_distributions() if others - named else {}
+    return {each.replace("_", "-") for each in named} | {
+        installed[each][0] for each in others - named if each in installed
+    }
+
+
+def _version(library: str) -> str | None:
+    """`2.13.0` of 2.13.0+cpu; None: it is not installed here."""
     try:
-        return f"{library}=={importlib.metadata.version(library).partition('+')[0]}"
+        return importlib.metadata.version(library).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
-        return library
+        return None
 
 
 def _refuse(root: Path, files: Iterable[Path], trainer: str | None) -> None:

@@ -33,6 +33,8 @@ class Seen:
     """What of the repository says so, for people."""
     package: str = "pytorch_lightning"
     """Under which Lightning is imported."""
+    modules: frozenset[str] = frozenset()
+    """What its files import, by the first part of the name."""
     gitlab: bool = False
     """Whether it is GitLab that runs its workflows."""
     branch: str = "main"
@@ -56,7 +58,7 @@ def look(here: Path, adapter: str | None) -> Seen:
     remote = revisions.remote_of(root) or ""
     gitlab = not (root / ".github").exists() and ("gitlab" in remote or (root / ".gitlab-ci.yml").exists())
     branch = revisions.main_branch(root)
-    found, package = _imports(root)
+    modules, found, package = _imports(root)
     if adapter is not None:
         why = f"trainer by --adapter {adapter}"
     elif found:
@@ -65,7 +67,7 @@ def look(here: Path, adapter: str | None) -> Seen:
         why = f"{found[adapter]} says --adapter {adapter}{''.join(f', {each} is there too' for each in others)}"
     else:
         adapter, why = "none", "nothing here imports torch, so the trainer is one of four methods (or say --adapter)"
-    return Seen(root=root, adapter=adapter, why=why, package=package, gitlab=gitlab, branch=branch)
+    return Seen(root=root, adapter=adapter, why=why, package=package, modules=modules, gitlab=gitlab, branch=branch)
 
 
 def configuration(root: Path) -> tuple[str, Mapping[str, object]] | None:
@@ -149,8 +151,9 @@ def _of_checkout(folder: Path, commit: str | None = None) -> str:
     return f"trainpace @ git+{remote if reachable else 'URL'}@{commit or 'REVISION'}"
 
 
-def _imports(root: Path) -> tuple[dict[str, str], str]:
-    """By adapter the file that imports what it is for; and the name of Lightning's package."""
+def _imports(root: Path) -> tuple[frozenset[str], dict[str, str], str]:
+    """What is imported; by adapter the file that imports what it is for; and the name of Lightning's package."""
+    modules: set[str] = set()
     found: dict[str, str] = {}
     package = "pytorch_lightning"
     for name in revisions.source_files(root):
@@ -165,6 +168,7 @@ def _imports(root: Path) -> tuple[dict[str, str], str]:
         with suppress(SyntaxError, ValueError):
             for module, members in _imported(ast.parse(path.read_bytes())):
                 top = module.partition(".")[0]
+                modules.add(top)
                 if top in ("lightning", "pytorch_lightning"):
                     found.setdefault("lightning", name)
                     package = "pytorch_lightning" if top == "pytorch_lightning" else "lightning.pytorch"
@@ -174,7 +178,7 @@ def _imports(root: Path) -> tuple[dict[str, str], str]:
                     found.setdefault("accelerate", name)
                 if top == "torch":
                     found.setdefault("plain", name)
-    return found, package
+    return frozenset(modules), found, package
 
 
 def _imported(tree: ast.AST) -> Iterable[tuple[str, list[str]]]:
