@@ -140,13 +140,12 @@ def photograph(page: Path, picture: Path, *, width: int, scheme: str) -> None:
 
 def _cut(picture: Path) -> None:
     """Cut off what is of one colour at the end."""
-    from PIL import Image, ImageChops
+    from matplotlib import image
 
-    with Image.open(picture) as opened:
-        image = opened.convert("RGB")
-    ground = Image.new("RGB", image.size, image.getpixel((image.width - 1, image.height - 1)))
-    if box := ImageChops.difference(image, ground).getbbox():
-        image.crop((0, 0, image.width, min(image.height, box[3] + 24))).save(picture)
+    pixels = image.imread(picture)
+    rows = (pixels != pixels[-1, -1]).any(axis=(1, 2)).nonzero()[0]
+    if len(rows):
+        image.imsave(picture, pixels[: rows[-1] + 24])
 
 
 def shown(text: str, width: int) -> str:
