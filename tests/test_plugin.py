@@ -52,6 +52,31 @@ def fourteen(tmp_path, monkeypatch):
     return tmp_path
 
 
+# A repository with several folders of cases
+
+
+def test_a_monorepo_has_equal_names(tmp_path, monkeypatch, pytester):
+    """`pytest a/perf b/perf` with equal file names works by importlib; one baselines/ serves both, or each its own."""
+    for name in ("a", "b"):
+        created = Repository.create(tmp_path / name)
+        file = created.path / "perf" / "test_ours.py"
+        file.write_text(file.read_text().replace('name="ours"', f'name="{name}"'))
+        run = make_run(f"{name}-8k-sp1")
+        write_run(run, tmp_path / "runs")
+        for folder in (tmp_path, created.path):
+            refresh(folder / "baselines", make_runs(1000.0, 1001.0, case=run.workload.case))
+        (created.path / "pytest.ini").unlink()
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib -p no:cacheprovider\n")
+    monkeypatch.chdir(tmp_path)
+
+    options = ("-k", "8k", "--perf-replay=runs", "--perf-require-verdict")
+    both = pytester.runpytest_inprocess("a/perf", "b/perf", *options)
+    own = pytester.runpytest_inprocess("b/perf", "--perf-baselines=b/baselines", *options)
+
+    assert (both.ret, both.parseoutcomes()["passed"]) == (0, 2)
+    assert (own.ret, own.parseoutcomes()["passed"]) == (0, 1)
+
+
 # A checkout
 
 

@@ -6,7 +6,19 @@ from functools import partial
 
 import pytest
 
-from workflow_files import EXAMPLE, GATES, GITLAB, NIGHTLY, OURS, load, outputs, run_as_a_runner, step_of
+from workflow_files import (
+    EXAMPLE,
+    GATES,
+    GITLAB,
+    GITLAB_EXAMPLE,
+    GITLABS,
+    NIGHTLY,
+    OURS,
+    load,
+    outputs,
+    run_as_a_runner,
+    step_of,
+)
 
 
 @pytest.fixture
@@ -527,9 +539,80 @@ def test_gitlab_measures_no_documents(merge_request, tmp_path):
     assert (tmp_path / "calls").exists()
 
 
-def test_gitlab_keeps_no_token():
+GITLAB_TRACKER = """
+call="$*"
+echo "$call" >> "$CALLS"
+case "$call" in
+  *state=opened*) printf '[%s]' "$([ -f open ] && echo '{"iid": 7}')" ;;
+  *"POST https://gitlab/api/v4/projects/3/issues "*) touch open; cat issue.md ;;
+  *notes*) [ -f open ] ;;
+  *state_event=close*) rm open ;;
+  *issues/7*) cat issue.md ;;
+esac
+"""
+"""A stand-in for curl, with the tracker of a project in a file."""
+GITLAB_NIGHT = {
+    "CI_API_V4_URL": "https://gitlab/api/v4",
+    "CI_PROJECT_ID": "3",
+    "CI_COMMIT_SHA": "1a2b3c4",
+    "CI_PIPELINE_URL": "https://gitlab/our/repo/-/pipelines/42",
+    "PERF_ISSUE_TOKEN": "secret",
+}
+
+
+@pytest.fixture
+def gitlab_night(run, tmp_path):
+    """Runs a night's trend and what follows of it on GitLab's tracker; `status` is that of the history."""
+    jobs = load(GITLAB_EXAMPLE)
+
+    def steps(status):
+        (tmp_path / "calls").unlink(missing_ok=True)
+        trend = run(jobs["history"]["script"][-1], {"python": f"echo 'regression: ours, @you'; exit {status}"})
+        if trend.returncode:
+            return trend.returncode, [], trend.stdout
+        done = run("\n".join(jobs["trend"]["script"]), {"curl": GITLAB_TRACKER}, **GITLAB_NIGHT)
+        calls = [line.partition("issues")[2] for line in (tmp_path / "calls").read_text().splitlines()]
+        return done.returncode, calls, done.stdout + done.stderr
+
+    return steps
+
+
+def test_gitlabs_broken_trend_has_one_issue(gitlab_night):
+    """Broken: an issue. Still broken: no second. Mended: closed, with a word. Well: nothing. Unreadable: no call."""
+    asks, text = "?labels=perf-trend&state=opened&per_page=1", "--data-urlencode description@issue.md --output "
+    opened = f" --data labels=perf-trend --data-urlencode title=Training became slower {text}created.json"
+    mended = (
+        "/7/notes --data-urlencode body=Mended at 1a2b3c4: https://gitlab/our/repo/-/pipelines/42 --output note.json"
+    )
+    nights = [gitlab_night(status) for status in (0, 1, 1, 0, 0, 4)]
+
+    assert [each[:2] for each in nights] == [
+        (0, [asks]),
+        (1, [asks, opened]),
+        (1, [asks, f"/7 {text}changed.json"]),
+        (0, [asks, mended, "/7 --data state_event=close --output changed.json"]),
+        (0, [asks]),
+        (4, []),
+    ]
+    assert "    regression: ours, @you\n" in nights[1][2]
+    assert "Seen last at 1a2b3c4, by https://gitlab/our/repo/-/pipelines/42" in nights[1][2]
+
+
+def test_gitlabs_page_is_published(run, tmp_path):
+    """The page of the history is the artifact of the job `pages`, as GitLab Pages takes it."""
+    pages = load(GITLAB_EXAMPLE)["pages"]
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "history.html").write_text("trend")
+
+    assert run("\n".join(pages["script"])).returncode == 0
+    assert (tmp_path / "public" / "performance" / "index.html").read_text() == "trend"
+    assert pages["artifacts"]["paths"] == ["public"]
+
+
+@pytest.mark.parametrize("path", GITLABS, ids=["ours", "example"])
+def test_gitlab_keeps_no_token(path):
     """A token stands in the commands that push, not in what a runner keeps between jobs."""
-    text = GITLAB.read_text()
+    text = path.read_text()
 
     assert "remote set-url" not in text
     assert len(re.findall(r"push [^\n]*\s+[^\n]*https://trainpace:\$PERF_PUSH_TOKEN@", text)) == 2

@@ -13,6 +13,8 @@ from workflow_files import (
     EXAMPLE,
     GATES,
     GITLAB,
+    GITLAB_EXAMPLE,
+    GITLABS,
     NIGHTLY,
     OURS,
     ROOT,
@@ -39,7 +41,7 @@ def run(tmp_path):
     ("schema", "paths"),
     [
         ("github-workflows", WORKFLOWS),
-        ("gitlab-ci", ["--data-transform", "gitlab-ci", GITLAB]),
+        ("gitlab-ci", ["--data-transform", "gitlab-ci", *GITLABS]),
         ("dependabot", [DEPENDABOT]),
     ],
 )
@@ -177,12 +179,30 @@ def test_example_follows_ours():
     assert [line for line in ours if "bin/pip" not in line] == [line for line in theirs if "bin/pip" not in line]
 
 
-@pytest.mark.parametrize("path", [*GATES, OURS / "main-branch.yml", NIGHTLY, OURS / "cost-gate.yml", GITLAB], ids=named)
+def test_gitlabs_example_follows_ours():
+    """It decides, judges and keeps runs as this repository's file does, but for its own names."""
+    ours, theirs = load(GITLAB), load(GITLAB_EXAMPLE)
+
+    def script(content, job):
+        text = "\n".join(content[job]["script"]).replace('perf -k "$CASES" --perf-require', "perf --perf-require")
+        return [line for line in text.replace('-k "$CASES"', "-k test_speed").splitlines() if "pip" not in line]
+
+    kept = script(ours, "history")[1:-1]
+
+    assert script(theirs, "gpu-gate") == script(ours, "gpu-gate")
+    assert script(theirs, "main-branch") == script(ours, "main-branch")
+    assert script(theirs, "history")[1 : 1 + len(kept)] == kept
+    assert theirs[".on-gpu"] == ours[".on-gpu"]
+    for job in ("gpu-gate", "main-branch", "refresh"):
+        assert theirs[job]["rules"] == ours[job]["rules"]
+
+
+@pytest.mark.parametrize("path", [*GATES, OURS / "main-branch.yml", NIGHTLY, OURS / "cost-gate.yml", *GITLABS], ids=str)
 def test_what_was_not_decided_is_red(path):
     """Every session that gates fails where it cannot judge."""
     sessions = re.findall(r"pytest\"? perf (?!.*--perf-refresh)(?:[^|\n]|\n(?=\s+-))*", path.read_text())
 
-    assert len(sessions) == (3 if path == GITLAB else 1)
+    assert len(sessions) == {GITLAB: 3, GITLAB_EXAMPLE: 2}.get(path, 1)
     assert [session for session in sessions if "--perf-require-verdict" not in session] == []
 
 
@@ -212,7 +232,7 @@ def test_comment_installs_no_torch(path):
 
 def test_options_exist(checkout):
     """Every option of ours that a workflow gives is one that pytest knows."""
-    given = {option for path in [*WORKFLOWS, GITLAB] for option in re.findall(r"--perf-[a-z-]+", path.read_text())}
+    given = {option for path in [*WORKFLOWS, *GITLABS] for option in re.findall(r"--perf-[a-z-]+", path.read_text())}
     command = [sys.executable, "-m", "pytest", "--help", *BARE]
     told = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout
 
