@@ -94,6 +94,47 @@ def history(repository):
     return make
 
 
+GATE = """
+import json, pathlib, sys
+number = int(pathlib.Path("number").read_text())
+report = pathlib.Path(sys.argv[sys.argv.index("--perf-report") + 1])
+before = "".join(path.read_text() for path in report.parent.glob("*/results.json"))
+# The first two that nothing hangs on; which the second is depends on git.
+left = [each for each in ("invalid", "inconclusive") if each not in before] if number not in (10, 11, 16) else []
+verdict = left[0] if left else "regression" if number >= 11 else "pass"
+case = {"case": "ours-8k-sp1", "verdict": verdict}
+case |= {"reasons": [" ".join(sys.argv[1:6])], "explanation": ["forward: slow"]}
+report.mkdir()
+print("judged", verdict)
+(report / "results.json").write_text(json.dumps({"cases": [case]}))
+"""
+
+
+def test_finds_the_planted_commit_among_sixteen(tmp_path):
+    """With a stand-in for each step's gate: past one that is invalid and one that is inconclusive, in few steps."""
+    folder, commits = tmp_path / "ours", []
+    folder.mkdir()
+    (tmp_path / "pytest.py").write_text(GATE)
+    git(folder, "init", "-q", "-b", "main")
+    for number in range(17):
+        (folder / "number").write_text(str(number))
+        git(folder, "add", ".")
+        git(folder, "commit", "-qm", f"commit {number}")
+        commits.append(git(folder, "rev-parse", "HEAD"))
+    command = [sys.executable, "-m", "trainpace", "bisect", commits[0], "main", "-k", "ours-8k"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    visited = [line for line in done.stdout.splitlines() if line.startswith("bisect: ")]
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"first slower commit: {commits[11][:10]} commit 11\n  ours-8k-sp1: regression\n" in done.stdout
+    assert f"perf -k ours-8k --perf-against {commits[0]}\n    forward: slow" in done.stdout
+    assert len(visited) <= 9, visited
+    assert "judged invalid" in done.stdout
+    assert "judged inconclusive" in done.stdout
+    assert git(folder, "worktree", "list").count("\n") == 0
+
+
 @pytest.mark.slow
 def test_finds_the_planted_commit(history, started):
     """Of four commits: named with its subject and the explanation; the user's checkout is as it was."""

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from trainpace.app.revisions import RevisionError, checked_out, commit_of, subject_of
 from trainpace.errors import UsageError
-from trainpace.report.record import FILE
+from trainpace.report import FILE
 from trainpace.runs.verdict import Verdict
 
 GOOD, BAD, SKIP, STOP = 0, 1, 125, 128

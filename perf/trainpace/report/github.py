@@ -1,7 +1,7 @@
 """Text for GitHub: annotations for the log of a workflow's step, and the comment beside a pull request."""
 
-from trainpace.report import markdown
-from trainpace.report.record import FILE, Entry, Results
+from trainpace.report import FILE, markdown
+from trainpace.report.record import Entry, Results
 
 COMMENT_LENGTH = 65_000
 """Characters; GitHub refuses a comment above 65,536."""

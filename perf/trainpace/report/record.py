@@ -23,7 +23,6 @@ from trainpace.runs.run import TrainedOn, described
 from trainpace.runs.verdict import Verdict
 from trainpace.text import count
 
-FILE = "results.json"
 DETAIL_LENGTH = 8000
 """Characters kept of what a failed run printed, the last ones."""
 

@@ -9,10 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from trainpace.judge.systems import SideBySide
-from trainpace.report import compare, exports, history, markdown, published, scatter, tables
+from trainpace.report import FILE, compare, exports, history, markdown, published, scatter, tables
 from trainpace.report.charts import Chart
 from trainpace.report.html import Assets
-from trainpace.report.record import FILE, Results
+from trainpace.report.record import Results
 from trainpace.stats.learning import Group
 from trainpace.store.files import read_record, write_whole, writing
 
