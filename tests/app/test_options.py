@@ -94,13 +94,13 @@ def test_slower_with_a_reason(options):
         (["--perf-dtype=fp8"], "argument --perf-dtype: invalid choice: 'fp8' (choose from"),
         (
             ["--perf-trainer=ours"],
-            "--perf-trainer: expected native, package.module:object, hf, llamafactory, trl, xtuner or a .toml file, "
-            "got 'ours'",
+            "--perf-trainer: expected native, package.module:object, axolotl, hf, llamafactory, torchtitan, trl, "
+            "xtuner or a .toml file, got 'ours'",
         ),
         (
             ["--perf-trainer=a:b:c"],
-            "--perf-trainer: expected native, package.module:object, hf, llamafactory, trl, xtuner or a .toml file, "
-            "got 'a:b:c'",
+            "--perf-trainer: expected native, package.module:object, axolotl, hf, llamafactory, torchtitan, trl, "
+            "xtuner or a .toml file, got 'a:b:c'",
         ),
         (["--perf-data=missing.jsonl"], "--perf-data: no file "),
         (["--perf-data=./missing"], "--perf-data: no file "),

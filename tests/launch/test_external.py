@@ -75,6 +75,65 @@ def fake(repository):
     return describe
 
 
+SCRIPT = """
+import time
+for step in range(20):
+    time.sleep(0.03)
+    print(f"it {step} | {512 / 0.031:,.0f} tok/s", flush=True)
+"""
+OWN = """
+title = "Production"
+module = "json"
+install = "none"
+command = ["$python", "$described/train.py"]
+progress = "^it "
+
+[trains]
+optimizer_steps = 20
+sequence = 512
+ranks = 1
+
+[reading]
+format = "regex"
+path = "$work/output.log"
+pattern = 'it (?P<step>\\d+) \\| (?P<speed>[\\d,]+) tok/s'
+seconds = { key = "speed", rate = true }
+step = { key = "step" }
+"""
+OWN_CASES = """
+import pytest
+from trainpace.cases import Case
+from test_ours import CASES
+
+@pytest.mark.parametrize("case", [Case.of("production", tokens="8k", micro_batch=1, gpus=8), CASES[0]], ids=str)
+def test_production(case, judge_speed):
+    judge_speed(case)
+"""
+
+
+def test_a_production_script_trains_what_it_trains(repository, started):
+    """Its own 20 steps of 512 tokens on one rank, told nothing and logging tokens a second alone, are a run of its
+    case; a cut case of another model is not measured by it."""
+    (repository.path / "train.py").write_text(SCRIPT)
+    (repository.path / "production.toml").write_text(OWN)
+    (repository.path / "perf" / "test_production.py").write_text(OWN_CASES)
+
+    done = repository.suite(
+        "-rs", "--perf-trainer=production.toml", "--perf-runs=runs", paths=("perf/test_production.py",)
+    )
+    (file,) = (repository.path / "runs").glob("*.json")
+    run = json.loads(file.read_text())
+    workload, seconds = run["workload"], run["ranks"][0]["seconds"]
+
+    assert done.code == 0, done.text
+    assert (workload["sequence"], workload["ranks"], workload["warmup"] + workload["steps"]) == (512, 1, 20)
+    assert len(seconds) == workload["steps"] >= 10
+    assert seconds == [pytest.approx(0.031, rel=1e-3)] * len(seconds)
+    assert "Production has its own steps" in done.text
+    assert "it trains a model of its own, and the case has a shape: give it a case of its own" in done.text
+    assert started.left() == []
+
+
 LIKE_XDIST = """
 def pytest_addoption(parser):
     parser.addoption("--workers", dest="numprocesses", type=int)

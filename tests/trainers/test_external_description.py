@@ -10,7 +10,19 @@ from trainpace.cases import PUBLISHED
 from trainpace.cases.scaling import full_workload
 from trainpace.errors import FileError
 from trainpace.trainers import external as described
-from trainpace.trainers.external import Reading, ReportedSteps, cannot, filled, load, names, newest, read_claims, uses
+from trainpace.trainers.external import (
+    Reading,
+    ReportedSteps,
+    Trains,
+    as_trained,
+    cannot,
+    filled,
+    load,
+    names,
+    newest,
+    read_claims,
+    uses,
+)
 
 LOGS = Path(__file__).resolve().parent / "logs"
 HUGGING_FACE = ("hf", "llamafactory", "trl")
@@ -230,7 +242,7 @@ def test_patterns_are_checked_when_they_are_read(tmp_path, progress, pattern, sa
 
 def test_an_unknown_system_names_the_known():
     """A path that is not there says which systems come along."""
-    with pytest.raises(FileError, match="no such description; those that come along: hf"):
+    with pytest.raises(FileError, match="no such description; those that come along: axolotl, hf"):
         load("nowhere.toml")
 
 
@@ -264,6 +276,84 @@ def test_a_case_without_a_shape_is_for_systems_with_a_model_of_their_own():
 
     assert "the case does not say one: measure it with the trainer" in cannot(load("llamafactory"), own, device="cuda")
     assert cannot(theirs, own, device="cuda") is None
+
+
+def test_a_program_may_have_steps_of_its_own():
+    """At most half of them are warm-up, a step is of as many micro-steps as the case says; the rest is unchanged."""
+    workload = full_workload(PUBLISHED[0]).model_copy(update={"accumulation": 2, "warmup": 5, "shape": None})
+    own = load("hf").model_copy(update={"trains": Trains(optimizer_steps=3, sequence=4096)})
+    trained = as_trained(own, workload)
+
+    assert (trained.warmup, trained.steps, trained.sequence, trained.ranks) == (3, 3, 4096, workload.ranks)
+    assert as_trained(load("hf"), workload) is workload
+    with pytest.raises(ValueError, match="ranks must be a multiple of sp"):
+        as_trained(own.model_copy(update={"trains": Trains(ranks=1)}), workload.model_copy(update={"sp": 2}))
+
+
+def test_of_a_program_that_is_told_nothing_the_case_says_what_it_does():
+    """A micro-batch needs no placeholder there."""
+    workload = full_workload(PUBLISHED[0]).model_copy(update={"micro_batch": 4, "shape": None})
+    told = load("hf").model_copy(update={"command": ("train",), "files": {}})
+
+    assert "no placeholder for micro_batch=4" in cannot(told, workload, device="cuda")
+    assert cannot(told.model_copy(update={"trains": Trains()}), workload, device="cuda") is None
+
+
+@pytest.mark.parametrize(
+    ("own", "changes", "why"),
+    [
+        (Trains(), {"shape": None}, None),
+        (Trains(), {}, "it trains a model of its own, and the case has a shape"),
+        (Trains(model="llama2_7b"), {}, None),
+        (Trains(model="llama2_7b"), {"scale": "proxy"}, "the scale proxy is a cut of the case's"),
+        (Trains(model="llama3_8b"), {"shape": None}, "it trains llama3_8b, and the case is of llama2_7b"),
+    ],
+)
+def test_a_model_of_its_own_is_of_a_case_of_its_own(own, changes, why):
+    """What is trained is never shown as something else: another model, or a cut of one, is refused."""
+    workload = full_workload(PUBLISHED[0]).model_copy(update=changes)
+    told = load("hf").model_copy(update={"command": ("train",), "files": {}, "trains": own})
+    said = cannot(told, workload, device="cuda")
+
+    assert (said or "").partition(":")[0].endswith(why or "")
+    assert (said is None) == (why is None)
+
+
+@pytest.mark.parametrize(("line", "seconds"), [("512 at 1,024.0", 0.5), ("1,024 at 2048", 0.5), ("64 at 128", 0.5)])
+def test_tokens_a_second_are_seconds(tmp_path, line, seconds):
+    """Of the step's own tokens, with thousands set apart or not; of the workload's where the program says none."""
+    path = tmp_path / "output.log"
+    path.write_text(line)
+    pattern = r"(?P<tokens>\S+) at (?P<speed>\S+)"
+    speed = {"key": "speed", "rate": True}
+    reading = Reading(format="regex", path="", pattern=pattern, seconds=speed, tokens={"key": "tokens"})
+
+    assert read_claims(reading, path, ranks=1).seconds == (seconds,)
+    without = reading.model_copy(update={"tokens": None})
+    assert read_claims(without, path, ranks=1, tokens=int(line.split()[0].replace(",", ""))).seconds == (seconds,)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"seconds": {"key": "a"}, "loss": {"key": "b", "rate": True}}, "got it of b"),
+        ({"seconds": {"key": "a", "rate": True, "cumulative": True}}, "cannot be a `rate` and `cumulative`"),
+    ],
+)
+def test_a_rate_is_of_seconds(numbers, said):
+    """What else is given as a rate is refused."""
+    with pytest.raises(ValueError, match=said):
+        Reading(format="jsonl", path="", **numbers)
+
+
+def test_a_decimal_comma_is_no_number(tmp_path):
+    """Only thousands are set apart by commas: `1,5` is not read as fifteen."""
+    path = tmp_path / "log"
+    path.write_text("1,5")
+    reading = Reading(format="regex", path="", pattern="(?P<a>.+)", seconds={"key": "a"})
+
+    with pytest.raises(FileError, match="expected a number as a, got '1,5'"):
+        read_claims(reading, path, ranks=1)
 
 
 def test_the_newest_of_several_is_read(tmp_path):

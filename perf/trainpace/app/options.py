@@ -136,8 +136,9 @@ class Options:
         ini=("What is measured where no --perf-trainer is given.", "native"),
         read=values.trainers,
         metavar="NAME",
-        help="What is measured: native, package.module:object, an external system (hf, llamafactory, trl, xtuner) or "
-        "the .toml file of one; two or more are compared side by side (default: ini option perf_trainer, else native).",
+        help="What is measured: native, package.module:object, an external system (axolotl, hf, llamafactory, "
+        "torchtitan, trl, xtuner) or the .toml file of one; two or more are compared side by side (default: ini option "
+        "perf_trainer, else native).",
     )
     """At least one; several are compared side by side."""
     pythons: Mapping[str, str] = option(

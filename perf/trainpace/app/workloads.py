@@ -1,7 +1,7 @@
 """What the cases of a session are on this machine: workloads, their device, and the baselines of that."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from trainpace.launch.environment import compiler_missing
 from trainpace.store.baselines import load_baselines
 from trainpace.store.costs import load_costs
 from trainpace.store.runs import runs_in
+from trainpace.trainers.external import as_trained, is_external, load
 
 
 @dataclass(kw_only=True)
@@ -99,9 +100,30 @@ class Workloads:
         compiles_here = trainer == "native" and workload.compile and options.launcher == "local"
         if compiles_here and (why := compiler_missing(machine.kind_for(workload))):
             raise UsageError(f"{case.id}: {why}")
+        if is_external(trainer):
+            resolved = self._as_trained(resolved, trainer)
         for text in (resolved.reason, *resolved.warnings):
             self.messages.say(f"{case.id}: {text}" if text in resolved.warnings else text)
         return resolved
+
+    def _as_trained(self, resolved: Resolved, trainer: str) -> Resolved:
+        """What an external system trains of a cut case: a program may have steps and a length of its own.
+
+        Raises:
+            RunFailed: where the case cannot be trained so.
+        """
+        description, asked = load(trainer), resolved.workload
+        try:
+            workload = as_trained(description, asked)
+        except ValueError as error:
+            raise RunFailed(f"{asked.case}: {description.title} trains what it trains: {error}") from None
+        own = [
+            f"{name} {getattr(workload, name)}"
+            for name in ("warmup", "steps", "sequence", "ranks")
+            if getattr(workload, name) != getattr(asked, name)
+        ]
+        said = f"{description.title} has its own {', '.join(own)}"
+        return replace(resolved, workload=workload, warnings=(*resolved.warnings, said) if own else resolved.warnings)
 
     @cached_property
     def _memory(self) -> Callable[[Workload], int] | None:

@@ -129,6 +129,7 @@ class Programs:
             )
             try:
                 for name, text in _files(description, workload, values).items():
+                    (begun.folder / name).parent.mkdir(parents=True, exist_ok=True)
                     write_whole(begun.folder / name, text)
                 program = self._program(description, workload, values)
                 begun.start(
@@ -144,7 +145,12 @@ class Programs:
                 )
                 seen = lines.samples or {}
                 log = systems.newest(systems.filled(description.reading.path, values, where=where))
-                claimed = systems.read_claims(description.reading, log, ranks=workload.ranks)
+                claimed = systems.read_claims(
+                    description.reading,
+                    log,
+                    ranks=workload.ranks,
+                    tokens=workload.rank_tokens * (1 if micro else workload.accumulation),
+                )
                 if micro:
                     claimed = claimed.grouped(workload.accumulation)
                 samples = samples_of(

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError
@@ -27,6 +27,7 @@ BUILT_IN = Path(__file__).parent / "systems"
 
 EXPORTED = ("model", "tokens", "parquet", "parquet_folder")
 """Placeholders of what is written for other systems; a description without them takes a model and tokens of its own."""
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -39,6 +40,8 @@ class Number(Record):
     """Whether it counts from the beginning of training."""
     summed: bool = False
     """Whether it is a sum over the ranks."""
+    rate: bool = False
+    """Of seconds, whether it is tokens a second: of the step's own tokens, or the workload's where none are logged."""
 
 
 class Reading(Record):
@@ -72,12 +75,29 @@ class Reading(Record):
         wanted = {"json": "records", "regex": "pattern"}.get(self.format)
         if wanted and getattr(self, wanted) is None:
             raise ValueError(f"a reading of format {self.format} needs `{wanted}`")
+        if rates := [number.key for number in self.numbers if number.rate and number is not self.seconds]:
+            raise ValueError(f"`rate` says that seconds are given as tokens a second, got it of {', '.join(rates)}")
+        if self.seconds.rate and self.seconds.cumulative:
+            raise ValueError("seconds cannot be a `rate` and `cumulative`")
         if self.pattern is not None:
             groups = re.compile(self.pattern).groupindex
             named = [number.key for number in self.numbers]
             if missing := [name for name in named if name not in groups]:
                 raise ValueError(f"pattern must have a named group for each number, {', '.join(missing)} missing")
         return self
+
+
+class Trains(Record):
+    """What a program trains whatever it is asked: its own model, and what else is said here. It need not be changed."""
+
+    model: str | None = None
+    """As cases name it; None: what a case without a shape says."""
+    optimizer_steps: int | None = Field(default=None, ge=2)
+    """Steps that it logs, the first ones being its warm-up; None: it takes $optimizer_steps."""
+    sequence: PositiveInt | None = None
+    """Tokens of one sequence; None: it takes $sequence."""
+    ranks: PositiveInt | None = None
+    """Processes that train; None: it takes $ranks."""
 
 
 Limit = Literal["sequence_parallel", "varlen", "cpu", "fp32"]
@@ -105,6 +125,8 @@ class Description(Record):
     progress: str
     """A regular expression that matches once in its output for each record."""
     reading: Reading
+    trains: Trains | None = None
+    """What it does not let itself be told; None: it trains what it is given."""
     cannot: dict[Limit, str] = Field(default_factory=dict)
     """What it cannot do, and why: such a case is skipped, and never trained differently."""
     footnotes: tuple[str, ...] = ()
@@ -161,11 +183,42 @@ def cannot(description: Description, workload: Workload, *, device: str) -> str 
             "it is given a model of the case's shape, and the case does not say one: measure it with the trainer that "
             "has the model"
         )
+    if description.trains and (why := _trains_another(description.trains, workload)):
+        reasons.append(f"it trains {why}: give it a case of its own, Case.of")
     reasons += [description.cannot[limit] for limit, needed in wanted.items() if needed and limit in description.cannot]
-    # A tag says nothing of what is computed.
-    if beyond := [field for field in workload.beyond_published if not field.startswith("tags=")]:
+    # A tag says nothing of what is computed. Of a program that is told nothing the case says what it does.
+    told = [] if description.trains else workload.beyond_published
+    if beyond := [field for field in told if not field.startswith("tags=")]:
         reasons.append(f"descriptions have no placeholder for {', '.join(beyond)}")
     return "; ".join(reasons) or None
+
+
+def _trains_another(own: Trains, workload: Workload) -> str | None:
+    """What a program with a model of its own trains, where that is not the workload's."""
+    if own.model is not None and own.model != workload.model:
+        return f"{own.model}, and the case is of {workload.model}"
+    if workload.shape is not None and own.model is None:
+        return "a model of its own, and the case has a shape"
+    if workload.shape is not None and workload.scale != "full":
+        return f"a model of its own, and the scale {workload.scale} is a cut of the case's"
+    return None
+
+
+def as_trained(description: Description, workload: Workload) -> Workload:
+    """`workload` with the steps, the length and the ranks that the program has of its own.
+
+    Of steps of its own at most half are warm-up: what the workload has, where it has fewer.
+    """
+    own = description.trains
+    if own is None:
+        return workload
+    changed: dict[str, int] = {}
+    if own.optimizer_steps:
+        micro_steps = own.optimizer_steps * workload.accumulation
+        warmup = min(workload.warmup, micro_steps // 2)
+        changed |= {"warmup": warmup, "steps": micro_steps - warmup}
+    changed |= {name: value for name in ("sequence", "ranks") if (value := getattr(own, name)) is not None}
+    return Workload(**{**dict(workload), **changed})
 
 
 def uses(description: Description, *placeholders: str) -> bool:
@@ -223,8 +276,8 @@ class ReportedSteps:
         )
 
 
-def read_claims(reading: Reading, path: Path, *, ranks: int) -> ReportedSteps:
-    """Read what the program wrote to `path`.
+def read_claims(reading: Reading, path: Path, *, ranks: int, tokens: int | None = None) -> ReportedSteps:
+    """Read what the program wrote to `path`; `tokens` are those that one rank should train in a record's step.
 
     A record that lacks one of the numbers (a summary at the end, an evaluation) is no step. Colours are taken out of
     text, and lines that are torn or mixed with others' are left out: their steps are then missing, which the caller
@@ -245,9 +298,14 @@ def read_claims(reading: Reading, path: Path, *, ranks: int) -> ReportedSteps:
                     f"{path}: record {index}: expected {reading.step.key} {before + 1:g} after {before:g}, got "
                     f"{after:g}: a step was repeated or skipped"
                 )
+    seconds = _column(found, reading.seconds, path, ranks, positive=True)
+    logged = _column(found, reading.tokens, path, ranks, positive=True) if reading.tokens else None
+    if reading.seconds.rate:
+        trained = logged or [tokens or math.nan] * len(seconds)
+        seconds = tuple(each / rate for each, rate in zip(trained, seconds, strict=True))
     return ReportedSteps(
-        seconds=_column(found, reading.seconds, path, ranks, positive=True),
-        tokens=_column(found, reading.tokens, path, ranks, positive=True) if reading.tokens else None,
+        seconds=seconds,
+        tokens=logged,
         losses=_column(found, reading.loss, path, 1, positive=False) if reading.loss else None,
     )
 
@@ -309,7 +367,7 @@ def _column(
     for index, record in enumerate(records):
         said = record.get(number.key)
         try:
-            value = math.nan if said is None or isinstance(said, bool) else float(said)
+            value = math.nan if said is None or isinstance(said, bool) else float(_without_thousands(said))
         except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
@@ -323,3 +381,8 @@ def _column(
         if positive and value <= 0:
             raise FileError(f"{path}: step {index}: expected {number.key} above 0, got {value:g}")
     return tuple(values)
+
+
+def _without_thousands(said: Any) -> Any:
+    """`1,234.5` as 1234.5; any other comma stays, and is no number."""
+    return said.replace(",", "") if isinstance(said, str) and _THOUSANDS.fullmatch(said) else said
