@@ -145,6 +145,12 @@ def test_gate_is_the_bases(path):
     assert again | {"needs": 0, "if": 0, "outputs": 0} == measure | {"needs": 0, "if": 0, "outputs": 0}
 
 
+@pytest.mark.parametrize("path", [*GATES, OURS / "cost-gate.yml", OURS / "ci.yml"], ids=str)
+def test_required_checks_know_the_queue(path):
+    """A merge queue waits for a check whose workflow does not know its event until the queue's time is over."""
+    assert "merge_group" in load(path)["on"]
+
+
 @pytest.mark.parametrize("path", GATES, ids=named)
 def test_the_required_check_is_never_skipped(path):
     """A skipped job counts as passed; where nothing is asked the check has another name and the verdict stays."""

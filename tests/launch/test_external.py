@@ -201,10 +201,14 @@ def test_a_program_that_hangs_is_ended(repository, fake, started):
 
 
 def test_what_a_program_leaves_behind_is_ended(repository, fake, started):
-    """A process that it started in a session of its own does not outlive the run."""
+    """A process that it started in a session of its own does not outlive the run, nor a compiler's lock the next."""
+    lock = repository.path / ".cache" / "systems" / "fake" / "torch-extensions" / "shm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
     done = judged(repository, fake(do="child"))
 
     assert done.code == 0, done.text
+    assert not lock.exists()
     assert started.left() == []
 
 

@@ -114,6 +114,9 @@ class Programs:
             given = exported(workload, self.data, self.cache)
         kept = self.cache / "systems" / description.name
         kept.mkdir(parents=True, exist_ok=True)
+        # A run that was ended while torch compiled an extension leaves a lock, for which the next would wait for ever.
+        for lock in kept.glob("torch-extensions/*/lock"):
+            lock.unlink(missing_ok=True)
         where, micro = f"the description of {description.name}", description.reading.record == "micro_step"
         command = host_command(Side(python=sys.executable), [], device, loop="program", added=self.added)
         with self.pool.run(command, case=workload.case, ranks=1) as begun:
