@@ -68,7 +68,7 @@ def test_ours(case, judge_speed):
 
 
 def test_a_group_is_trained_once(repository, pytester, monkeypatch):
-    """A session measures the first of a group; the others are skipped, and say whose run they go by."""
+    """A session measures, and estimates, the first of a group; the others are skipped and say whose run they go by."""
     trained = []
 
     def train(_, task):
@@ -81,6 +81,7 @@ def test_a_group_is_trained_once(repository, pytester, monkeypatch):
     done = repository.inside(pytester, "--perf-trainer", "native", "-rs")
 
     assert trained == [SEVERAL[0]], done.text
+    assert "GPU hours (1 from predicted)" in done.text
     assert re.search(rf"SKIPPED \[2\] .*: as {SEVERAL[0]}: cut to this machine it is the same", done.text), done.text
 
 

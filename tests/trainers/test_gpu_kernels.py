@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainpace.cases import LLAMA2_7B
+from trainpace.trainers.native import Native, attention_cpu
 from trainpace.trainers.native import attention as attention_room
-from trainpace.trainers.native import attention_cpu
 from trainpace.trainers.native.attention import Ulysses
 from trainpace.trainers.native.loss import chunk_tokens, linear_cross_entropy
 from trainpace.trainers.native.model import CausalLm, initial
@@ -212,3 +212,20 @@ def test_the_scale_of_the_loss_is_not_rounded(scale):
     wanted = plain.double() * scale
 
     assert float((hidden.grad.double() * wanted).sum() / (wanted * wanted).sum()) == pytest.approx(1, abs=2e-4)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", ("nccl", torch.device("cuda", 3))), ("cpu", ("gloo", None))])
+def test_ranks_meet_on_their_own_device(monkeypatch, device, expected):
+    """NCCL is told which GPU is the rank's: it connects before the first step, and groups are parts of that."""
+
+    class Met(Exception):
+        pass
+
+    def meet(backend, *, device_id):
+        raise Met(backend, device_id)
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", meet)
+    with pytest.raises(Met) as met:
+        Native().setup(SimpleNamespace(workload=None, device=device, local_rank=3))
+
+    assert met.value.args == expected
