@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from trainpace import adapters
-from trainpace.rank import loop, profile
+from trainpace.rank import counted, loop, profile
 
 STEPS = 10
 ZERO = {"train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto", "gradient_clipping": "auto"}
@@ -70,11 +70,13 @@ def main():
     workload = SimpleNamespace(warmup=2, steps=STEPS - 2, accumulation=2)
     trainer.setup(SimpleNamespace(workload=workload, device="cpu"))
     window = loop.measure(trainer, workload, loop.CpuClock(), lambda *_, **__: None, watch=[])
+    flops = counted.count(trainer, STEPS)
     found = profile.profile(trainer, workload, STEPS, Path(folder) / f"{os.environ['RANK']}.json.gz", "cpu")
     told = {
         "expected": expected,
         "losses": window["losses"],
         "optimizer": min(window["optimizer_seconds"]),
+        "flops": flops,
         "parts": sorted(found["parts"]),
         "operators": sorted(found["operators"]),
     }

@@ -35,6 +35,16 @@ def test_batches_of_a_large_group_are_fetched_one_a_step(accumulation, taken):
     assert group.samples(iter("ab"), accumulation, "cpu")[0] == ["a", "b"]  # the next epoch
 
 
+def test_no_batch_is_lost_that_was_fetched_too_early():
+    """More than a group is ready: the rest is the next group's."""
+    epoch, group = iter(range(9)), _Group(samples, 3)
+    group.samples(epoch, 0, "cpu")
+    for _ in range(5):
+        group.fetch()
+
+    assert [group.samples(epoch, 3, "cpu")[0] for _ in range(3)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
 @pytest.fixture
 def ours():
     """A user's Trainer."""

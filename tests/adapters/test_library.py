@@ -55,6 +55,17 @@ def test_groups_end_where_the_warmup_does(measured, warmup, first):
     assert len(window["optimizer_seconds"]) == 2
 
 
+def test_groups_are_whole_after_a_step_that_is_counted(measured):
+    """A step alone after the measured ones: what follows begins with a group."""
+    trainer = Toy()
+    measured(trainer)
+    trainer.forward_backward(trainer.load(6))
+
+    assert [trainer.forward_backward(trainer.load(step)) for step in (6, 7)] == [8.0, 9.0]
+    trainer.optimizer_step()
+    assert trainer.done[-1] == "update"
+
+
 def test_a_run_ends_early_after_a_whole_group(measured):
     """Where three steps are enough, the fourth ends the group: the optimizer's seconds are those of a step."""
     asked = []
@@ -71,7 +82,7 @@ def test_a_run_ends_early_after_a_whole_group(measured):
     [
         (Toy(accumulation=4), {}, "accumulate is 4 and the workload's accumulation 2: write accumulate=context"),
         (Toy(), {"steps": 5}, "every 2 micro-steps, and 5 are measured: measure whole groups, with --perf-steps 6"),
-        (Toy(updates=5), {}, "would end after 5 optimizer steps, measuring takes 6"),
+        (Toy(updates=5), {}, "would end after 5 optimizer steps, measuring takes 7"),
     ],
 )
 def test_what_does_not_fit_is_refused(measured, trainer, named, said):

@@ -24,8 +24,8 @@ SCRIPT = Path(__file__).with_name("ranks.py")
     ],
 )
 def test_ranks(tmp_path, started, made, needed, collectives):
-    """Two gloo ranks: each has the losses of the library's own loop, and other data than the other; its collectives and
-    its optimizer are in the profile."""
+    """Two gloo ranks: each has the losses of the library's own loop, and other data than the other; a micro-step
+    can be counted, and its collectives and its optimizer are in the profile."""
     if importlib.util.find_spec(needed) is None:
         pytest.skip(f"needs {needed}: tox run -e adapters")
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
@@ -39,4 +39,6 @@ def test_ranks(tmp_path, started, made, needed, collectives):
         assert collectives < set(rank["operators"])
         assert {"data", "forward", "backward", "optimizer"} < set(rank["parts"])
         assert rank["optimizer"] > 0.02  # a part of its own, also where DeepSpeed steps inside of the backward
+        # Two sequences of seven tokens, 16 x 11 weights, two FLOPs each; twice that backward.
+        assert (rank["flops"]["forward"], rank["flops"]["backward"]) == ([4928, 0], [9856, 0])
     assert told[0]["losses"] != told[1]["losses"]

@@ -105,8 +105,11 @@ class _Group:
         """As `Trainer.get_batch_samples`."""
         if iterator is not self._iterator:
             self._iterator, self._ready = iterator, []
-        ready, self._ready = self._ready, []
-        return self._samples(chain(ready, iterator), number, *rest, **named)
+        return self._samples(chain(self._fetched(), iterator), number, *rest, **named)
+
+    def _fetched(self) -> Iterator[Any]:
+        while self._ready:  # what is not asked for stays for the next group
+            yield self._ready.pop(0)
 
     def fetch(self) -> None:
         """Fetch one of the next group."""

@@ -10,8 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 BATCH, LOSS, UPDATED, ENDED = "a batch", "a loss", "an optimizer step", "its end"
-_PROFILED_GROUPS = 2
-"""Optimizer steps that rank/profile.py makes after the measured ones."""
+_AFTERWARDS = 4
+"""Optimizer steps that may follow the measured ones: of a counted step, of two profiled groups; and the library's loop
+must go on behind the last.
+"""
 
 
 class Marks:
@@ -68,7 +70,8 @@ class LibraryTrainer:
 
     The library decides when its optimizer steps: after every `accumulation`-th micro-step from the first. The step loop
     wants that after the last step of the warm-up, and after every `accumulation`-th measured one. Where the warm-up is
-    no multiple of the accumulation, the micro-steps that are missing are made at set-up.
+    no multiple of the accumulation, the micro-steps that are missing are made at set-up; and those of a group's rest
+    where a step was counted alone, after the measured ones.
     """
 
     whole_groups = True
@@ -100,15 +103,17 @@ class LibraryTrainer:
         workload = context.workload
         accumulation, updates, setting = self.check()
         _check(workload, accumulation, updates, setting)
-        for _ in range(-workload.warmup % workload.accumulation):
-            self.forward_backward(self.load(0))
+        self._workload, self._made = workload, 0
+        self._align(0)
 
-    def load(self, step: int) -> Any:  # noqa: ARG002 - a trainer's part takes it
+    def load(self, step: int) -> Any:
         """All up to the next batch, and what of a group's optimizer step was not asked for."""
-        return self._ready.pop() if self._ready else self._until(BATCH)
+        self._align(step)
+        return self._batch()
 
     def forward_backward(self, batch: Any) -> Any:  # noqa: ARG002 - the library holds it
         """From the batch to its loss."""
+        self._made += 1
         return self._until(LOSS)
 
     def optimizer_step(self) -> None:
@@ -119,6 +124,14 @@ class LibraryTrainer:
         """End the library's loop; a rank simply ends, tests go on in one process."""
         if self._marks is not None:
             self._marks.close()
+
+    def _align(self, step: int) -> None:
+        """Make the micro-steps that lack to where `step` lies in its group; step `warmup` is the first of one."""
+        while (self._made - step + self._workload.warmup) % self._workload.accumulation:
+            self.forward_backward(self._batch())
+
+    def _batch(self) -> Any:
+        return self._ready.pop() if self._ready else self._until(BATCH)
 
     def _until(self, wanted: str) -> Any:
         """Let the library run to the mark that is wanted.
@@ -158,7 +171,7 @@ def _check(workload: Any, accumulation: int, updates: float, setting: str) -> No
             f"the library's optimizer steps after every {wanted} micro-steps, and {workload.steps} are measured: "
             f"measure whole groups, with --perf-steps {whole}"
         )
-    needed = -(-workload.warmup // wanted) + workload.steps // wanted + _PROFILED_GROUPS + 1
+    needed = -(-workload.warmup // wanted) + workload.steps // wanted + _AFTERWARDS
     if updates < needed:
         raise ValueError(
             f"the library would end after {updates} optimizer steps, measuring takes {needed}: give it more data, more "
