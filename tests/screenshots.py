@@ -19,6 +19,7 @@ from io import StringIO
 from pathlib import Path
 
 import browser
+import red_gate
 from factories import make_run, make_side_by_side, make_system
 from judgements import of_paired_gate, of_stored_gate
 from trainpace.__main__ import main
@@ -27,6 +28,7 @@ from trainpace.report.history import Web, judge
 from trainpace.runs.summary import RunSummary, SeriesKey
 from trainpace.store.reports import write_compare, write_history
 
+GATE = Path(__file__).resolve().parents[1] / "docs" / "gate.svg"
 WIDTHS = (500, 1280)
 """Pixels of a page."""
 COLUMNS = (80, 120, 200)
@@ -203,5 +205,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("looks"))
     parser.add_argument("--only", default="", help="pictures whose names hold this")
+    parser.add_argument("--gate", action="store_true", help="draw docs/gate.svg anew (red_gate.py), and nothing else")
     chosen = parser.parse_args()
-    everything(chosen.folder.resolve(), chosen.only)
+    if chosen.gate:
+        GATE.write_text(red_gate.draw(), encoding="utf-8")
+    else:
+        everything(chosen.folder.resolve(), chosen.only)

@@ -29,6 +29,17 @@ def test_the_largest_difference_comes_first():
     assert lines[3] == "  aten::mm: 15.00 ms -> 21.00 ms (+20.0% of the step)"
 
 
+def test_names_are_for_people():
+    """A profiler's own prefixes are left out, and a part's own time is what lies between its operators."""
+    own = {"autograd::engine::evaluate_function: MulBackward0": 0.003, "part: forward": 0.002}
+    head = BASE | {"operators": {**BASE["operators"], **own}}
+
+    assert explain(BASE, head)[2:4] == [
+        "  autograd: MulBackward0: 0.00 ms -> 3.00 ms (+10.0% of the step)",
+        "  forward, between operators: 0.00 ms -> 2.00 ms (+6.7% of the step)",
+    ]
+
+
 def test_as_many_calls_are_the_same_work_slower():
     """An operator that takes longer and is called as often does the same work, slower."""
     head = BASE | {"operators": {"aten::mm": 0.021, "aten::exp": 0.002}}

@@ -88,8 +88,8 @@ def _indent(line: str) -> str:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """`line` in lines of at most `width`; what is to be typed is never broken: it could not be copied."""
-    whole = _QUOTED.sub(lambda typed: typed[0].replace(" ", _KEPT), line)
+    """`line` in lines of at most `width`; what is to be typed is never broken: it could not be copied. Nor is `5 %`."""
+    whole = _QUOTED.sub(lambda typed: typed[0].replace(" ", _KEPT), line).replace(" %", f"{_KEPT}%")
     after = _indent(line) + "  "
     parts = textwrap.wrap(whole, width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
     return [part.replace(_KEPT, " ") for part in parts]

@@ -12,6 +12,9 @@ from trainpace.text import GIB
 Profile = Mapping[str, Mapping[str, float]]
 """Of one side, by rank/profile.py: `parts` and `operators` in seconds of a micro-step, `calls` by operator."""
 
+_AUTOGRAD = "autograd::engine::evaluate_function: "
+_PART = "part: "
+"""What rank/profile.py puts before a part's name: of a part by itself is left what no operator took."""
 NUM_OPERATORS = 8
 """Most operators shown, those with the largest differences."""
 MIN_SHARE = 0.01
@@ -33,7 +36,7 @@ def explain(base: Profile, head: Profile) -> list[str]:
         rows = _rows(base["operators"], head["operators"], whole)[:NUM_OPERATORS]
         lines += ["by operator, without what it calls:", *(f"  {row}" for row in rows)]
     more = [
-        f"{name} {base['calls'].get(name, 0):.0f} -> {head['calls'][name]:.0f}"
+        f"{_short(name)} {base['calls'].get(name, 0):.0f} -> {head['calls'][name]:.0f}"
         for name in slower
         if head["operators"].get(name, 0) > base["operators"].get(name, 0)
         and head["calls"].get(name, 0) > base["calls"].get(name, 0)
@@ -67,7 +70,8 @@ def count_differences(base: Cost, head: Cost) -> list[str]:
 def _rows(base: Mapping[str, float], head: Mapping[str, float], whole: float) -> list[str]:
     differences = {name: head.get(name, 0.0) - base.get(name, 0.0) for name in base.keys() | head.keys()}
     return [
-        f"{name}: {_ms(base.get(name, 0))} -> {_ms(head.get(name, 0))} ({differences[name] / whole:+.1%} of the step)"
+        f"{_short(name)}: {_ms(base.get(name, 0))} -> {_ms(head.get(name, 0))} "
+        f"({differences[name] / whole:+.1%} of the step)"
         for name in _shown(base, head, whole)
     ]
 
@@ -77,6 +81,13 @@ def _shown(base: Mapping[str, float], head: Mapping[str, float], whole: float) -
     differences = {name: head.get(name, 0.0) - base.get(name, 0.0) for name in base.keys() | head.keys()}
     shown = [name for name in differences if abs(differences[name]) >= MIN_SHARE * whole]
     return sorted(shown, key=lambda name: (-differences[name], name))
+
+
+def _short(name: str) -> str:
+    """A profiler's name for people: `autograd: MulBackward0`, `forward, between operators`."""
+    if name.startswith(_PART):
+        return f"{name.removeprefix(_PART)}, between operators"
+    return name.replace(_AUTOGRAD, "autograd: ")
 
 
 def _ms(seconds: float) -> str:
