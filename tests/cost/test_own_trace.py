@@ -11,7 +11,7 @@ from trainpace.cases import Case, Workload
 from trainpace.cases.scaling import full_workload
 from trainpace.cost.counter import CannotTrace
 from trainpace.cost.own_model import Function, own_model
-from trainpace.cost.own_trace import count_own
+from trainpace.cost.own_trace import _blocks, count_own
 from trainpace.runs.cost import PRODUCTS
 
 RANKS, TOKENS, HIDDEN, LAYERS, VOCABULARY = 4, 2 * 128, 64, 3, 512
@@ -119,11 +119,22 @@ def test_counts_are_those_of_the_step(counted):
     assert cost.flops == sum(counters[f"step.flops.{group}"] for group in PRODUCTS)
 
 
-@pytest.mark.parametrize("build", ["without_bytes", "sharded"])
-def test_how_it_is_built_changes_no_count(counted, build):
+def test_how_it_is_built_changes_no_count(counted):
     """On the meta device, or sharded by its own hand as it would be by ours; nothing of a fake group is left."""
-    assert counted(build).counters == counted().counters
+    assert counted("without_bytes").counters == counted("sharded").counters == counted().counters
     assert not torch.distributed.is_initialized()
+
+
+def test_lists_of_lists_are_sharded_by_their_members():
+    """A list has no forward, which FSDP2 refuses; what lies within a member is a part of it."""
+    member, first, second = (
+        torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Linear(2, 2)])),
+        *map(torch.nn.ReLU, (0, 1)),
+    )
+    nested = torch.nn.ModuleDict({"a": torch.nn.ModuleList([first, second])})
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ModuleList([member, nested]))
+
+    assert list(_blocks(model)) == [member, first, second]
 
 
 def test_an_operator_that_may_multiply_is_unknown(counted):

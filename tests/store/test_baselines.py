@@ -41,6 +41,18 @@ def test_first_refresh_records(folder):
     assert {KEY: change.new} == read(folder)
 
 
+def test_a_workload_without_a_shape_is_kept(folder):
+    """It is read back as it was recorded, with no TFLOPs, or with those that its trainer says."""
+    own = make_workload(trainer="ours:fast", shape=None)
+    refresh(folder, make_runs(990.0, 1000.0, 1010.0, workload=own))
+    first = read(folder)[own.key]
+    refresh(folder, make_runs(990.0, 1000.0, 1010.0, workload=own, flops_per_step=1e9, id="again"))
+    second = read(folder)[own.key]
+
+    assert (first.workload, first.tflops, first.convention) == (own, None, "counted")
+    assert (second.convention, second.tflops) == ("stated", pytest.approx(1 / own.rank_tokens, rel=1e-3))
+
+
 def test_other_data_are_told(folder):
     """Data are no part of the key: what is replaced by runs on others is said."""
     refresh(folder, make_runs(990.0, 1010.0), recorded="2026-11-25T00:00:00+00:00")

@@ -166,8 +166,13 @@ def _shard(model: nn.Module, mesh: Any, workload: Workload) -> list[nn.Module]:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The members of the outermost lists; of those that are lists themselves, which have no forward, their own."""
+    listed = isinstance(module, nn.ModuleList | nn.ModuleDict)
     for child in module.children():
-        yield from child if isinstance(child, nn.ModuleList) else _blocks(child)
+        if listed and not isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield child
+        else:
+            yield from _blocks(child)
 
 
 def _leave(memory: Memory, *_: Any) -> None:

@@ -87,14 +87,14 @@ class Programs:
         Raises:
             Skipped: where it is not installed, or cannot do what the workload asks for.
         """
+        if reason := systems.cannot(description, workload, device=self._device(workload)):
+            raise Skipped(f"{description.title} cannot train {workload.case} as it is: {reason}")
         if self.versions(description) is None:
             where = self._python(description)
             raise Skipped(
                 f"{description.title} is not installed for {where}: `{description.install}`, then name its interpreter "
                 f"with --perf-trainer-python {description.name}=VENV/bin/python"
             )
-        if reason := systems.cannot(description, workload, device=self._device(workload)):
-            raise Skipped(f"{description.title} cannot train {workload.case} as it is: {reason}")
 
     def run(
         self, workload: Workload, description: Description, *, progress: Progress = lambda *_: None

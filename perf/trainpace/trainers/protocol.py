@@ -19,7 +19,8 @@ class Context(Protocol):
     """What a rank knows when it sets up. Made by the step loop; fields are only ever added."""
 
     workload: Any
-    """The fields of `trainpace.cases.Workload` as attributes (nested: `context.workload.shape.hidden`)."""
+    """The fields of `trainpace.cases.Workload` as attributes (nested: `context.workload.shape.hidden`; None where the
+    case says no shape). `shape.config` is a mapping."""
     rank: int
     local_rank: int
     world_size: int
