@@ -32,15 +32,16 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "perf"
-if str(PACKAGE) not in sys.path:
-    sys.path.insert(0, str(PACKAGE))  # a checkout that is not installed
+for _place in (PACKAGE, Path(__file__).resolve().parent):  # a checkout that is not installed; the page, beside this
+    if str(_place) not in sys.path:
+        sys.path.insert(0, str(_place))
+
+from first_page import Figures, render  # noqa: E402 - from there
 
 OLDEST_TORCH = "2.11"
 """Images have it. pyproject.toml asks for what the suite is tested with."""
 TRAINED_WITH = ("deepspeed", "torch", "transformers")
 """Of the extra `train`; the rest is for data that is not generated."""
-MOST_SPREAD = 0.01
-"""Coefficient of variation of five runs; more is said on the page. The first H100 had 0.12 %."""
 SAME_LOSS = 0.005
 """How far the first losses of the two engines may lie apart, relative."""
 GRACE_SECONDS = 20.0
@@ -51,9 +52,6 @@ SIZE = 8192
 """Rows and columns of the matrices that keep a GPU busy."""
 BURN_PRODUCTS = 3000
 """Some 5 s of an H100."""
-
-Figures = dict[str, Any]
-"""What a step found, as JSON."""
 
 
 class Lacking(Exception):
@@ -77,6 +75,11 @@ class Step:
     """Its limit; then it is ended, with all that it started."""
     read: Callable[[Path], Figures]
     """Reads the step's folder; raises Wrong where the step did not do what it should."""
+
+    def words(self, out: Path) -> list[str]:
+        """The command, with the places that it names."""
+        places = {"{python}": sys.executable, "{root}": str(ROOT), "{out}": str(out)}
+        return [re.sub(r"\{\w+\}", lambda name: places.get(name[0], name[0]), word) for word in self.command]
 
 
 # What steps read
@@ -299,6 +302,7 @@ def burnt(torch: Any, product: Callable[[], Any]) -> float:
 def write_facts(out: Path, busy: Callable[[], float] = burn) -> None:
     """Write facts.json: the device, versions, what the driver said of the time in which `busy` ran."""
     from trainpace.probe.device import GpuWindow, present
+    from trainpace.rank.host import versions
     from trainpace.runs.run import SOFTWARE
 
     window = GpuWindow(1)
@@ -306,16 +310,16 @@ def write_facts(out: Path, busy: Callable[[], float] = burn) -> None:
     reached = busy()
     health = window.close()
     machine = present()
-    versions = {name: version for name in SOFTWARE if (version := _version(name))}
+    assert machine.gpus is not None, "looked for before the first step"
     found = {
-        "device": machine.gpus.name if machine.gpus else "none",
-        "slug": machine.gpus.slug if machine.gpus else "",
-        "count": machine.gpus.count if machine.gpus else 0,
-        "memory": machine.gpus.memory_bytes if machine.gpus else 0,
+        "device": machine.gpus.name,
+        "slug": machine.gpus.slug,
+        "count": machine.gpus.count,
+        "memory": machine.gpus.memory_bytes,
         "burn_tflops": reached,
         "faults": list(health.faults),
         "notes": [*machine.notes, *health.notes],
-        "versions": {"python": sys.version.split()[0]} | versions,
+        "versions": versions(list(SOFTWARE)),
     }
     (out / "facts.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -378,12 +382,11 @@ def perform(step: Step, out: Path) -> tuple[Figures, str]:
     """Run a step in its empty folder `out`: what it found, and why it failed; empty where it passed."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    places = {"{python}": sys.executable, "{root}": str(ROOT), "{out}": str(out)}
     path = os.pathsep.join(filter(None, (str(PACKAGE), os.environ.get("PYTHONPATH"))))
     status = None
     with (out / "log.txt").open("w", encoding="utf-8") as said:
         process = subprocess.Popen(
-            [_filled(word, places) for word in step.command],
+            step.words(out),
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
@@ -402,19 +405,19 @@ def perform(step: Step, out: Path) -> tuple[Figures, str]:
     if wrong:
         return {}, wrong
     ended = [f"exit status {status}", *_last_lines(out, 1)] if status else []
-    return figures, "; ".join([*ended, *unread])
+    return figures, "; ".join(filter(None, (*ended, unread)))
 
 
-def _read(step: Step, out: Path) -> tuple[Figures, str, list[str]]:
+def _read(step: Step, out: Path) -> tuple[Figures, str, str]:
     """What the step found, what it did wrong, and why it cannot be read."""
     from trainpace.errors import SuiteError
 
     try:
-        return step.read(out), "", []
+        return step.read(out), "", ""
     except Wrong as error:
-        return {}, str(error), []
+        return {}, str(error), ""
     except (SuiteError, OSError, ValueError, LookupError, TypeError, ElementTree.ParseError) as error:
-        return {}, "", [f"{type(error).__name__}: {' '.join(str(error).split())}"]
+        return {}, "", f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -427,12 +430,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _filled(word: str, places: dict[str, str]) -> str:
-    for name, value in places.items():
-        word = word.replace(name, value)
-    return word
 
 
 def _last_lines(out: Path, number: int) -> list[str]:
@@ -473,6 +470,7 @@ def _all_in_turn(steps: Sequence[Step], folder: Path, state: dict[str, Any]) -> 
     done: dict[str, Any] = state["steps"]
     commit = revision(ROOT)
     page = folder / "page.md"
+    shown = {step.name: step.shows for step in steps}
     failed = None
     for number, step in enumerate(steps, 1):
         if done.get(step.name, {}).get("passed"):
@@ -490,7 +488,7 @@ def _all_in_turn(steps: Sequence[Step], folder: Path, state: dict[str, Any]) -> 
             "revision": commit,
         }
         write_whole(folder / "state.json", json.dumps(state, indent=1) + "\n")
-        write_whole(page, render(steps, done, folder))
+        write_whole(page, render(shown, done, folder))
         if reason:
             failed = step
             break
@@ -498,7 +496,7 @@ def _all_in_turn(steps: Sequence[Step], folder: Path, state: dict[str, Any]) -> 
         print("\n".join(f"    {line}" for line in _last_lines(folder / failed.name, LAST_LINES)))
         print(f"stopped at {failed.name}: {done[failed.name]['reason']}")
     else:
-        write_whole(page, render(steps, done, folder))
+        write_whole(page, render(shown, done, folder))
         print(page.read_text(encoding="utf-8"))
     print(f"the page: {page}")
     return 1 if failed else 0
@@ -523,106 +521,6 @@ def _state(folder: Path, slug: str) -> dict[str, Any]:
     if before != slug:
         raise Lacking(f"needs a folder for each device: {folder} holds the steps of {before}, this is {slug}")
     return state
-
-
-# The page
-
-
-def render(steps: Sequence[Step], done: dict[str, Any], folder: Path) -> str:
-    """The page, Markdown, of what `done` says of each step."""
-    facts = done.get("facts", {}).get("figures", {})
-    passed = [step for step in steps if done.get(step.name, {}).get("passed")]
-    failed = next((step for step in steps if step.name in done and step not in passed), None)
-    lines = [f"# First minutes on {facts.get('device', 'a GPU')}", ""]
-    if failed:
-        lines += [f"**Stopped at `{failed.name}`**: {_cell(done[failed.name]['reason'])}", ""]
-        lines += [f"Its output: `{folder / failed.name / 'log.txt'}`. Mended, go on there with:", ""]
-        lines += ["```sh", f"python tests/gpu/first.py {folder}", "```", ""]
-    elif len(passed) == len(steps):
-        lines += [f"All {len(steps)} steps passed.", ""]
-    lines += ["| step | shows | | seconds | revision |", "|---|---|---|---:|---|"]
-    for step in steps:
-        of = done.get(step.name)
-        word = "not begun" if of is None else "passed" if of["passed"] else "**failed**"
-        seconds = "" if of is None else f"{of['seconds']:.0f}"
-        revision = (of or {}).get("revision") or ""
-        lines.append(f"| {step.name} | {step.shows} | {word} | {seconds} | {_short(revision)} |")
-    found = {step.name: done[step.name]["figures"] for step in passed}
-    sections = (_speed_section, _noise_section, _self_test_section, _facts_section)
-    return "\n".join([*lines, *(line for section in sections for line in section(found))]) + "\n"
-
-
-def _speed_section(found: dict[str, Figures]) -> list[str]:
-    trained = {name: of for name, of in found.items() if "hfu" in of}
-    if not trained:
-        return []
-    lines = [
-        *("", "## Speed and memory against the prediction", ""),
-        "| step | case | engine | layers | GPUs | TGS | TFLOPs | HFU | predicted | memory | predicted |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, of in trained.items():
-        figures = [of["layers"], of["ranks"], f"{of['tgs']:.0f}", _known(of["tflops"], ".0f")]
-        shares = [_known(of[each], ".1%") for each in ("hfu", "hfu_predicted")]
-        memory = [f"{of[each] / 2**30:.2f} GiB" for each in ("memory", "memory_predicted")]
-        lines.append(f"| {' | '.join(map(str, [name, of['case'], of['engine'], *figures, *shares, *memory]))} |")
-    lines += ["", "HFU is predicted of the published row as a whole, on its own GPUs; memory of the cut itself."]
-    lines += [
-        f"**`{name}` took more memory than estimated**, by {of['memory'] / of['memory_predicted'] - 1:.1%}."
-        for name, of in trained.items()
-        if of["memory"] > of["memory_predicted"]
-    ]
-    return lines
-
-
-def _noise_section(found: dict[str, Figures]) -> list[str]:
-    if (of := found.get("noise")) is None:
-        return []
-    runs = of["tgs_of_runs"]
-    lines = [
-        *("", f"## Spread of {len(runs)} runs", ""),
-        f"{min(runs):.0f} to {max(runs):.0f} TGS, geometric mean {of['mean']:.1f}, coefficient of variation "
-        f"{of['spread']:.2%}.",
-    ]
-    if of["spread"] > MOST_SPREAD:
-        lines += [f"**That is more than the {MOST_SPREAD:.0%} that was expected**: find what disturbs this machine."]
-    return lines
-
-
-def _self_test_section(found: dict[str, Figures]) -> list[str]:
-    if (of := found.get("self-test")) is None:
-        return []
-    ends = f" ({of['low']:.3f} .. {of['high']:.3f})" if of["low"] is not None and of["high"] is not None else ""
-    pairs = f" in {of['pairs']} pairs" if of["pairs"] else ""
-    ratio = _known(of["ratio"], ".3f")
-    return ["", "## Self-test", "", f"Unchanged code{pairs}: ratio {ratio}{ends}; {_cell(of['found'])}."]
-
-
-def _facts_section(found: dict[str, Figures]) -> list[str]:
-    if (of := found.get("facts")) is None:
-        return []
-    notes = {note: None for figures in found.values() for note in figures.get("notes", ())}
-    return [
-        *("", "## Machine", ""),
-        f"{of['count']} x {of['device']} (`{of['slug']}`), {of['memory'] / 2**30:.2f} GiB; "
-        f"{of['burn_tflops']:.0f} TFLOP/s in products of {SIZE}.",
-        "",
-        ", ".join(f"{name} {version}" for name, version in of["versions"].items()) + ".",
-        *(["", *(f"- {_cell(note)}" for note in notes)] if notes else []),
-    ]
-
-
-def _known(value: float | None, form: str) -> str:
-    return "?" if value is None else format(value, form)
-
-
-def _short(revision: str) -> str:
-    commit, plus, dirty = revision.partition("+")
-    return commit[:10] + plus + dirty
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 if __name__ == "__main__":
