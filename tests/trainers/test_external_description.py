@@ -25,7 +25,7 @@ from trainpace.trainers.external import (
 )
 
 LOGS = Path(__file__).resolve().parent / "logs"
-HUGGING_FACE = ("hf", "llamafactory", "trl")
+HUGGING_FACE = ("axolotl", "hf", "llamafactory", "trl")
 TOKENS, STEPS = 128, 43
 TEXT = Reading(
     format="regex",
