@@ -30,7 +30,7 @@ def test_what_contradicts_itself_is_named(capsys):
     )
     assert "doubted: the page does not name the dense model" in said
     assert "49 rows: 45 agree with themselves; 3 contradict themselves; 1 print nothing to check; " in said
-    assert " of 10 lie within their prediction; 10 executable, 39 not (36 compile, " in said
+    assert " of 10 lie within their prediction; 13 executable, 36 not (27 fp8, " in said
 
 
 def test_a_prediction_stands_beside_its_row(torchtitan):

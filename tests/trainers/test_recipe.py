@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from factories import make_workload
-from trainpace.launch.external import Programs
+from trainpace.launch import external
 from trainpace.trainers import recipe
 from trainpace.trainers.external import load
 
@@ -26,15 +26,22 @@ def test_warmup(total, steps):
     assert recipe.warmup_steps(total) == steps
 
 
-def test_other_systems_are_given_it(tmp_path, monkeypatch):
+def test_compiled_linear_layers_are_torchs():
+    """DeepSpeed's own would have torch trace every run's layers anew; of an eager step nothing changes."""
+    eager, compiled = (recipe.deepspeed_config(make_workload(compile=each)) for each in (False, True))
+
+    assert compiled["zero_optimization"] == eager["zero_optimization"] | {"memory_efficient_linear": False}
+
+
+def test_other_systems_are_given_it(monkeypatch):
     """A changed recipe is in the configuration that a program gets."""
     monkeypatch.setattr(recipe, "CLIP", 0.5)
     values = dict.fromkeys(("python", "bin", "described", "work", "cache", "device", "ranks", "threads"), "x")
     description = load("hf").model_copy(update={"files": {}})
 
-    Programs._written(description, make_workload(thresholds={"reduce_bucket_size": 7}), values, tmp_path)
+    files = external._files(description, make_workload(thresholds={"reduce_bucket_size": 7}), values)
 
-    assert json.loads((tmp_path / "zero3.json").read_text()) == {
+    assert json.loads(files["zero3.json"]) == {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": 0.5,

@@ -502,7 +502,6 @@ def _lacks(said: Mapping[str, Any], model: Model) -> tuple[str, ...]:
     return (
         *(() if "gpus" in said else ("GPUs not stated",)),
         *(_lacking(model.decoder)),
-        *(("compile",) if said.get("compile") else ()),
         *((dtype.partition("-")[0],) if dtype != "bf16" else ()),
         *(f"{size}={said[size]}" for size in SIZES if said.get(size, 1) > 1),
         *(("async TP",) if said.get("async_tp") else ()),

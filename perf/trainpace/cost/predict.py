@@ -38,9 +38,6 @@ from trainpace.store.baselines import load_file, published_folder
 from trainpace.store.table_counts import load_counts
 from trainpace.store.tables import FIRST, load_table, table_names
 
-COMPILED = ("compile",)
-"""What a row lacks that is predicted all the same: from the counts of its eager twin, a lower bound of its speed."""
-
 
 def devices() -> list[str]:
     """Devices that a step can be predicted for."""
@@ -65,10 +62,14 @@ def device_named(name: str) -> str:
 
 
 def counted_as(row: TableRow) -> Workload | None:
-    """The workload whose counts stand for a row: its own, or its eager twin's; None where the trainer lacks more."""
-    if row.case is None or row.lacks not in ((), COMPILED):
+    """The workload whose counts stand for a row: its own, or its eager twin's; None where the trainer cannot run it."""
+    if row.case is None or not row.executable:
         return None
     return full_workload(replace(row.case, compile=False))
+
+
+def _compiled(row: TableRow) -> bool:
+    return row.case is not None and row.case.compile
 
 
 def times_of(row: TableRow, table: Table, counts: Mapping[str, Mapping[str, int]]) -> Times | None:
@@ -87,10 +88,10 @@ def times_of(row: TableRow, table: Table, counts: Mapping[str, Mapping[str, int]
 
 
 def learnt_rows(table: Table, counts: Mapping[str, Mapping[str, int]]) -> dict[str, list[Row]]:
-    """The measured, executable rows of a table whose device is stated, by device."""
+    """The measured, executable rows of a table whose device is stated, by device; none that was compiled."""
     found: dict[str, list[Row]] = {}
     for row in table.rows:
-        parts = times_of(row, table, counts) if row.executable and row.tgs else None
+        parts = times_of(row, table, counts) if row.tgs and not _compiled(row) else None
         if parts is not None and row.case is not None and row.device is not None and row.tgs:
             # A network that the table states is one cluster's; else each section may be of another.
             cluster = "" if table.devices[row.device].network == "stated" else row.section
@@ -306,7 +307,7 @@ def _row_prediction(
         return RowPrediction(why_not=why_not)
     mine = [each for each in groups if each.device == row.device]
     for group in mine:
-        if row.executable and row.id in group.left_out:
+        if row.id in group.left_out and not _compiled(row):
             low, high = group.intervals[row.id]
             within = group.within[row.id] if len(group.rows) > 1 else None
             return RowPrediction(tgs=group.left_out[row.id], low=low, high=high, within=within)
@@ -318,7 +319,7 @@ def _row_prediction(
         return RowPrediction(why_not=f"no row of its table on {row.device} teaches anything")
     group = min(mine, key=lambda each: has_experts(each.rows[0].workload.decoder) != has_experts(workload.decoder))
     found = predict(workload, parts, group.parameters.on(f"{table.name} {row.section}"), wide=group.width)
-    return RowPrediction(tgs=found.tgs, low=found.low, high=found.high, bound=not row.executable)
+    return RowPrediction(tgs=found.tgs, low=found.low, high=found.high, bound=_compiled(row))
 
 
 def _why_not(row: TableRow, table: Table, counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -96,7 +96,7 @@ def compiler_missing(device: str) -> str | None:
     got = f"{variable}={named}, which is not there" if named else "none"
     return (
         f"to compile the layers torch needs {' or '.join(usual)}, or what {variable} names, got {got}: install one "
-        "(apt-get install g++), or leave the layers eager, without --perf-compile"
+        "(apt-get install g++), or leave the layers eager (no --perf-compile, no `compile` of the case)"
     )
 
 

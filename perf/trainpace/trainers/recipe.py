@@ -25,6 +25,9 @@ def deepspeed_config(workload: Any) -> dict[str, Any]:
         zero = {"stage": 2, "reduce_bucket_size": thresholds.get("reduce_bucket_size", 500_000_000)}
     else:
         zero = {"stage": 3, **thresholds}
+        if workload.compile:
+            # Its own way through a linear layer saves nothing in a graph, which torch then keeps no trace of.
+            zero["memory_efficient_linear"] = False
     bf16: dict[str, Any] = {"enabled": workload.dtype == "bf16"}
     if workload.param_dtype == "bf16":
         bf16 |= {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
