@@ -359,6 +359,17 @@ def test_settings_reach_the_workload():
     ) == ("fp32", "varlen", "ours:fast", {})
 
 
+@pytest.mark.parametrize("engine", ["deepspeed", "fsdp2"])
+@pytest.mark.parametrize("trainer", ["hf", "systems/mine.toml"])
+def test_other_systems_shard_as_the_native_trainer(trainer, engine):
+    """They get its thresholds, whatever engine it has: with DeepSpeed's defaults no mini matrix is sharded."""
+    native = resolve(CASES["llama2_7b-8k-sp1"], LAPTOP).workload
+
+    other = resolve(CASES["llama2_7b-8k-sp1"], LAPTOP, trainer=trainer, engine=engine).workload
+
+    assert native.thresholds == other.thresholds
+
+
 def test_mini_shards_its_matrices():
     """At mini scale ZeRO-3's threshold lies below the smallest matrix, or it would shard nothing."""
     workload = resolve(CASES["yi_34b_200k-8k-sp1"], LAPTOP).workload

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainpace.cases import LLAMA2_7B, LLAMA2_70B, Model, Shape, Workload
+from trainpace.cases.parameters import layer_parameters
 from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS
 from trainpace.launch.distributed import Distributed
 from trainpace.launch.host_client import Side
@@ -187,8 +188,12 @@ LAST_IS_DOWN = {"llama": 5, "qwen3": 5, "cohere": 5, "gpt_neox": 5, "qwen3_moe":
 
 
 def down_again(workload):
-    """FLOPs of the last product of each layer's recompute, which nobody needs: ZeRO-3's linear layer makes it."""
-    zero3 = (workload.engine, workload.sharding) == ("deepspeed", "full")
+    """FLOPs of the last product of each layer's recompute, which nobody needs: DeepSpeed's linear layer makes it.
+
+    The engine takes torch's where the reuse distance spans a layer's recompute and backward.
+    """
+    short = 2 * layer_parameters(workload.shape) > workload.thresholds["stage3_max_reuse_distance"]
+    zero3 = (workload.engine, workload.sharding) == ("deepspeed", "full") and short
     last = LAST_IS_DOWN.get(workload.shape.architecture, 0)
     layers = {"full": last, "selective_layer": min(last, 3)}.get(workload.recompute, 0) if zero3 else 0
     return layers * 2 * workload.rank_tokens * workload.shape.hidden * workload.shape.intermediate

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from trainpace.cases import LLAMA2_7B, YI_34B_200K, Model, Shape, Workload
+from trainpace.cases.scaling import DEEPSPEED_THRESHOLDS, MINI_PERSISTENCE_THRESHOLD
 from trainpace.launch.distributed import Distributed
 from trainpace.launch.host_client import Side
 from trainpace.probe.device import present
 
 TOLERANCE = 1e-6
+THRESHOLDS = DEEPSPEED_THRESHOLDS | {"stage3_param_persistence_threshold": MINI_PERSISTENCE_THRESHOLD}
+"""Of the mini scale: ZeRO-3 gathers the whole model at once."""
 HERE = Path(__file__).parent
 
 
@@ -54,7 +57,7 @@ def workload(model, attention, engine, ranks, sp, **fields):
         steps=1,
         trainer="parity_trainer:Parity",
         engine=engine,
-        thresholds={"stage3_param_persistence_threshold": 1000} if engine == "deepspeed" else {},
+        thresholds=THRESHOLDS if engine == "deepspeed" else {},
     )
 
 

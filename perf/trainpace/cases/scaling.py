@@ -393,8 +393,12 @@ def default_steps(scale: Scale, sequence: int, sp: int) -> tuple[int, int]:
 
 
 def _thresholds(scale: Scale, trainer: str, engine: str) -> dict[str, int]:
-    """What the engine communicates by. FSDP2, wrapped layer by layer, and a user's trainer have no such settings."""
-    if trainer != "native" or engine != "deepspeed":
+    """What ZeRO-3 communicates by: the native trainer under it, and other systems, which are named or files.
+
+    FSDP2, wrapped layer by layer, and a user's own trainer (`module:object`) have no such settings.
+    """
+    own = ":" in trainer and not trainer.endswith(".toml")
+    if own or (trainer == "native" and engine != "deepspeed"):
         return {}
     if scale == "mini":
         return DEEPSPEED_THRESHOLDS | {"stage3_param_persistence_threshold": MINI_PERSISTENCE_THRESHOLD}

@@ -137,16 +137,16 @@ def transformers_config(shape: Any, sequence: int) -> Any:
     named = {names.get(name, name): value for name, value in numbers.items()}
     without = WITHOUT.get(shape.architecture, {})
     # A copy: transformers writes its defaults into what it is given.
-    return AutoConfig.for_model(shape.architecture, **{**named, **without, **_plain(shape.config)})
+    return AutoConfig.for_model(shape.architecture, **{**named, **without, **plain(shape.config)})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` with dictionaries where a rank has namespaces; a copy."""
     if isinstance(value, SimpleNamespace):
         value = vars(value)
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list) else value
 
 
 def initial(name: str, shape: torch.Size, config: Any, device: str) -> Tensor:
