@@ -125,16 +125,13 @@ def test_how_it_is_built_changes_no_count(counted):
     assert not torch.distributed.is_initialized()
 
 
-def test_lists_of_lists_are_sharded_by_their_members():
-    """A list has no forward, which FSDP2 refuses; what lies within a member is a part of it."""
-    member, first, second = (
-        torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Linear(2, 2)])),
-        *map(torch.nn.ReLU, (0, 1)),
-    )
+def test_members_of_lists_are_sharded():
+    """A list has no forward, which FSDP2 refuses: its members'. Tables in a dictionary beside it stay with the rest."""
+    inner, first, second = torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Tanh()])), torch.nn.ReLU(), torch.nn.ReLU()
     nested = torch.nn.ModuleDict({"a": torch.nn.ModuleList([first, second])})
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ModuleList([member, nested]))
+    lists = torch.nn.ModuleDict({"wte": torch.nn.Embedding(2, 2), "h": torch.nn.ModuleList([inner, nested])})
 
-    assert list(_blocks(model)) == [member, first, second]
+    assert list(_blocks(torch.nn.Sequential(lists, torch.nn.Linear(2, 2)))) == [inner, first, second]
 
 
 def test_an_operator_that_may_multiply_is_unknown(counted):

@@ -166,13 +166,15 @@ def _shard(model: nn.Module, mesh: Any, workload: Workload) -> list[nn.Module]:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The members of the outermost lists; of those that are lists themselves, which have no forward, their own."""
-    listed = isinstance(module, nn.ModuleList | nn.ModuleDict)
+    """The members of the outermost lists."""
     for child in module.children():
-        if listed and not isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield child
-        else:
-            yield from _blocks(child)
+        yield from _members(child) if isinstance(child, nn.ModuleList) else _blocks(child)
+
+
+def _members(container: nn.Module) -> Iterator[nn.Module]:
+    """Of a list; of members that hold others and have no forward, theirs."""
+    for member in container.children():
+        yield from _members(member) if isinstance(member, nn.ModuleList | nn.ModuleDict) else [member]
 
 
 def _leave(memory: Memory, *_: Any) -> None:
