@@ -178,8 +178,8 @@ def write_terminals(folder: Path) -> None:
     for width in COLUMNS:
         for name, text in terminals(width):
             console = Console(width=width, record=True, file=StringIO(), force_terminal=True, legacy_windows=False)
-            for line in shown(text, width).splitlines():
-                console.print(Text.from_ansi(line), soft_wrap=True)
+            # All at once: a colour may go on over several lines.
+            console.print(Text.from_ansi(shown(text, width)), soft_wrap=True)
             svg = console.export_svg(title=f"{width} columns", font_aspect_ratio=0.61)
             # Within a page, or Chromium would stretch it to the window.
             page = folder / "pages" / f"terminal-{name}-{width}.htm"

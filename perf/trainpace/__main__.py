@@ -148,8 +148,10 @@ def _bisect_step(_: argparse.Namespace) -> int:
 
 
 def _history(options: argparse.Namespace) -> int:
+    from trainpace.app.printing import width
     from trainpace.app.revisions import remote_of
     from trainpace.errors import FileError
+    from trainpace.report.console import on_terminal
     from trainpace.report.history import Web, judge, lines
     from trainpace.store.history_index import read_summaries
     from trainpace.store.reports import write_history
@@ -163,7 +165,7 @@ def _history(options: argparse.Namespace) -> int:
     except FileError as error:
         print(error, file=sys.stderr)
         return 4
-    print("\n".join(lines(judged, web)))
+    print("\n".join(on_terminal(lines(judged, web), width())))
     return int(options.check and any(series.lost for series in judged))
 
 

@@ -48,6 +48,17 @@ def history(*arguments):
     return status, said.getvalue().splitlines(), errors.getvalue()
 
 
+def test_lines_are_wrapped_on_a_terminal(tmp_path, monkeypatch):
+    """Between words; where the output is no terminal a case stays one line."""
+    record(tmp_path, [*STABLE, *[850.0] * 6])
+    _, plain, _ = history(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, narrow, _ = history(tmp_path)
+
+    assert max(map(len, narrow)) <= 80 < len(plain[0])
+    assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(plain).split())
+
+
 def test_unchanged_history_passes(tmp_path):
     """A line a case, the count, and 0."""
     record(tmp_path, STABLE)

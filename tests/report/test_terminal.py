@@ -190,8 +190,10 @@ def test_reasons_below_the_table(judged):
 def test_commands_are_not_broken(judged):
     """A command has a line of its own, unwrapped and without quotes: it is there to be copied."""
     found = render(judged, width=80).splitlines()
+    (command,) = [line for line in found if line.startswith("  pytest perf -k llama2_7b-32k-sp1 ")]
 
-    assert "  pytest perf -k llama2_7b-32k-sp1 --perf-scale mini --perf-refresh" in found
+    assert len(command) > 80
+    assert command.endswith(" --perf-refresh")
     assert not any("`" in line for line in found)
 
 

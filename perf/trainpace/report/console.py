@@ -77,10 +77,17 @@ def as_text(
             parts.append(f"{_indent(line)}  {command}")
         for part in parts or [""]:
             console.print(Text(part, style=style), soft_wrap=True)
-    for part in [last[0]] if width == PLAIN_WIDTH else _wrapped(last[0], width):
+    for part in on_terminal([last[0]], width):
         console.print(Text(part, style=last[1]), soft_wrap=True)
     text = file.getvalue()
     return text if colour else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def on_terminal(lines: Iterable[str], width: int) -> list[str]:
+    """`lines` as a terminal of `width` columns shows them without cutting a word; as they are where there is none."""
+    if width == PLAIN_WIDTH:
+        return list(lines)
+    return [part for line in lines for part in _wrapped(line, width)]
 
 
 def _indent(line: str) -> str:
