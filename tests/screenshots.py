@@ -33,7 +33,7 @@ WIDTHS = (500, 1280)
 """Pixels of a page."""
 COLUMNS = (80, 120, 200)
 """Of a terminal."""
-TALL = 9000
+TALL = 12000
 """Pixels; longer than any page, whose picture is cut where nothing follows."""
 SCHEMES = {"light": 1, "dark": 0}
 """Chromium's numbers of what a reader prefers."""

@@ -376,12 +376,12 @@ const draw = {
         }
       }
       for (const line of data.lines) element(svg, "line", {class: "move", x1: LEFT, x2: width - RIGHT, y1: y(line.y), y2: y(line.y)});
+      for (const line of data.lines) element(svg, "text", {class: "small", x: LEFT + 4, y: y(line.y) - 4}, line.text);
       element(svg, "text", {x: 4, y: begin - 10}, data.up);
       element(svg, "text", {x: width - RIGHT, y: begin + down + 34, "text-anchor": "end"}, data.across);
       for (const point of points) {
         element(svg, "path", {class: `mark s${point.series % 8}`, d: shapes[point.series % 8], transform: `translate(${x(point.x)} ${y(point.y)})`});
       }
-      for (const line of data.lines) element(svg, "text", {class: "small", x: LEFT + 4, y: y(line.y) - 4}, line.text);
       ring = element(svg, "circle", {class: "near", r: 9, visibility: "hidden"});
       return begin + down + 44;
     }
