@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from statistics import median
 
@@ -10,6 +11,7 @@ import pytest
 
 import factories
 import trainpace
+from judgements import of_stored_gate
 from repository import BARE
 from trainpace.cases.machine import Machine
 from trainpace.errors import RunFailed
@@ -215,3 +217,12 @@ def test_properties_of_a_failed_run():
 
     assert {"perf.case", "perf.verdict", "perf.reasons"} == actual.keys()
     assert "rank 1: killed" in actual["perf.reasons"]
+
+
+def test_a_property_has_a_line_a_reason():
+    """As a reader of JUnit's file gets them back."""
+    judged = of_stored_gate()["slower"]
+    written = ET.tostring(ET.Element("property", value=properties(judged)["perf.reasons"]))
+
+    assert len(judged.reasons) > 1
+    assert ET.fromstring(written).get("value").split("\n") == list(judged.reasons)  # noqa: S314 - our own
