@@ -71,7 +71,7 @@ def test_leaves_what_is_there(ours, init):
     _, text = init()
     found = contents(ours)
 
-    assert found.pop(".gitignore") == "*.pt\nruns\n/report/\n__pycache__/\n"
+    assert found.pop(".gitignore") == "*.pt\nruns\n/report/\n/traces/\n__pycache__/\n"
     assert {name: found[name] for name in theirs if name in found} == {
         name: text for name, text in theirs.items() if name != ".gitignore"
     }
@@ -88,7 +88,7 @@ def test_dry_run_writes_nothing(ours, init):
     assert contents(ours) == {}
     assert "    def test_ours(case, judge_speed):\n" in text
     assert "      CASES: ours\n" in text
-    assert "would add to .gitignore: /report/ /runs/ __pycache__/" in text
+    assert "would add to .gitignore: /report/ /runs/ /traces/ __pycache__/" in text
 
 
 @pytest.mark.parametrize(

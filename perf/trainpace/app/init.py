@@ -20,7 +20,7 @@ from trainpace.app.user_repository import Seen, configuration, look, requirement
 from trainpace.errors import UsageError
 from trainpace.store.files import write_whole, writing
 
-IGNORED = ("/report/", "/runs/", "__pycache__/")
+IGNORED = ("/report/", "/runs/", "/traces/", "__pycache__/")
 """What the documents' commands write into a repository, beside baselines, which are committed."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 _WORKFLOW = Path(".github/workflows/perf.yml")
