@@ -15,7 +15,7 @@ def finding(tgs, **changed):
     run = make_published_run()
     workload = run.workload.model_copy(update={"thresholds": DEEPSPEED_THRESHOLDS, **changed})
     judgement = SimpleNamespace(case=workload.case, tgs=tgs, workload=workload, explanation=())
-    device = SimpleNamespace(slug="a100-sxm4-80gb")
+    device = SimpleNamespace(slug="a100-sxm4-80gb", kind_slug="a100-sxm4-80gb")
     return SimpleNamespace(judgement=judgement, runs=[SimpleNamespace(device=device)])
 
 

@@ -20,6 +20,7 @@ _ELSEWHERE = (
     "trainpace.cost.trace",
     "trainpace.cost.counter",
     "trainpace.cost.memory",
+    "trainpace.cost.own_trace",
     "trainpace.cost.zero3",
     "trainpace.simulate",
 )
