@@ -80,6 +80,7 @@ def change(folder, name):
     return row, counters
 
 
+@pytest.mark.slow
 def test_a_step_that_costs_more_is_red(copy):
     """The change ends in exit status 1; the message names the counters that rose, and the operators. The next session
     says the same from the cache, and imports neither torch nor what trains."""

@@ -152,6 +152,7 @@ def test_a_slower_file_that_is_opened_by_a_relative_path(with_config, tmp_path, 
     assert "1 regression (bigram-32k-sp1" in done.last_line
 
 
+@pytest.mark.slow
 def test_a_deleted_module_is_not_found_in_the_base(with_fast_module):
     """With the base on the path, by `--perf-against`, what only the base has is not head's."""
     done = with_fast_module.suite("--perf-against", "main")

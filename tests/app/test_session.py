@@ -226,6 +226,7 @@ def test_slower_trainer_is_red(recorded):
     assert "Traceback" not in done.text
 
 
+@pytest.mark.slow
 def test_faster_trainer_warns(recorded):
     """A faster trainer passes, with a warning: a stale baseline hides the next regression."""
     done = recorded.suite("-k", "8k", *EASY, seconds=0.002, optimizer=0.0)

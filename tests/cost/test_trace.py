@@ -33,8 +33,9 @@ ENDS = ("llama2_7b-8k-sp1", "llama2_70b-1m-sp64")
 """The smallest and the largest row."""
 
 
-@pytest.mark.parametrize("layers", [7, pytest.param(None, marks=pytest.mark.slow, id="all")])
-@pytest.mark.parametrize("row", [ENDS[0], pytest.param(ENDS[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", [7, pytest.param(None, id="all")])
+@pytest.mark.parametrize("row", ENDS)
 def test_extended_equals_the_whole(row, layers):
     """Counters grow by the same amount with every layer: what is extended equals a trace of all layers.
 

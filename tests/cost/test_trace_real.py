@@ -160,7 +160,7 @@ CASES |= {
     ),
 }
 
-RARE = CASES.keys() - {"fsdp2, shared kv heads", "zero3, some kept"}
+RARE = CASES.keys() - {"zero3, some kept"}
 """Left to the environment gate."""
 
 

@@ -99,6 +99,7 @@ def test_disk_of_the_kept_runs_is_full(suite, repository, started):
     ],
     ids=["full", "read-only", "gone"],
 )
+@pytest.mark.slow
 def test_baselines_are_lost_while_refreshing(suite, repository, started, wishes, said):
     """The case that cannot be recorded is refused, with the reason; the one before is recorded, in a whole file."""
     done = suite("--perf-baselines=small/ours", *REFRESH, **wishes)

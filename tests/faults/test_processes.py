@@ -133,6 +133,7 @@ time.time = earlier
 """
 
 
+@pytest.mark.slow
 def test_clock_that_steps_backwards(repository, started):
     """The calendar times nothing: with an hour lost at every look at it, on both sides, runs are no longer."""
     (repository.path / "conftest.py").write_text(BACKWARDS)
