@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -383,22 +383,25 @@ def perform(step: Step, out: Path) -> tuple[Figures, str]:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     path = os.pathsep.join(filter(None, (str(PACKAGE), os.environ.get("PYTHONPATH"))))
-    status = None
+    status: int | None = None
+    process: subprocess.Popen[bytes] | None = None
     with (out / "log.txt").open("w", encoding="utf-8") as said:
-        process = subprocess.Popen(
-            step.words(out),
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
         try:
+            with _told_afterwards(signal.SIGTERM):  # else a step that has begun is not known yet, and goes on
+                process = subprocess.Popen(
+                    step.words(out),
+                    cwd=ROOT,
+                    env=os.environ | {"PYTHONPATH": path},
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             with suppress(subprocess.TimeoutExpired):
                 status = process.wait(step.minutes * 60)
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
     if status is None:
         return {}, f"took longer than its limit of {step.minutes:g} min"
     figures, wrong, unread = _read(step, out)
@@ -406,6 +409,19 @@ def perform(step: Step, out: Path) -> tuple[Figures, str]:
         return {}, wrong
     ended = [f"exit status {status}", *_last_lines(out, 1)] if status else []
     return figures, "; ".join(filter(None, (*ended, unread)))
+
+
+@contextmanager
+def _told_afterwards(number: signal.Signals) -> Iterator[None]:
+    """A signal that comes within is acted upon at the end."""
+    came: list[int] = []
+    before = signal.signal(number, lambda *_: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+    if came:
+        signal.raise_signal(number)
 
 
 def _read(step: Step, out: Path) -> tuple[Figures, str, str]:
