@@ -150,14 +150,14 @@ def _within(group: Group) -> float:
 
 ERRORS: tuple[Column[Group], ...] = (
     Column("table", lambda group: group.table),
-    Column("device", lambda group: group.device),
+    Column("device", lambda group: group.device, too_long="fold"),
     Column("rows", lambda group: str(len(group.rows)), lambda group: len(group.rows), "right"),
     Column("models", lambda group: str(len(group.models)), lambda group: len(group.models), "right"),
     _error("mean", fmean),
     _error("median", median),
     _error("worst", max),
     Column("in 80 %\ninterval", lambda group: fixed_percent(fmean(group.within.values()), 0), _within, "right"),
-    Column("learnt", lambda group: "all" if group.is_own else "products, attention"),
+    Column("learnt", lambda group: "all" if group.is_own else "products, attention", too_long="wrap"),
 )
 HOW = "each row is predicted without the rows of its model (docs/prediction.md)"
 
