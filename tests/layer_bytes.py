@@ -10,8 +10,7 @@ operators of their own, and left out.
 
 import re
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,7 @@ from trainpace.stats.roofline import times
 from trainpace.store.costs import load_costs
 from trainpace.trainers.native.attention import Ulysses
 from trainpace.trainers.native.compiled import compile_layers
+from trainpace.trainers.native.engines import parameters_in
 from trainpace.trainers.native.model import CausalLm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ def apart(operator: str) -> bool:
 
 def eager_layer(tokens: int) -> Layer:
     """By operator, as cost/counter.py counts."""
-    with FakeTensorMode(), default_dtype(torch.bfloat16):
+    with FakeTensorMode(), parameters_in(torch.bfloat16):
         layer, hidden, named = layer_and_inputs(tokens)
         with (counter := Counter()):
             counter.part = "step"
@@ -158,7 +158,7 @@ def compiled_layer(tokens: int) -> Layer:
             ]
         )
 
-    with pytest.MonkeyPatch.context() as patch, default_dtype(torch.bfloat16):
+    with pytest.MonkeyPatch.context() as patch, parameters_in(torch.bfloat16):
         backend = partial(compile_fx, inner_compile=inner)
         patch.setattr(GraphLowering, "compile_to_module", count)
         patch.setattr(torch, "compile", partial(torch.compile, backend=backend))
@@ -182,17 +182,6 @@ def layer_and_inputs(tokens: int) -> tuple[Any, Tensor, dict[str, Any]]:
     ends = torch.tensor([0, tokens], dtype=torch.int32)
     named = {"position_embeddings": angles, "ulysses": Ulysses(None, 1), "document_ends": ends, "longest": tokens}
     return layer, hidden, named
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """What is made here is of `dtype`."""
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(usual)
 
 
 if __name__ == "__main__":

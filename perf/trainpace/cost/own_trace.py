@@ -27,7 +27,7 @@ from trainpace.cases.workload import Workload
 from trainpace.cost.counter import CannotTrace, Counter
 from trainpace.cost.memory import Memory
 from trainpace.cost.own_model import OwnModel
-from trainpace.cost.trace import SOFTWARE, collected, fake_group, one_chunk
+from trainpace.cost.trace import SOFTWARE, as_traced, collected, fake_group, one_chunk
 from trainpace.cost.zero3 import fsdp2_memory
 from trainpace.runs.cost import Cost, Traced, sent
 from trainpace.trainers.native.engines import DTYPES
@@ -96,15 +96,7 @@ def _trace(workload: Workload, own: OwnModel) -> Traced:
             counter.part, memory.phase = "optimizer", "optimizer"
             _optimize(trained, optimizer)
             counter.part = memory.phase = None
-    return Traced(
-        layers=max(1, len(blocks)),
-        counters=counter.named(),
-        peaks=memory.peaks,
-        works=memory.works,
-        operators={name: (row[0], row[1], row[2]) for name, row in counter.operators.items()},
-        unknown=dict(counter.unknown),
-        products=dict(counter.products),
-    )
+    return as_traced(counter, memory, layers=max(1, len(blocks)))
 
 
 def _called(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -110,7 +110,12 @@ def trace(workload: Workload, layers: int) -> tuple[Traced, Order]:
             counter.part, memory.phase = "optimizer", "optimizer"
             trainer.optimizer_step()
             counter.part = memory.phase = None
-    traced = Traced(
+    return as_traced(counter, memory, layers=layers), watch.order()
+
+
+def as_traced(counter: Counter, memory: Memory, *, layers: int) -> Traced:
+    """What was counted of one step of `layers` layers."""
+    return Traced(
         layers=layers,
         counters=counter.named(),
         peaks=memory.peaks,
@@ -119,7 +124,6 @@ def trace(workload: Workload, layers: int) -> tuple[Traced, Order]:
         unknown=dict(counter.unknown),
         products=dict(counter.products),
     )
-    return traced, watch.order()
 
 
 @contextmanager

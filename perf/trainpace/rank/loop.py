@@ -440,7 +440,7 @@ MAPPINGS = ("config", "thresholds")
 
 
 class _Mapping(dict[str, Any]):
-    """A mapping whose values are attributes too, which is what a trainer of another age asks for."""
+    """A mapping whose values are attributes too, as older trainers read them."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         super().__init__(values)

@@ -157,9 +157,9 @@ ERRORS: tuple[Column[Group], ...] = (
     _error("median", median),
     _error("worst", max),
     Column("in 80 %\ninterval", lambda group: fixed_percent(fmean(group.within.values()), 0), _within, "right"),
-    Column("learnt", lambda group: "all" if group.is_own else "products, attention", too_long="wrap"),
+    Column("learnt", lambda group: "all" if group.is_own else "in part"),
 )
-HOW = "each row is predicted without the rows of its model (docs/prediction.md)"
+HOW = "each row is predicted without the rows of its model (docs/prediction.md); learnt in part: products and attention"
 
 
 def render_errors(groups: Sequence[Group], *, width: int = PLAIN_WIDTH) -> str:

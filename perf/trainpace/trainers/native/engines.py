@@ -48,7 +48,7 @@ class Fsdp2:
         from torch.distributed.tensor import distribute_tensor
 
         mesh = fake_mesh or init_device_mesh(device, (workload.ranks,))
-        with torch.device("meta"), _parameters_in(DTYPES[workload.param_dtype]):
+        with torch.device("meta"), parameters_in(DTYPES[workload.param_dtype]):
             self.model = build()
         policy = MixedPrecisionPolicy(
             param_dtype=DTYPES[workload.dtype], reduce_dtype=DTYPES[workload.reduce_dtype or "fp32"]
@@ -169,7 +169,7 @@ ENGINES: dict[str, Callable[..., Fsdp2 | DeepSpeed]] = {"deepspeed": DeepSpeed, 
 
 
 @contextmanager
-def _parameters_in(dtype: torch.dtype) -> Iterator[None]:
+def parameters_in(dtype: torch.dtype) -> Iterator[None]:
     """What is built here has parameters of `dtype`."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
