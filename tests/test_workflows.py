@@ -220,11 +220,12 @@ def test_what_is_cheap_runs_whatever_changed(name):
 
 def test_what_takes_long_runs_every_week():
     """The environments are tox's, and CONTRIBUTING.md names them."""
-    weekly = load(OURS / "weekly.yml")["jobs"]["long"]["strategy"]["matrix"]["environment"]
+    jobs_of_it = load(OURS / "weekly.yml")["jobs"].values()
+    weekly = [name for job in jobs_of_it for name in job["strategy"]["matrix"]["environment"]]
     *others, last = [f"`{name}`" for name in weekly]
 
     assert {f"[testenv:{name}]" for name in weekly} <= set((ROOT / "tox.ini").read_text().splitlines())
-    assert f"{', '.join(others)} and {last} run every week" in (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"{', '.join(others)} and {last} run every week" in " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
 
 
 @pytest.mark.parametrize("path", GATES, ids=named)
