@@ -55,7 +55,7 @@ def test_an_id_that_is_too_long_is_refused():
         Case(model=dataclasses.replace(LLAMA2_7B, name="a" * 96), length="8k", sp=1, gpus=1)
 
 
-@pytest.mark.parametrize("tokens", [8192, "8192", "8k"])
+@pytest.mark.parametrize("tokens", [8192, "8192", "08192", "8k"])
 def test_a_case_whose_model_is_its_trainers_own(tokens):
     """It has an id as others, whichever way its tokens are said, and no shape."""
     case = Case.of("ours", tokens=tokens, gpus=2, tags=("lora",))
@@ -67,8 +67,17 @@ def test_a_case_whose_model_is_its_trainers_own(tokens):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"tokens": 0}, ValueError, "length must be one of .* or a number of tokens, got '0'"),
-        ({"tokens": 8.5}, ValueError, "got '8.5'"),
+        ({"tokens": 0}, ValueError, "tokens must be a number of tokens, or one of 1k, .*, got 0"),
+        ({"tokens": "2m"}, ValueError, "tokens must be .*, got '2m'"),
+        ({"tokens": True}, ValueError, "tokens must be .*, got True"),
+        ({"tokens": 8.5}, ValueError, "got 8.5"),
+        ({"tokens": "8k", "length": "8k"}, TypeError, "takes name and tokens, and no length"),
+        ({"tokens": "8k", "gpus": "8"}, ValueError, "gpus must be a whole number of at least 1, got '8'"),
+        ({"tokens": "8k", "accumulation": 2.0}, ValueError, "accumulation must be a whole number .*, got 2.0"),
+        ({"tokens": 1000, "gpus": 3, "sp": 3}, ValueError, "sp must divide the tokens of a sequence, got 1000 tokens"),
+        ({"tokens": "8k", "tags": "lora"}, ValueError, "tags must be a tuple of names, .* got 'lora'"),
+        ({"tokens": "8k", "mini": 256}, ValueError, "mini must be a Mini, .* got 256"),
+        ({"tokens": "8k", "name": None}, ValueError, "a model's name must be letters .* got None"),
         ({"tokens": "8k", "layers": 2}, TypeError, "layers"),
         ({"tokens": "8k", "mini": Mini(shape=LLAMA2_7B.mini)}, ValueError, "a small shape needs a shape"),
     ],
@@ -76,7 +85,7 @@ def test_a_case_whose_model_is_its_trainers_own(tokens):
 def test_a_case_of_ones_own_is_checked_as_others(given, error, message):
     """What it cannot be, or does not have, is refused when it is made."""
     with pytest.raises(error, match=message):
-        Case.of("ours", **given)
+        Case.of(**{"name": "ours"} | given)
 
 
 def test_id_names_what_differs_from_the_published_table():

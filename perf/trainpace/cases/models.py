@@ -175,8 +175,11 @@ def check_name(what: str, name: str) -> None:
     Raises:
         ValueError: naming it.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or len(name) > LONGEST_NAME:
-        shown = repr(name) if len(name) <= LONGEST_NAME else f"{name[:20]!r}... of {len(name)} characters"
+    is_text = isinstance(name, str)
+    if not is_text or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or len(name) > LONGEST_NAME:
+        shown = (
+            repr(name) if not is_text or len(name) <= LONGEST_NAME else f"{name[:20]!r}... of {len(name)} characters"
+        )
         raise ValueError(
             f"{what} must be letters (a to z), digits, _, . and -, with no . or - first, and at most {LONGEST_NAME} "
             f"characters, got {shown}"

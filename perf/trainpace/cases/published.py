@@ -32,8 +32,8 @@ class Mini:
     def __post_init__(self) -> None:
         for name in ("sequence", "sp", "ranks", "micro_batch", "accumulation"):
             number = getattr(self, name)
-            if number is not None and number < 1:
-                raise ValueError(f"mini.{name} must be at least 1, got {number}")
+            if number is not None and (type(number) is not int or number < 1):
+                raise ValueError(f"mini.{name} must be at least 1, got {number!r}")
         for name, whole in (("sequence", self.sequence), ("ranks", self.ranks)):
             if whole and self.sp and whole % self.sp:
                 raise ValueError(f"mini.{name} must be a multiple of mini.sp, got {name}={whole}, sp={self.sp}")
@@ -69,11 +69,22 @@ class Case:
     def __post_init__(self) -> None:
         if self.length not in LENGTHS and not (self.length.isdecimal() and int(self.length) > 0):
             raise ValueError(f"length must be one of {', '.join(LENGTHS)} or a number of tokens, got {self.length!r}")
+        for name in ("sp", "gpus", "micro_batch", "accumulation"):
+            number = getattr(self, name)
+            if type(number) is not int and not (name == "accumulation" and number is None):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
         if self.sp < 1 or self.gpus < 1 or self.gpus % self.sp:
             raise ValueError(f"gpus must be a positive multiple of sp, got gpus={self.gpus}, sp={self.sp}")
         for name, number in (("micro_batch", self.micro_batch), ("accumulation", self.accumulation)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
+        if self.sequence % self.sp:
+            raise ValueError(f"sp must divide the tokens of a sequence, got {self.sequence} tokens, sp={self.sp}")
+        if not isinstance(self.tags, tuple | list) or not all(isinstance(tag, str) for tag in self.tags):
+            raise ValueError(f'tags must be a tuple of names, as ("lora",), got {self.tags!r}')
+        object.__setattr__(self, "tags", tuple(self.tags))
+        if not isinstance(self.mini, Mini):
+            raise ValueError(f"mini must be a Mini, as Mini(sequence=256), got {self.mini!r}")
         for name, value, known in (
             ("recompute", self.recompute, get_args(Recompute)),
             ("sharding", self.sharding, get_args(Sharding)),
@@ -117,10 +128,17 @@ class Case:
 
         Raises:
             ValueError: as the case itself, naming the field.
-            TypeError: for a field that a case does not have.
+            TypeError: for a field that a case does not have, or that is said otherwise here.
         """
-        length = next((short for short, number in LENGTHS.items() if str(number) == str(tokens)), str(tokens))
+        number = LENGTHS.get(tokens) if isinstance(tokens, str) else tokens
+        if number is None and str(tokens).isascii() and str(tokens).isdecimal():
+            number = int(tokens)
+        if type(number) is not int or number < 1:
+            raise ValueError(f"tokens must be a number of tokens, or one of {', '.join(LENGTHS)}, got {tokens!r}")
+        length = next((short for short, each in LENGTHS.items() if each == number), str(number))
         model = Model(name=name, title=title or name, shape=None)
+        if said := {"model", "length"} & further.keys():
+            raise TypeError(f"Case.of takes name and tokens, and no {' or '.join(sorted(said))}")
         return cls(model=model, length=length, sp=sp, gpus=gpus, micro_batch=micro_batch, **further)
 
     @property
