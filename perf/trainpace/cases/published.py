@@ -69,22 +69,12 @@ class Case:
     def __post_init__(self) -> None:
         if self.length not in LENGTHS and not (self.length.isdecimal() and int(self.length) > 0):
             raise ValueError(f"length must be one of {', '.join(LENGTHS)} or a number of tokens, got {self.length!r}")
-        for name in ("sp", "gpus", "micro_batch", "accumulation"):
-            number = getattr(self, name)
-            if type(number) is not int and not (name == "accumulation" and number is None):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
-        if self.sp < 1 or self.gpus < 1 or self.gpus % self.sp:
-            raise ValueError(f"gpus must be a positive multiple of sp, got gpus={self.gpus}, sp={self.sp}")
-        for name, number in (("micro_batch", self.micro_batch), ("accumulation", self.accumulation)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
-        if self.sequence % self.sp:
-            raise ValueError(f"sp must divide the tokens of a sequence, got {self.sequence} tokens, sp={self.sp}")
+        self._check_numbers()
         if not isinstance(self.tags, tuple | list) or not all(isinstance(tag, str) for tag in self.tags):
-            raise ValueError(f'tags must be a tuple of names, as ("lora",), got {self.tags!r}')
+            raise TypeError(f'tags must be a tuple of names, as ("lora",), got {self.tags!r}')
         object.__setattr__(self, "tags", tuple(self.tags))
         if not isinstance(self.mini, Mini):
-            raise ValueError(f"mini must be a Mini, as Mini(sequence=256), got {self.mini!r}")
+            raise TypeError(f"mini must be a Mini, as Mini(sequence=256), got {self.mini!r}")
         for name, value, known in (
             ("recompute", self.recompute, get_args(Recompute)),
             ("sharding", self.sharding, get_args(Sharding)),
@@ -99,6 +89,19 @@ class Case:
             heads = self.mini_shape.heads
             raise ValueError(f"mini.sp must divide the heads of the small shape, got sp={self.mini.sp}, heads={heads}")
         check_name("a case's id", self.id)
+
+    def _check_numbers(self) -> None:
+        for name in ("sp", "gpus", "micro_batch", "accumulation"):
+            number = getattr(self, name)
+            if type(number) is not int and not (name == "accumulation" and number is None):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+        if self.sp < 1 or self.gpus < 1 or self.gpus % self.sp:
+            raise ValueError(f"gpus must be a positive multiple of sp, got gpus={self.gpus}, sp={self.sp}")
+        for name, number in (("micro_batch", self.micro_batch), ("accumulation", self.accumulation)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        if self.sequence % self.sp:
+            raise ValueError(f"sp must divide the tokens of a sequence, got {self.sequence} tokens, sp={self.sp}")
 
     @classmethod
     def of(
@@ -128,7 +131,7 @@ class Case:
 
         Raises:
             ValueError: as the case itself, naming the field.
-            TypeError: for a field that a case does not have, or that is said otherwise here.
+            TypeError: for a field that a case does not have or that is said otherwise here.
         """
         number = LENGTHS.get(tokens) if isinstance(tokens, str) else tokens
         if number is None and str(tokens).isascii() and str(tokens).isdecimal():
