@@ -23,10 +23,10 @@ def test_the_largest_difference_comes_first():
     lines = explain(BASE, head)
 
     assert lines[1:3] == [
-        "  backward: 20.00 ms -> 26.00 ms (+20.0% of the step)",
+        "  backward: 20.00 ms -> 26.00 ms (+20.0 % of the step)",
         "by operator, without what it calls:",
     ]
-    assert lines[3] == "  aten::mm: 15.00 ms -> 21.00 ms (+20.0% of the step)"
+    assert lines[3] == "  aten::mm: 15.00 ms -> 21.00 ms (+20.0 % of the step)"
 
 
 def test_names_are_for_people():
@@ -35,8 +35,8 @@ def test_names_are_for_people():
     head = BASE | {"operators": {**BASE["operators"], **own}}
 
     assert explain(BASE, head)[2:4] == [
-        "  autograd: MulBackward0: 0.00 ms -> 3.00 ms (+10.0% of the step)",
-        "  forward, between operators: 0.00 ms -> 2.00 ms (+6.7% of the step)",
+        "  autograd: MulBackward0: 0.00 ms -> 3.00 ms (+10.0 % of the step)",
+        "  forward, between operators: 0.00 ms -> 2.00 ms (+6.7 % of the step)",
     ]
 
 

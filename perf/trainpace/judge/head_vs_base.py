@@ -14,7 +14,7 @@ from trainpace.runs.run import Run
 from trainpace.runs.verdict import Verdict
 from trainpace.stats.memory import memory_tolerance, peak_of
 from trainpace.stats.tolerance import SESSION_ERROR
-from trainpace.text import gib, percent
+from trainpace.text import fixed_percent, gib, percent, signed_percent
 
 MOST_EFFECT = 0.5
 """A larger minimum effect is not suggested: nobody wants to know of nothing but half of the speed."""
@@ -84,14 +84,15 @@ def judge_pairs(
     """
     workload = head[0].workload
     ratio = comparison.ratio
-    interval = f"{comparison.low - 1:+.1%} .. {comparison.high - 1:+.1%} in {len(comparison.log_ratios)} pairs"
+    interval = f"{signed_percent(comparison.low - 1)} .. {signed_percent(comparison.high - 1)} in {len(comparison.log_ratios)} pairs"
     figures = gather(head, None, peak_tflops)
     assert figures.tgs is not None
     assert figures.peak_memory_bytes is not None
-    found = f"TGS {figures.tgs:.1f} is {ratio - 1:+.1%} against the base's {comparison.base_tgs:.1f} ({interval})"
+    apart = f"{fixed_percent(abs(ratio - 1))} {'below' if ratio < 1 else 'above'}"
+    found = f"TGS {figures.tgs:.1f} is {apart} the base's {comparison.base_tgs:.1f} ({interval})"
     reasons, needed = [], comparison.pairs_needed
     if verdict is Verdict.REGRESSION:
-        reasons.append(f"{found}; to be found was a loss of {percent(comparison.detect)}")
+        reasons.append(f"{found}; the gate is set to find a loss of {percent(comparison.detect)}")
     if more_memory := _more_memory(base, head, error):
         verdict = Verdict.REGRESSION
         reasons.append(more_memory)

@@ -7,7 +7,7 @@ from trainpace.judge.cost import changed_counters
 from trainpace.runs.cost import Cost
 from trainpace.runs.metrics import peak_memory
 from trainpace.runs.run import Run
-from trainpace.text import GIB
+from trainpace.text import GIB, signed_percent
 
 Profile = Mapping[str, Mapping[str, float]]
 """Of one side, by rank/profile.py: `parts` and `operators` in seconds of a micro-step, `calls` by operator."""
@@ -71,7 +71,7 @@ def _rows(base: Mapping[str, float], head: Mapping[str, float], whole: float) ->
     differences = {name: head.get(name, 0.0) - base.get(name, 0.0) for name in base.keys() | head.keys()}
     return [
         f"{_short(name)}: {_ms(base.get(name, 0))} -> {_ms(head.get(name, 0))} "
-        f"({differences[name] / whole:+.1%} of the step)"
+        f"({signed_percent(differences[name] / whole)} of the step)"
         for name in _shown(base, head, whole)
     ]
 
