@@ -70,6 +70,15 @@ def test_what_cannot_be_trusted_is_not_recorded(speeds, faulty, verdict, why):
     assert why in plan.judgement(CASE).reasons[0]
 
 
+def test_disturbed_run_does_not_lose_the_others():
+    """Three good runs become the baseline, though a fourth was wanted and is disturbed at every attempt."""
+    plan, case, made = recording(*LOUD[:3], *[1000.0] * 3, 1000.0, faulty=range(3, 6))
+
+    assert [task.records for task in made] == [True] * 6 + [False]
+    assert [run.id for run in case.recorded_runs] == ["run0", "run1", "run2"]
+    assert plan.judgement(CASE).verdict is not Verdict.INVALID
+
+
 def test_run_of_minutes_is_recorded_once():
     """One run that takes minutes is stored, and nothing is judged by it yet."""
     plan, case, made = recording(1000.0, startup=LONG_RUN_SECONDS + 1)

@@ -157,6 +157,8 @@ class Speed:
         judgement = plan.judgement(test)
         for text in plan.messages:
             self.messages.say(text)
+        while plan.disturbed:
+            self.messages.say_disturbed(*plan.disturbed.pop(0))
         case = plan.case(test)
         if isinstance(case, RunFailed):
             return speed_finding(judgement, detail=case.detail)

@@ -84,7 +84,8 @@ def judge_pairs(
     """
     workload = head[0].workload
     ratio = comparison.ratio
-    interval = f"{signed_percent(comparison.low - 1)} .. {signed_percent(comparison.high - 1)} in {len(comparison.log_ratios)} pairs"
+    low, high = signed_percent(comparison.low - 1), signed_percent(comparison.high - 1)
+    interval = f"{low} .. {high} in {len(comparison.log_ratios)} pairs"
     figures = gather(head, None, peak_tflops)
     assert figures.tgs is not None
     assert figures.peak_memory_bytes is not None

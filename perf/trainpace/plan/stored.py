@@ -216,6 +216,8 @@ class StoredPlan:
         """Whose `recorded_runs` are their baselines: to be stored by whoever drives the plan, who empties it."""
         self.messages: list[str] = []
         """What the user must be told, each once."""
+        self.disturbed: list[tuple[str, str]] = []
+        """Of each run that was made again, what it is of and its fault: for whoever drives the plan, who empties it."""
         self._cases = dict(zip([test for test, _ in tests], cases, strict=True))
         self._names = dict(tests)
         self._retests = RetestPlan([case for case in cases if isinstance(case, StoredCase)], noise)
@@ -263,7 +265,7 @@ class StoredPlan:
         run, again = self.examine(task, result)
         if again:
             if case.attempt == 1:  # a run that is disturbed to the last says so as its verdict's reason
-                self._say(f"{_title(case)}{_again(case)}: disturbed: {run.health.faults[0]}")
+                self.disturbed.append((f"{_title(case)}{_again(case)}", run.health.faults[0]))
             case.attempt += 1
             return
         case.attempt = 1
@@ -330,8 +332,8 @@ class StoredPlan:
         """What a case needs to be judged: its first runs, and where it looks slow, further ones."""
         if not case.open:
             return None
-        if case.records and any(run.health.faults for run in case.runs):  # it is invalid, however many more are made
-            case.records, case.first_runs = False, len(case.runs)
+        if case.records and any(run.health.faults for run in case.runs):
+            self._record_undisturbed(case)
         if case.records and len(case.runs) == 1 and run_seconds(case.runs[0]) > LONG_RUN_SECONDS:
             case.first_runs = 1
         if case.attempt > 1 or len(case.runs) < case.first_runs:
@@ -339,12 +341,21 @@ class StoredPlan:
         if task := self._replacement(case):
             return task
         if case.records:
-            self._record(case)
+            self._record(case, most=DEFAULT_REFRESH_RUNS)
             return self._next_of(case)
         return None if case.baseline is None or self._refresh else self._further(case)
 
-    def _record(self, case: StoredCase) -> None:
-        """Make a case's runs its baseline, or go on: until a single run can be judged by them, or they are five.
+    def _record_undisturbed(self, case: StoredCase) -> None:
+        """Do without the runs that were disturbed at every attempt; with too few others the case is invalid."""
+        undisturbed = [run for run in case.runs if not run.health.faults]
+        if len(undisturbed) < FEWEST_RECORDED:
+            case.records, case.first_runs = False, len(case.runs)
+            return
+        case.runs = undisturbed
+        self._record(case, most=len(undisturbed))
+
+    def _record(self, case: StoredCase, *, most: int) -> None:
+        """Make a case's runs its baseline, or go on: until a single run can be judged by them, or they are `most`.
 
         Runs that spread too far become none.
         """
@@ -357,13 +368,14 @@ class StoredPlan:
             peak_tflops=peak_tflops(case.device, case.workload.dtype),
         )
         if (new := case.change.new) is None:
+            case.first_runs = len(case.runs)
             return
         if run_seconds(case.runs[0]) > LONG_RUN_SECONDS:
             case.recorded_runs = case.runs
             self.to_store.append(case)
             return
         noise = self._retests.noise
-        if noise.tolerance is None and len(case.runs) < DEFAULT_REFRESH_RUNS:
+        if noise.tolerance is None and len(case.runs) < most:
             own = baselines.case_noise(new, [*case.beside, *self._recorded], shared=noise.num_cases > MIN_OTHER_CASES)
             if runs_needed(noise.of(own)) != 1:
                 case.records, case.change, case.first_runs = True, None, len(case.runs) + 1
