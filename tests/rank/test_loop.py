@@ -355,9 +355,9 @@ def test_median_range(known, total, expected):
     assert expected == loop.median_range(known, total)
 
 
-def enough(*borders, steps, accumulation=2):
+def enough(*borders, steps, accumulation=2, own=False):
     """Of one rank."""
-    return loop.Enough(list(borders), steps, accumulation, lambda numbers: numbers)
+    return loop.Enough(list(borders), steps, accumulation, lambda numbers: numbers, own=own)
 
 
 @pytest.mark.parametrize(
@@ -387,6 +387,21 @@ def test_ending_early_changes_no_verdict(seconds, border, optimizer):
     early, late = (statistics.median(seconds[:count]) + optimizer for count in (made, steps))
 
     assert (early > border) == (late > border)
+
+
+@given(
+    seconds=st.lists(st.floats(1.0, 3.0), min_size=1, max_size=9),
+    border=st.floats(1.0, 3.0),
+    accumulation=st.integers(1, 4),
+)
+def test_ending_early_changes_no_verdict_of_a_users_trainer(seconds, border, accumulation):
+    """Nor where the last micro-step of a group counts apart."""
+    workload = make_workload(trainer="ours:t", accumulation=accumulation)
+    steps, value = len(seconds), metrics.micro_step_seconds
+    rule = enough(border, steps=steps, accumulation=accumulation, own=True)
+    made = next((k for k in range(1, steps) if rule.reached(seconds[:k], 0.0)), steps)
+
+    assert (value(seconds[:made], workload) > border) == (value(seconds, workload) > border)
 
 
 def test_tokens_are_those_of_the_measured_steps(tmp_path):

@@ -39,6 +39,18 @@ def test_value_agrees_with_whole_window_timing(case):
     assert pytest.approx(metrics.whole_window_tgs(run), rel=0.01) == metrics.tgs(run)
 
 
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_gradients_that_are_summed_once_a_group_count(accumulation):
+    """Of a user's trainer the last micro-step of each group may take longer (DDP's no_sync): none of it is lost."""
+    workload = make_workload(trainer="ours:trainer", accumulation=accumulation, steps=12)
+    run = make_run(tgs=1000.0, workload=workload)
+    seconds = [2 * each if (at + 1) % accumulation == 0 else each for at, each in enumerate(run.ranks[0].seconds)]
+    run = run.model_copy(update={"ranks": tuple(rank.model_copy(update={"seconds": seconds}) for rank in run.ranks)})
+
+    assert pytest.approx(metrics.whole_window_tgs(run)) == metrics.tgs(run)
+    assert metrics.micro_step_seconds(seconds, workload) == pytest.approx(sum(seconds) / 12)
+
+
 def test_tflops_are_counted_in_the_named_convention():
     """TGS times the FLOPs of a token."""
     run = make_run(tgs=1000.0)

@@ -13,7 +13,7 @@ from trainpace.cases.architectures import cannot, with_layers
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.parameters import layer_parameters, parameters
 from trainpace.cases.published import Case
-from trainpace.cases.workload import Attention, Dtype, Scale, Shape, Workload
+from trainpace.cases.workload import Attention, Dtype, Scale, Shape, Workload, is_own_trainer
 from trainpace.text import GIB, gib
 
 MINI_SEQUENCE_CUT = 64
@@ -397,8 +397,7 @@ def _thresholds(scale: Scale, trainer: str, engine: str) -> dict[str, int]:
 
     FSDP2, wrapped layer by layer, and a user's own trainer (`module:object`) have no such settings.
     """
-    own = ":" in trainer and not trainer.endswith(".toml")
-    if own or (trainer == "native" and engine != "deepspeed"):
+    if is_own_trainer(trainer) or (trainer == "native" and engine != "deepspeed"):
         return {}
     if scale == "mini":
         return DEEPSPEED_THRESHOLDS | {"stage3_param_persistence_threshold": MINI_PERSISTENCE_THRESHOLD}

@@ -67,6 +67,11 @@ class Shape(Record):
         return self.head or self.hidden // self.heads
 
 
+def is_own_trainer(trainer: str) -> bool:
+    """Whether it is a user's own, `package.module:object`: neither the native one nor an external system."""
+    return ":" in trainer and not trainer.endswith(".toml")
+
+
 class Workload(Record):
     """What one run trains. Plain JSON; `key` and `hash` name its baseline."""
 

@@ -222,7 +222,13 @@ class Enough:
     """
 
     def __init__(
-        self, borders: list[float], steps: int, accumulation: int, agree: Callable[[list[float]], list[float]]
+        self,
+        borders: list[float],
+        steps: int,
+        accumulation: int,
+        agree: Callable[[list[float]], list[float]],
+        *,
+        own: bool = False,
     ) -> None:
         """
         Args:
@@ -230,8 +236,11 @@ class Enough:
             steps: measured steps in all.
             accumulation: micro-steps that share an optimizer step.
             agree: gives the largest of each number over all ranks, to all of them.
+            own: whether it is a user's trainer, of whose groups the last micro-step has a median apart
+                (trainpace.runs.metrics).
         """
         self._borders, self._steps, self._accumulation, self._agree = borders, steps, accumulation, agree
+        self._apart = own and accumulation > 1 and steps >= accumulation
 
     @classmethod
     def of(cls, request: RunRequest, workload: Any) -> "Enough | None":
@@ -247,7 +256,8 @@ class Enough:
             torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX, group=group)
             return [float(number) for number in found.tolist()]
 
-        return cls(request["borders"], workload.steps, workload.accumulation, agree)
+        own = ":" in workload.trainer and not workload.trainer.endswith(".toml")
+        return cls(request["borders"], workload.steps, workload.accumulation, agree, own=own)
 
     def reached(self, seconds: list[float], optimizer: float) -> bool:
         """Whether the verdict is certain after these steps; the same on every rank, which all must ask.
@@ -256,9 +266,21 @@ class Enough:
             seconds: of the steps measured so far on this rank.
             optimizer: seconds of an optimizer step, at most.
         """
-        low, high = median_range(seconds, self._steps)
+        low, high = self._range(seconds)
         low, high = self._agree([low, high + optimizer / self._accumulation])
         return not any(low <= border <= high for border in self._borders)
+
+    def _range(self, seconds: list[float]) -> tuple[float, float]:
+        """Between what the seconds of a micro-step lie that the whole run will be said to have."""
+        if not self._apart:
+            return median_range(seconds, self._steps)
+        of_group = self._accumulation
+        ends, share, groups = slice(of_group - 1, None, of_group), 1 / of_group, self._steps // of_group
+        last, others = seconds[ends], list(seconds)
+        del others[ends]
+        low, high = median_range(others, self._steps - groups)
+        low_last, high_last = median_range(last, groups)
+        return share * low_last + (1 - share) * low, share * high_last + (1 - share) * high
 
 
 def median_range(known: list[float], total: int) -> tuple[float, float]:

@@ -3,9 +3,11 @@
 Sizes: a run has R ranks and N measured steps; a thousand of each are judged within half a second.
 """
 
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainpace.cases.workload import Workload, is_own_trainer
 from trainpace.runs import flops
 from trainpace.runs.run import Run
 
@@ -29,9 +31,30 @@ def tgs(run: Run) -> float:
     """Tokens per GPU per second: (S / sp) / (median step + median optimizer seconds / accumulation), slowest rank.
 
     The medians leave out the step that a page fault or a log flush hit; the optimizer counts with the share that
-    accumulation gives it. On steady steps that is what whole_window_tgs gives.
+    accumulation gives it, and so does the last micro-step of a group where it may do more (`ends_of_groups`). On steady
+    steps that is what whole_window_tgs gives.
     """
     return run.workload.rank_tokens / float(_step_seconds(run).max())
+
+
+def ends_of_groups(workload: Workload) -> slice | None:
+    """Which of the measured micro-steps end a group that shares an optimizer step; None where all are alike.
+
+    A user's own trainer may sum gradients over ranks in these alone (`no_sync` of DDP), which a median over all steps
+    does not see from an accumulation of 3 on. The native trainer does in every micro-step.
+    """
+    number = workload.accumulation
+    return slice(number - 1, None, number) if is_own_trainer(workload.trainer) and number > 1 else None
+
+
+def micro_step_seconds(seconds: Sequence[float], workload: Workload) -> float:
+    """Seconds of a micro-step without the optimizer's, of one rank's measured ones; as `tgs` has it, without arrays."""
+    ends = ends_of_groups(workload)
+    if ends is None or not (last := seconds[ends]):
+        return statistics.median(seconds)
+    others, share = list(seconds), 1 / workload.accumulation
+    del others[ends]
+    return share * statistics.median(last) + (1 - share) * statistics.median(others)
 
 
 def whole_window_tgs(run: Run) -> float:
@@ -213,12 +236,16 @@ def _step_seconds(run: Run) -> "NDArray[float64]":
     """Seconds of one micro-step with its share of the optimizer, per rank: shape (R,)."""
     import numpy as np
 
-    step = np.median(np.array([samples.seconds for samples in run.ranks]), axis=1)
+    seconds = np.array([samples.seconds for samples in run.ranks])
+    step, ends = np.median(seconds, axis=1), ends_of_groups(run.workload)
+    if ends is not None and seconds[:, ends].size:
+        share, others = 1 / run.workload.accumulation, np.delete(seconds, ends, axis=1)
+        step = share * np.median(seconds[:, ends], axis=1) + (1 - share) * np.median(others, axis=1)
     # A program that reports itself tells the two not apart.
     optimizers = [samples.optimizer_seconds or [0.0] for samples in run.ranks]
     if len({len(each) for each in optimizers}) == 1:  # as they are, unless somebody else wrote the file
         optimizer = np.median(np.array(optimizers), axis=1)
     else:
         optimizer = np.array([np.median(each) for each in optimizers])
-    seconds: NDArray[float64] = step + optimizer / run.workload.accumulation
-    return seconds
+    found: NDArray[float64] = step + optimizer / run.workload.accumulation
+    return found

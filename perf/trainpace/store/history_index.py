@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 
 from trainpace.cases.workload import Workload
 from trainpace.errors import FileError
+from trainpace.runs.metrics import micro_step_seconds
 from trainpace.runs.run import SCHEMA, Run
 from trainpace.runs.summary import RunSummary, SeriesKey
 from trainpace.store.files import read_record, write_whole
@@ -28,7 +29,7 @@ CHUNK = 500
 
 INDEX = ".history-index"
 """The index's file, beside the runs."""
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Another version is not read: raise it when what a RunSummary holds, or how it is computed, changes."""
 
 Stamp = tuple[int, int]
@@ -158,7 +159,8 @@ def _point(path: str, shared: dict[object, Any]) -> RunSummary:
 def _tgs(ranks: Sequence[_Rank], workload: Workload) -> float:
     """throughput.tgs to the last digit, without arrays: for a few ranks a tenth of its time."""
     seconds = max(
-        statistics.median(rank.seconds) + statistics.median(rank.optimizer_seconds or [0.0]) / workload.accumulation
+        micro_step_seconds(rank.seconds, workload)
+        + statistics.median(rank.optimizer_seconds or [0.0]) / workload.accumulation
         for rank in ranks
     )
     return workload.rank_tokens / seconds
