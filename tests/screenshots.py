@@ -1,4 +1,4 @@
-"""Pictures of all that people see, to be looked at: every page at two widths, light and dark, a terminal at three.
+"""Pictures of all that people see, to be looked at: pages at two widths, light and dark, with a tooltip; terminals.
 
     tox run -e looks -- FOLDER
 
@@ -9,6 +9,7 @@ by tmux where it is installed. Nothing is judged: whoever changed a report looks
 import argparse
 import hashlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -140,6 +141,17 @@ def photograph(page: Path, picture: Path, *, width: int, scheme: str) -> None:
     _cut(picture)
 
 
+def with_tooltip(page: Path) -> Path:
+    """A copy of the page on which the keyboard has gone to the fifth mark of the first chart."""
+    press = "chart.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}))"
+    script = f"const chart = document.querySelector('figure svg'); chart.focus(); for (let i = 0; i < 5; i++) {press};"
+    copy = page.with_suffix(".tooltip.htm")
+    # The page's own rule lets no other script run.
+    text = re.sub(r"<meta http-equiv=.Content-Security-Policy[^>]*>", "", page.read_text(encoding="utf-8"))
+    copy.write_text(f"{text}<script>{script}</script>", encoding="utf-8")
+    return copy
+
+
 def _cut(picture: Path) -> None:
     """Cut off what is of one colour at the end."""
     from matplotlib import image
@@ -199,6 +211,9 @@ def everything(folder: Path, only: str) -> None:
                 name = f"{page.stem}-{width}-{scheme}.png"
                 if only in name:
                     photograph(page, folder / name, width=width, scheme=scheme)
+                name = f"tooltip-{name}"
+                if only in name:
+                    photograph(with_tooltip(page), folder / name, width=width, scheme=scheme)
 
 
 if __name__ == "__main__":
