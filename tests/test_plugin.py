@@ -244,6 +244,17 @@ def test_xdist_is_refused(pytester, repository, option):
     assert "-n runs cases side by side, where they measure each other: leave it out for perf cases" in done.text
 
 
+def test_cases_fail_in_a_worker_of_xdist(pytester, repository):
+    """There, where alone they are collected, each fails with what to type; nothing is measured."""
+    (repository.path / "like_a_worker.py").write_text("def pytest_configure(config): config.workerinput = {}")
+    pytester.syspathinsert(repository.path)
+    done = repository.inside(pytester, "-p", "like_a_worker")
+
+    assert done.code == 1
+    assert "leave it out for perf cases, or add -n 0" in done.text
+    assert "TGS" not in done.text
+
+
 def test_without_pytest_benchmark(pytester, repository):
     """Without pytest-benchmark there is nothing to hand cases to: a usage error."""
     done = repository.inside(pytester, "-p", "no:benchmark")

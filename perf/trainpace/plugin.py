@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from _pytest.mark import ParameterSet
 
-from trainpace.app.exclusions import COMPARISON, SPEED_CASE, refuse_other_plugins
+from trainpace.app.exclusions import COMPARISON, SIDE_BY_SIDE, SPEED_CASE, refuse_other_plugins
 from trainpace.app.hours import Selected
 from trainpace.app.messages import Messages
 from trainpace.app.options import Options, declare_options
@@ -183,6 +183,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from trainpace.report.benchmark import silence_table
 
         silence_table(config)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a case fail in a worker of pytest-xdist, which cannot refuse it as what started it could, were it to collect."""
+    if hasattr(item.config, "workerinput") and (_is_speed(item) or _is_compare(item)):
+        pytest.fail(SIDE_BY_SIDE, pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,17 @@ def test_leaves_what_is_there(ours, init):
     assert 'for your tests alone add `testpaths = ["tests"]` there' in text
 
 
+@pytest.mark.parametrize("addopts", ["'-q -n 2'", "['-x', '--numprocesses=auto']"])
+def test_cases_are_not_run_side_by_side(ours, init, addopts):
+    """Where the settings ask for pytest-xdist's workers, the commands take them back, and it is said of the workflow."""
+    (ours / "pyproject.toml").write_text(f"[tool.pytest.ini_options]\naddopts = {addopts}\n")
+    _, text = init()
+
+    assert "\n  pytest perf -n 0  # " in text
+    assert "\n  pytest perf -n 0 --perf-against trunk  # " in text
+    assert "`PYTEST_ADDOPTS: -n 0` beside CASES" in text
+
+
 def test_dry_run_writes_nothing(ours, init):
     """It prints each file's text."""
     status, text = init("--dry-run")

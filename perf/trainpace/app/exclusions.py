@@ -8,6 +8,10 @@ SPEED_CASE = "a speed case"
 COMPARISON = "a comparison"
 SECOND_SIDE = "a second side"
 SEVERAL_TRAINERS = "several trainers"
+SIDE_BY_SIDE = (
+    "-n runs cases side by side, where they measure each other: leave it out for perf cases, or add -n 0 where pytest's "
+    "settings hold it"
+)
 EXTERNAL_SYSTEM = "an external system"
 
 # What is asked for, what it excludes or (after "no ") needs, and what is said; the first row that applies is.
@@ -75,10 +79,7 @@ EXCLUDES: tuple[tuple[str, str, str], ...] = (
         (flag, SECOND_SIDE, f"{flag} has one side: leave out --perf-head and --perf-against")
         for flag in ("--perf-refresh", "--perf-replay", "--perf-against-runs")
     ),
-    *(
-        (kind, "-n", "-n runs cases side by side, where they measure each other: leave it out for perf cases")
-        for kind in (SPEED_CASE, COMPARISON)
-    ),
+    *((kind, "-n", SIDE_BY_SIDE) for kind in (SPEED_CASE, COMPARISON)),
     (SPEED_CASE, "-p no:benchmark", "perf cases need pytest-benchmark: leave -p no:benchmark out"),
     *(
         (SPEED_CASE, flag, f"{flag} drops the measurement of perf cases: leave it out")

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def init(
     status = 0
     if run and not dry_run:
         # A placeholder's speed is nobody's baseline.
-        command = ["pytest", test, *(["--perf-missing", "skip"] if own else [])]
+        command = ["pytest", test, *(["--perf-missing", "skip"] if own else []), *_alone(configuration(seen.root))]
         say(f"\n$ {' '.join(command)}")
         status = subprocess.run([sys.executable, "-P", "-m", *command], cwd=seen.root, check=False).returncode
     if dry_run:
@@ -133,6 +133,11 @@ def _notes(seen: Seen) -> Iterable[str]:
     if found and "testpaths" not in found[1]:
         line = 'testpaths = ["tests"]' if found[0].endswith(".toml") else "testpaths = tests"
         yield f"{found[0]}: is left as it is: a plain `pytest` trains too now; for your tests alone add `{line}` there"
+    if found and _alone(found):
+        yield (
+            f"{found[0]}: its addopts run tests side by side (-n), in which cases would measure each other: add -n 0 to "
+            "each command, and to the workflow `PYTEST_ADDOPTS: -n 0` beside CASES, and pytest-xdist to what it installs"
+        )
     if seen.gitlab:
         yield "no workflow file: this is a repository of GitLab, for which docs/gate.md of trainpace has one"
     elif (place := seen.root / _WORKFLOW).is_file() and "git+URL" in place.read_text(encoding="utf-8"):
@@ -240,10 +245,18 @@ def _ignore(place: Path, *, dry_run: bool, say: Callable[[str], None]) -> None:
 def _next(seen: Seen, own: str | None) -> Iterable[str]:
     """Commands that can be typed, in their order."""
     configured = configuration(seen.root)
+    pytest = " ".join(["pytest perf", *_alone(configured)])
     names = ["perf", configured[0] if configured else "pytest.ini", ".gitignore", *([] if seen.gitlab else [".github"])]
-    yield f"pytest perf  # {f'with your model in {own}: ' if own else ''}records a baseline, and judges a run by it"
+    yield f"{pytest}  # {f'with your model in {own}: ' if own else ''}records a baseline, and judges a run by it"
     yield f'git add {" ".join(names)} baselines && git commit -m "Measure the speed of training"'
-    yield f"pytest perf --perf-against {seen.branch}  # on a branch: red where training became slower"
+    yield f"{pytest} --perf-against {seen.branch}  # on a branch: red where training became slower"
+
+
+def _alone(configured: tuple[str, Mapping[str, object]] | None) -> list[str]:
+    """What takes pytest-xdist's workers back, where the settings ask for them."""
+    asked = configured[1].get("addopts", "") if configured else ""
+    words = " ".join(map(str, asked)) if isinstance(asked, list) else str(asked)
+    return ["-n", "0"] if re.search(r"(^|\s)(-n|--numprocesses|--dist)", words) else []
 
 
 def _is_name(text: str) -> bool:
