@@ -186,7 +186,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let a case fail in a worker of pytest-xdist, which cannot refuse it as what started it could, were it to collect."""
+    """Let a case fail in a worker of pytest-xdist: it cannot end the session, and what started it collects nothing."""
     if hasattr(item.config, "workerinput") and (_is_speed(item) or _is_compare(item)):
         pytest.fail(SIDE_BY_SIDE, pytrace=False)
 

@@ -82,7 +82,7 @@ def test_leaves_what_is_there(ours, init):
 
 @pytest.mark.parametrize("addopts", ["'-q -n 2'", "['-x', '--numprocesses=auto']"])
 def test_cases_are_not_run_side_by_side(ours, init, addopts):
-    """Where the settings ask for pytest-xdist's workers, the commands take them back, and it is said of the workflow."""
+    """Where settings ask for pytest-xdist's workers, the commands take them back, and it is said of the workflow."""
     (ours / "pyproject.toml").write_text(f"[tool.pytest.ini_options]\naddopts = {addopts}\n")
     _, text = init()
 

@@ -9,8 +9,8 @@ COMPARISON = "a comparison"
 SECOND_SIDE = "a second side"
 SEVERAL_TRAINERS = "several trainers"
 SIDE_BY_SIDE = (
-    "-n runs cases side by side, where they measure each other: leave it out for perf cases, or add -n 0 where pytest's "
-    "settings hold it"
+    "-n runs cases side by side, where they measure each other: leave it out for perf cases, or add -n 0 where "
+    "pytest's settings hold it"
 )
 EXTERNAL_SYSTEM = "an external system"
 

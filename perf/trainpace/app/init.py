@@ -135,8 +135,8 @@ def _notes(seen: Seen) -> Iterable[str]:
         yield f"{found[0]}: is left as it is: a plain `pytest` trains too now; for your tests alone add `{line}` there"
     if found and _alone(found):
         yield (
-            f"{found[0]}: its addopts run tests side by side (-n), in which cases would measure each other: add -n 0 to "
-            "each command, and to the workflow `PYTEST_ADDOPTS: -n 0` beside CASES, and pytest-xdist to what it installs"
+            f"{found[0]}: its addopts run tests side by side (-n), where cases would measure each other: add -n 0 to "
+            "each command, and to the workflow `PYTEST_ADDOPTS: -n 0` beside CASES and pytest-xdist to what it installs"
         )
     if seen.gitlab:
         yield "no workflow file: this is a repository of GitLab, for which docs/gate.md of trainpace has one"
