@@ -14,6 +14,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
+import warm
 from repository import Repository
 
 pytest_plugins = ["pytester"]
@@ -100,12 +101,12 @@ class Started:
 
     def pids(self):
         """Of those alive."""
-        found = []
+        found = [session.pid for session in warm.running()]  # whose first variables are those of what forked them
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.environ().get("TRAINPACE_TEST") == self._mark:
                     found.append(process.pid)
-        return sorted(found)
+        return sorted(set(found))
 
     def left(self, besides=()):
         """Those that are alive after they have had time to leave: empty as soon as there is none `besides`."""

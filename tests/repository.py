@@ -15,6 +15,8 @@ import numpy as np  # noqa: F401 - pytester forgets what a session imports, and 
 import pytest
 import scipy.stats  # noqa: F401
 
+import warm
+
 TOY = Path(__file__).resolve().parent / "toy"
 SUITE_SECONDS = 240
 """No session takes a tenth of it; machines are shared."""
@@ -52,7 +54,8 @@ class Repository:
     def start(self, *arguments, paths=("perf",), environment=(), cores=None, within=(), **toy):
         """Start the suite on its `paths`, on one core if no `cores` are given; `toy` are the trainer's wishes.
 
-        `within` is a command that takes the suite's own command as its last arguments.
+        `within` is a command that takes the suite's own command as its last arguments. A session without it is forked
+        from a process that has imported what it needs (warm.py), unless its `environment` is of the interpreter.
         """
         chosen = {
             "TRAINPACE_TOY": json.dumps(toy),
@@ -64,16 +67,21 @@ class Repository:
         }
         (self.path / ".tmp").mkdir(exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+        environment = inherited | chosen | dict(environment)
+        # The script, not `python -m pytest`, which would put this folder on the path.
+        words = [str(Path(sys.executable).with_name("pytest")), *map(str, (*paths, *arguments))]
         # On one core of several the load by others cannot be told, and so cannot make a run invalid; the toy sleeps,
         # and is not slowed by it either.
+        cores = cores or one_core()
+        if not within and (forked := warm.start(words, folder=self.path, environment=environment, cores=cores)):
+            return forked
         present = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores or one_core())
+        os.sched_setaffinity(0, cores)
         try:
             return subprocess.Popen(
-                # The script, not `python -m pytest`, which would put this folder on the path.
-                [*within, str(Path(sys.executable).with_name("pytest")), *paths, *map(str, arguments)],
+                [*within, *words],
                 cwd=self.path,
-                env=inherited | chosen | dict(environment),
+                env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

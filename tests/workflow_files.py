@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,9 @@ def named(path):
     return path.name
 
 
+@cache
 def load(path):
-    """A workflow's content. YAML 1.2, in which `on` is no boolean."""
+    """A workflow's content, which nobody changes. YAML 1.2, in which `on` is no boolean."""
     return YAML(typ="safe", pure=True).load(path)
 
 

@@ -11,10 +11,11 @@ from trainpace.launch.distributed import Distributed
 from trainpace.probe.device import present
 from trainpace.store.tables import load_table, table_names
 
+TABLES = {name: load_table(name) for name in reversed(table_names())}
 SETS = {
-    (name, features(row.case)): (row.case, load_table(name).engine)
-    for name in reversed(table_names())
-    for row in reversed(load_table(name).rows)
+    (name, features(row.case)): (row.case, table.engine)
+    for name, table in TABLES.items()
+    for row in reversed(table.rows)
     if row.executable
 }
 """The first case of each set of features, and the engine of its table, by table and set."""
