@@ -191,9 +191,10 @@ def test_a_window_is_fewer_products():
 @pytest.mark.parametrize(
     ("recompute", "again"),
     [
-        # All but the last product of each layer, of every second layer, nothing.
+        # All but the last product of each layer, of every second layer; every second product; nothing.
         ("full", lambda projections, product: 2 * (projections + 2 * product)),
         ("selective_layer", lambda projections, product: projections + 2 * product),
+        ("selective_op", lambda projections, product: projections + 2 * product),
         ("none", lambda *_: 0),
     ],
 )

@@ -56,7 +56,8 @@ class Memory:
     def claim(self, tree: Any, category: str, *, only: str | None = None) -> None:
         """Put the storages of the tensors in `tree` into `category`; with `only`, those that are in that one."""
         for tensor in tensors(tree):
-            local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            # Not to_local(), an operator: selective recompute knows each by how many of its kind came before.
+            local = tensor._local_tensor if isinstance(tensor, DTensor) else tensor
             storage = local.untyped_storage()
             known = self._live.get(storage._cdata)
             if only is None or (known is not None and known[2] == only):
