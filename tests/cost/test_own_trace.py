@@ -66,6 +66,20 @@ def multiplies(model, batch):
 
 def no_module(workload):
     return 3
+
+def in_bf16(workload):
+    model = Model()
+    model.head.weight = model.embedding.weight
+    return model.to(torch.bfloat16)
+
+def nothing_trained(workload):
+    return Model().requires_grad_(False)
+
+def half(workload):
+    return {"tokens": torch.zeros(workload.micro_batch, workload.sequence // 2, dtype=torch.int64)}
+
+def without_gradients(model, batch):
+    return model(**batch).argmax(-1).sum()
 """
 
 
@@ -87,8 +101,8 @@ def theirs(tmp_path_factory):
 def counted(theirs):
     """The cost of their model."""
 
-    def count(build="build", loss="loss", **changes):
-        functions = (getattr(theirs, each) for each in (build, "batch", loss or "build"))
+    def count(build="build", loss="loss", batch="batch", **changes):
+        functions = (getattr(theirs, each) for each in (build, batch, loss or "build"))
         own = own_model(*functions, folder=".", root=".")
         if loss is None:
             own = own.model_copy(update={"loss": None})
@@ -125,6 +139,14 @@ def test_how_it_is_built_changes_no_count(counted):
     assert not torch.distributed.is_initialized()
 
 
+def test_a_model_in_another_dtype_is_counted(counted):
+    """Converted as a module is, its embedding still its head: two bytes a parameter, once."""
+    counters = counted("in_bf16").counters
+
+    assert counters["fsdp2.memory.parameters"] == 2 * HIDDEN * (LAYERS * HIDDEN + VOCABULARY) // RANKS
+    assert counters["step.flops.matmul"] == counted().counters["step.flops.matmul"]
+
+
 def test_members_of_lists_are_sharded():
     """A list has no forward, which FSDP2 refuses: its members'. Tables in a dictionary beside it stay with the rest."""
     inner, first, second = torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Tanh()])), torch.nn.ReLU(), torch.nn.ReLU()
@@ -148,6 +170,9 @@ def test_an_operator_that_may_multiply_is_unknown(counted):
         ),
         ({"loss": None}, r"expected a loss of one number, got one of \[2, 128, 512\]: give judge_cost `loss=`"),
         ({"build": "no_module"}, r"build must return a torch.nn.Module, got int"),
+        ({"build": "nothing_trained"}, r"build must return a module that is trained"),
+        ({"batch": "half"}, r"batch must return the case's 256 tokens .*, got 128 by the shapes of its integers"),
+        ({"loss": "without_gradients"}, r"expected a loss with gradients, got one of torch.int64 without"),
     ],
 )
 def test_what_cannot_be_traced_says_where(counted, functions, message):

@@ -51,7 +51,7 @@ class Function(Record):
         """
         module = sys.modules.get(self.module) or self._imported()
         if (found := getattr(module, self.name, None)) is None:
-            raise ValueError(f"expected {self.name} in {self.file}, got none")
+            raise ValueError(f"{self.file} has no {self.name}: name a function at its top")
         return found
 
     def _imported(self) -> Any:

@@ -7,12 +7,14 @@ bytes. What it did not shard itself is sharded as the native trainer's: one grou
 ModuleLists, one for the rest. All its layers are traced.
 """
 
+import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from platform import python_version
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -29,6 +31,8 @@ from trainpace.cost.memory import Memory
 from trainpace.cost.own_model import OwnModel
 from trainpace.cost.trace import SOFTWARE, as_traced, collected, fake_group, one_chunk
 from trainpace.cost.zero3 import fsdp2_memory
+from trainpace.judge.claims import alike
+from trainpace.rank.batch import size
 from trainpace.runs.cost import Cost, Traced, sent
 from trainpace.trainers.native.engines import DTYPES
 from trainpace.trainers.recipe import BETAS, CLIP, LEARNING_RATE
@@ -41,6 +45,7 @@ def count_own(workload: Workload, own: OwnModel) -> Cost:
         CannotTrace: naming the operator, or the function, that stopped it.
     """
     own.enter()
+    random.seed(0)  # code that draws for itself (layers that are dropped) draws the same each time
     traced = _trace(workload, own)
     return Cost(
         workload=workload,
@@ -61,7 +66,7 @@ def _trace(workload: Workload, own: OwnModel) -> Traced:
     with fake_group(workload.ranks), collected():
         mesh = init_device_mesh("cpu", (workload.ranks,))
         with FakeTensorMode(allow_non_fake_inputs=True) as fake, memory.resizes(), counter, one_chunk():
-            with _default_mesh(mesh):
+            with _default_mesh(mesh), _conversions():
                 model = _called(build, workload)
             if not isinstance(model, nn.Module):
                 raise CannotTrace(f"build must return a torch.nn.Module, got {type(model).__name__}")
@@ -70,6 +75,8 @@ def _trace(workload: Workload, own: OwnModel) -> Traced:
                 model.to_empty(device="cpu")
             model.train()
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            if not trained:
+                raise CannotTrace("build must return a module that is trained, got one without a parameter that is")
             memory.claim(list(model.parameters()), "parameters")
             memory.claim(list(model.buffers()), "parameters")
             optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=BETAS, weight_decay=0.0, fused=True)
@@ -79,12 +86,15 @@ def _trace(workload: Workload, own: OwnModel) -> Traced:
                 _fill_gradients(trained)
                 memory.claim_rest("gradients")
             batch = tree_map_only(Tensor, partial(_faked, fake), _called(batch_of, workload))
+            _check_tokens(batch, workload)
             memory.see(batch)
             handles = [block.register_forward_hook(partial(_leave, memory)) for block in blocks]
             counter.part, memory.phase = "step", "forward"
             loss = _called(loss_of, model, batch)
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 raise CannotTrace(f"expected a loss of one number, got {_shape(loss)}: give judge_cost `loss=`")
+            if not loss.requires_grad:
+                raise CannotTrace(f"expected a loss with gradients, got one of {loss.dtype} without")
             memory.claim_rest("activations")
             memory.phase = "backward_middle"
             (loss / workload.accumulation).backward()
@@ -97,6 +107,24 @@ def _trace(workload: Workload, own: OwnModel) -> Traced:
             _optimize(trained, optimizer)
             counter.part = memory.phase = None
     return as_traced(counter, memory, layers=max(1, len(blocks)))
+
+
+def _check_tokens(batch: Any, workload: Workload) -> None:
+    """Refuse a batch of other tokens than the case's, as told by shapes: what is counted would be another step.
+
+    Raises:
+        CannotTrace: with both numbers.
+    """
+    found = size(batch)
+    if found is None or found.tokens == workload.micro_batch:  # a label a sequence: its tokens are no integers
+        return
+    # Or a rank takes its part of a whole sequence.
+    declared = {workload.rank_tokens, workload.rank_tokens * workload.sp}
+    if not any(alike(each, found.tokens, found.sequences) for each in declared):
+        raise CannotTrace(
+            f"batch must return the case's {' or '.join(map(str, sorted(declared)))} tokens (micro-batch x sequence / "
+            f"sp), got {found.tokens} by the shapes of its integers"
+        )
 
 
 def _called(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -136,6 +164,24 @@ def _default_mesh(mesh: Any) -> Iterator[None]:
         yield
     finally:
         _fully_shard._init_default_mesh = usual
+
+
+@contextmanager
+def _conversions() -> Iterator[None]:
+    """Let a module of fake tensors be moved to another dtype, `model.to(torch.bfloat16)`.
+
+    torch puts the new content into the same parameter then, unless something refers to that weakly. Here that is the
+    fake tensors' own memory of what they were made of, which a new module has no need of.
+    """
+    usual = getattr(torch.utils, "weakref", None)
+    if usual is None:  # another torch does it in another way
+        yield
+        return
+    torch.utils.weakref = SimpleNamespace(getweakrefs=lambda _: [])  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.utils.weakref = usual
 
 
 def _shape(given: Any) -> str:

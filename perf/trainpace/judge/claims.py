@@ -86,7 +86,7 @@ def token_faults(run: Run) -> list[str]:
         if samples.tokens is None or (found := samples.tokens.said or samples.tokens.counted) is None:
             continue
         for tokens, step in ((found.least, found.least_step), (found.most, found.most_step)):
-            if any(_alike(each, tokens, found.sequences) for each in declared):
+            if any(alike(each, tokens, found.sequences) for each in declared):
                 continue
             how = "as its tokens(batch) says" if samples.tokens.said else "by the shapes of what load() returned"
             want = " or ".join(map(str, declared))
@@ -111,7 +111,7 @@ def tokens_fault(base: Run, head: Run) -> str | None:
             (expected.least, got.least, got.least_step),
             (expected.most, got.most, got.most_step),
         ):
-            if not _alike(want, came, margin):
+            if not alike(want, came, margin):
                 return f"expected the base's {want} tokens in a batch, got {came} (step {step}, rank {theirs.rank})"
     return None
 
@@ -148,5 +148,6 @@ def _comparable(base: BatchTokens | None, head: BatchTokens | None) -> tuple[Tok
     return base.counted or base.said, head.counted or head.said
 
 
-def _alike(expected: int, got: int, sequences: int) -> bool:
+def alike(expected: int, got: int, sequences: int) -> bool:
+    """Whether a batch of `sequences` has the expected tokens; in each one more or less is to be predicted."""
     return abs(got - expected) <= max(sequences, TOKEN_TOLERANCE * expected)
