@@ -9,6 +9,7 @@ from trainpace.cases import LLAMA2_7B, PUBLISHED, YI_34B_200K, Case, Mini, Model
 from trainpace.cases.machine import Device, Machine
 from trainpace.cases.scaling import memory_bytes, resolve
 from trainpace.cost.estimate import counted_memory
+from trainpace.judge.command import Command
 from trainpace.store.baselines import published_folder
 from trainpace.store.costs import load_costs
 from trainpace.text import GIB
@@ -343,6 +344,19 @@ def test_steps_can_be_set():
     workload = resolve(CASES["llama2_7b-1m-sp16"], LAPTOP, warmup=1, steps=2).workload
 
     assert (workload.warmup, workload.steps) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "trainer", "steps"),
+    [(5, "ours:fast", 25), (32, "ours:fast", 32), (None, "ours:fast", 24), (5, "torchtitan", 24), (5, "native", 24)],
+)
+def test_steps_of_a_users_trainer_are_whole_groups(accumulation, trainer, steps):
+    """A library's optimizer steps once a group; others keep the table's number. No command need name it."""
+    case = replace(CASES["llama2_7b-32k-sp1"], accumulation=accumulation, mini=Mini(accumulation=accumulation))
+    workload = resolve(case, LAPTOP, trainer=trainer).workload
+
+    assert workload.steps == steps
+    assert "--perf-steps" not in Command().speed(workload)
 
 
 def test_settings_reach_the_workload():

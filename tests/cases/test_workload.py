@@ -25,6 +25,15 @@ def test_key_names_case_scale_and_trainer():
     assert f"llama2_7b-8k-sp1/mini/native/{WORKLOAD.hash}" == WORKLOAD.key
 
 
+def test_a_described_system_is_named_by_its_file_and_content():
+    """Wherever it lies it has the same baseline; with another content it has another."""
+    here = WORKLOAD.model_copy(update={"trainer": "/a/ours.toml", "description": "0123abcd"})
+    there, changed = here.model_copy(update={"trainer": "/b/c/ours.toml"}), here.model_copy(update={"description": "4"})
+
+    assert here.key == there.key == f"llama2_7b-8k-sp1/mini/ours.toml/{here.hash}"
+    assert here.hash != changed.hash
+
+
 @pytest.mark.parametrize("field", ["warmup", "steps", "sequence"])
 def test_hash_covers_every_number(field):
     """A workload that differs in one number has another hash."""

@@ -34,6 +34,14 @@ def test_a_user_trainer():
     assert f"{COMMAND} --perf-trainer ours.train:fast" == Command().speed(workload)
 
 
+def test_a_program_with_steps_of_its_own():
+    """An option that would change nothing is not printed; one that was typed is repeated."""
+    workload = make_workload(trainer="axolotl", engine="own", warmup=4, steps=7)
+
+    assert f"{COMMAND} --perf-trainer axolotl" == Command(own_steps=True).speed(workload)
+    assert Command(own_steps=True, options={"--perf-steps": ("9",)}).speed(workload).endswith(" --perf-steps 9")
+
+
 def test_carries_what_was_typed():
     """One test by its node id, quoted for a shell, with every option that was typed and what the hint sets."""
     assert TYPED.speed(make_workload(), runs_per_case=10) == (

@@ -16,7 +16,9 @@ from trainpace.trainers.external import (
     Trains,
     as_trained,
     cannot,
+    digest,
     filled,
+    has_own_steps,
     load,
     names,
     newest,
@@ -288,6 +290,26 @@ def test_a_program_may_have_steps_of_its_own():
     assert as_trained(load("hf"), workload) is workload
     with pytest.raises(ValueError, match="ranks must be a multiple of sp"):
         as_trained(own.model_copy(update={"trains": Trains(ranks=1)}), workload.model_copy(update={"sp": 2}))
+
+
+def test_a_digest_is_of_what_is_started(tmp_path):
+    """Its place, its words and the reading of its log change nothing; another command does. Some have own steps."""
+    text = 'title = "A"\ncommand = ["a"]\nmodule = "json"\ninstall = "none"\nprogress = "p"\n'
+    text += "[trains]\noptimizer_steps = 3\n"
+    text += '[reading]\nformat = "jsonl"\npath = "log"\nseconds = { key = "s" }\nstep = { key = "n" }\n'
+    texts = (text, "# said\n" + text.replace('"A"', '"B"').replace('"log"', '"other"'), text.replace('["a"]', '["b"]'))
+    paths = [tmp_path / f"{number}.toml" for number in range(3)]
+    for path, each in zip(paths, texts, strict=True):
+        path.write_text(each)
+    first, same, other = (digest(str(path)) for path in paths)
+
+    assert first == same != other
+    assert [has_own_steps(trainer) for trainer in (str(paths[0]), "hf", "native", "ours:t")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_of_a_program_that_is_told_nothing_the_case_says_what_it_does():

@@ -44,7 +44,7 @@ from trainpace.store.noise import keep_noise, load_noise, noise_path
 from trainpace.store.priorities import load_priorities
 from trainpace.store.runs import runs_in
 from trainpace.text import percent
-from trainpace.trainers.external import is_external, load
+from trainpace.trainers.external import has_own_steps, is_external, load
 
 
 @dataclass(kw_only=True)
@@ -217,7 +217,7 @@ class Speed:
                 wanted=options.runs_per_case,
                 refresh=options.refresh,
                 record=options.records_missing,
-                command=selected.command,
+                command=replace(selected.command, own_steps=not options.replay and has_own_steps(workload.trainer)),
             )
             case.runs = runs
             if not options.replay:

@@ -21,7 +21,7 @@ from trainpace.launch.environment import compiler_missing
 from trainpace.store.baselines import load_baselines
 from trainpace.store.costs import load_costs
 from trainpace.store.runs import runs_in
-from trainpace.trainers.external import as_trained, is_external, load
+from trainpace.trainers.external import as_trained, digest, is_external, load
 
 
 @dataclass(kw_only=True)
@@ -122,6 +122,8 @@ class Workloads:
             for name in ("warmup", "steps", "sequence", "ranks")
             if getattr(workload, name) != getattr(asked, name)
         ]
+        if trainer.endswith(".toml"):
+            workload = workload.model_copy(update={"description": digest(trainer)})
         said = f"{description.title} has its own {', '.join(own)}"
         return replace(resolved, workload=workload, warnings=(*resolved.warnings, said) if own else resolved.warnings)
 

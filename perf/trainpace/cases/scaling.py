@@ -126,7 +126,8 @@ def resolve(
     peak = memory or memory_bytes
 
     def at(scale: Scale, shape: Shape | None, *, sequence: int, sp: int, ranks: int, on_gpus: bool = False) -> Workload:
-        table_warmup, table_steps = default_steps(scale, sequence, sp)
+        of_case = _of_case(case, sp, scale)
+        table_warmup, table_steps = default_steps(scale, sequence, sp, of_case["accumulation"], trainer)
         nodes = num_nodes(ranks, scale, machine, on_gpus=on_gpus)
         return Workload(
             case=case.id,
@@ -140,7 +141,7 @@ def resolve(
             sp=sp,
             dtype=dtype,
             attention=attention,
-            **{**_of_case(case, sp, scale), "compile": compiled or case.compile},
+            **{**of_case, "compile": compiled or case.compile},
             warmup=table_warmup if warmup is None else warmup,
             steps=table_steps if steps is None else steps,
             trainer=trainer,
@@ -385,11 +386,18 @@ def memory_bytes(workload: Workload) -> int:
     return states + (live + bucket) * width + checkpoints + kept + work + loss
 
 
-def default_steps(scale: Scale, sequence: int, sp: int) -> tuple[int, int]:
-    """Warm-up and measured steps of the fixed table; at mini scale never fewer than the accumulation, which is sp."""
+def default_steps(scale: Scale, sequence: int, sp: int, accumulation: int, trainer: str) -> tuple[int, int]:
+    """Warm-up and measured steps of the fixed table; at mini scale never fewer than sp.
+
+    Of a user's own trainer whole groups of the accumulation, as libraries' loops need them; but where the accumulation
+    only follows from sp, not so many steps more.
+    """
     table = MINI_STEPS if scale == "mini" else GPU_STEPS
     warmup, steps = next((warmup, steps) for limit, warmup, steps in table if limit is None or sequence <= limit)
-    return warmup, max(steps, sp) if scale == "mini" else steps
+    steps = max(steps, sp) if scale == "mini" else steps
+    if is_own_trainer(trainer) and (accumulation <= steps or accumulation != sp):
+        steps = -(-steps // accumulation) * accumulation
+    return warmup, steps
 
 
 def _thresholds(scale: Scale, trainer: str, engine: str) -> dict[str, int]:

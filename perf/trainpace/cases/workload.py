@@ -16,7 +16,17 @@ Recompute = Literal["full", "selective_op", "selective_layer", "none"]
 results of products and attention; everything, in every second layer; nothing."""
 Sharding = Literal["full", "zero2"]
 """What a rank holds a part of: parameters, gradients and optimizer; gradients and optimizer alone."""
-ADDED = ("micro_batch", "recompute", "param_dtype", "reduce_dtype", "sharding", "compile", "tags", "mini_on")
+ADDED = (
+    "micro_batch",
+    "recompute",
+    "param_dtype",
+    "reduce_dtype",
+    "sharding",
+    "compile",
+    "tags",
+    "mini_on",
+    "description",
+)
 ADDED_TO_SHAPE = ("head", "tied")
 """Fields that are left out of a workload's hash at their default, as every field must be that is added from now on."""
 
@@ -117,6 +127,8 @@ class Workload(Record):
     """What tells variants of one trainer apart."""
     mini_on: Literal["cpu", "cuda"] = "cpu"
     """What ranks of the scale `mini` run on; those of other scales run on GPUs."""
+    description: str = ""
+    """Eight hex digits over what a described system's own file starts and trains; empty: another trainer."""
 
     @model_validator(mode="after")
     def _sp_divides(self) -> Self:
@@ -148,13 +160,13 @@ class Workload(Record):
     def beyond_published(self) -> list[str]:
         """`micro_batch=4` of each field that is not as in the published table, which is all that some systems know."""
         fields = type(self).model_fields
-        names = [name for name in ADDED if name != "mini_on"]
+        names = [name for name in ADDED if name not in ("mini_on", "description")]
         return [f"{name}={getattr(self, name)}" for name in names if getattr(self, name) != fields[name].default]
 
     @property
     def hash(self) -> str:
         """Eight hex digits over every field: two workloads with one hash train the same."""
-        fields = self.model_dump()
+        fields = self.model_dump() | {"trainer": self._trainer_name}
         if self.nodes == 1:
             del fields["nodes"], fields["network"]
         # What is stored was named before these fields existed, and stays valid.
@@ -173,4 +185,9 @@ class Workload(Record):
     @property
     def key(self) -> str:
         """The name of its baseline in a device's file."""
-        return f"{self.case}/{self.scale}/{self.trainer}/{self.hash}"
+        return f"{self.case}/{self.scale}/{self._trainer_name}/{self.hash}"
+
+    @property
+    def _trainer_name(self) -> str:
+        """Of a described system the file's name: where it lies differs from checkout to checkout."""
+        return self.trainer.rpartition("/")[2] if self.trainer.endswith(".toml") else self.trainer

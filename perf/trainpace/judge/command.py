@@ -30,6 +30,8 @@ class Command:
     """pytest's own options that decide what is collected."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The suite's own that were typed, by flag, with their values; an option that takes none has an empty tuple."""
+    own_steps: bool = False
+    """Whether what is measured is a program that has steps of its own, which no option changes."""
 
     def speed(self, workload: Workload, **hints: object) -> str:
         """The command that measures `workload` again.
@@ -64,7 +66,10 @@ class Command:
         return self._text(self.selection, self.options, hints)
 
     def _of_workload(self, workload: Workload) -> dict[str, object]:
-        warmup, steps = default_steps(workload.scale, workload.sequence, workload.sp)
+        warmup, steps = default_steps(
+            workload.scale, workload.sequence, workload.sp, workload.accumulation, workload.trainer
+        )
+        numbers = (("--perf-warmup", workload.warmup, warmup), ("--perf-steps", workload.steps, steps))
         native = workload.trainer == "native"
         return {
             option: value
@@ -74,8 +79,7 @@ class Command:
                 # What shards a user's own trainer is its own affair, and no choice of ours.
                 ("--perf-engine", workload.engine, "deepspeed" if native else workload.engine),
                 ("--perf-dtype", workload.dtype, "bf16"),
-                ("--perf-warmup", workload.warmup, warmup),
-                ("--perf-steps", workload.steps, steps),
+                *(() if self.own_steps else numbers),
             )
             # Typed at its default it may stand above an ini option.
             if value != default or (option in self.options and (native or option != "--perf-engine"))

@@ -4,6 +4,7 @@ An external system has a clock of its own. What it claims is read from its most 
 definition of a step, and checked against the wall clock (launch/external.py).
 """
 
+import hashlib
 import json
 import math
 import re
@@ -148,13 +149,17 @@ def is_external(trainer: str) -> bool:
     return trainer.endswith(".toml") or trainer in names()
 
 
+def _path(trainer: str) -> Path:
+    return Path(trainer) if trainer.endswith(".toml") else BUILT_IN / f"{trainer}.toml"
+
+
 def load(trainer: str) -> Description:
     """Read the description of `trainer`: the name of one of ours, or the path of a TOML file.
 
     Raises:
         FileError: naming the file, the field and what was expected.
     """
-    path = Path(trainer) if trainer.endswith(".toml") else BUILT_IN / f"{trainer}.toml"
+    path = _path(trainer)
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -202,6 +207,19 @@ def _trains_another(own: Trains, workload: Workload) -> str | None:
     if workload.shape is not None and workload.scale != "full":
         return f"a model of its own, and the scale {workload.scale} is a cut of the case's"
     return None
+
+
+def digest(trainer: str) -> str:
+    """Eight hex digits over what a description starts and trains; where it lies and how its log is read are no part."""
+    content = tomllib.loads(_path(trainer).read_text("utf-8"))
+    decides = {name: content.get(name) for name in ("command", "environment", "files", "trains")}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def has_own_steps(trainer: str) -> bool:
+    """Whether a program decides how many steps it makes."""
+    trains = load(trainer).trains if is_external(trainer) else None
+    return trains is not None and trains.optimizer_steps is not None
 
 
 def as_trained(description: Description, workload: Workload) -> Workload:
