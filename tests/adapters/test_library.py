@@ -97,6 +97,14 @@ def test_a_group_that_is_cut_short_is_said(measured):
         measured(Toy(steps_of_epoch=3), steps=8)
 
 
+def test_what_a_user_sets_on_it_is_asked(measured):
+    """Tokens of a batch, where its shapes do not tell them."""
+    trainer = Toy()
+    trainer.tokens = lambda batch: 10 + batch
+
+    assert measured(trainer)["tokens"]["said"]["most"] == 15
+
+
 def test_an_error_of_the_library_is_its_own(measured):
     """It is raised where the step loop waits, with the library's line in its traceback."""
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from clocks import agree
@@ -108,6 +109,12 @@ def test_batches_begin_anew(measured):
             lambda _: (Model(), 0.1, [0], Loss),
             TypeError,
             "expected an optimizer, or a function that applies .* got float",
+        ),
+        (lambda _: (Model(), print, [0], lambda *_: (1.0, 2)), TypeError, r"must return the mean loss .*, got tuple"),
+        (
+            lambda _: (Model(), print, [0], lambda *_: SimpleNamespace(backward=print, shape=(2, 3))),
+            TypeError,
+            r"a tensor of one number .* got one of \[2, 3\]",
         ),
         (lambda _: (model := Model(), model, iter([0]), Loss), ValueError, "no batches are left: a generator ends"),
     ],

@@ -80,3 +80,15 @@ def test_an_operator_without_a_formula_is_named():
 def test_what_ends_the_step_is_said():
     """All that was asked for is measured already: a step more that fails is no failed run."""
     assert counted.count(Trainer(lambda hidden: hidden @ hidden), 7)["error"].startswith("RuntimeError: mat1 and mat2")
+
+
+def test_what_is_done_to_load_is_no_part_of_the_step():
+    """A library may evaluate between two steps."""
+
+    class Evaluates(Trainer):
+        def load(self, step):
+            batch = super().load(step)
+            self.first(batch)
+            return batch
+
+    assert counted.count(Evaluates(), 7)["forward"] == [FORWARD, 0]

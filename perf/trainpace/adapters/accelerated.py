@@ -5,7 +5,7 @@ from typing import Any
 
 from trainpace.adapters.deepspeed_step import mark_before_step
 from trainpace.adapters.library import LibraryTrainer, Marks
-from trainpace.adapters.plain import endless, parts, update_of
+from trainpace.adapters.plain import endless, mean_loss, parts, update_of
 
 
 def accelerate_loop(build: Callable[[Any], Any]) -> "AccelerateLoop":
@@ -39,7 +39,7 @@ class AccelerateLoop(LibraryTrainer):
             for batch in endless(batches):
                 marks.batch(batch)
                 with accelerator.accumulate(model):
-                    loss = loss_of(model, batch)
+                    loss = mean_loss(loss_of(model, batch))
                     told = mark_before_step(accelerator, marks.loss)
                     accelerator.backward(loss)
                     if not told():

@@ -1,5 +1,6 @@
 """A loop of model, optimizer, batches and loss: nothing of it belongs to a library."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -45,7 +46,7 @@ class PlainLoop:
 
     def forward_backward(self, batch: Any) -> Any:
         """The loss, and the gradients of its share."""
-        loss = self._loss(self._model, batch)
+        loss = mean_loss(self._loss(self._model, batch))
         (loss / self._accumulation).backward()
         self._waiting += 1
         return loss.detach()
@@ -71,6 +72,22 @@ def parts(built: Any, decorator: str, names: str) -> tuple[Any, ...]:
         got = f"{len(built)} parts" if isinstance(built, tuple) else type(built).__name__
         raise TypeError(f"{decorator} expected a function that returns ({names}), got {got}")
     return built
+
+
+def mean_loss(loss: Any) -> Any:
+    """What a user's `loss(model, batch)` returned, if a backward can begin there.
+
+    Raises:
+        TypeError: where it is no tensor of one number.
+    """
+    begins = hasattr(loss, "backward")
+    if not begins or math.prod(getattr(loss, "shape", ())) != 1:
+        got = f"one of {list(loss.shape)}" if begins else type(loss).__name__
+        raise TypeError(
+            "loss(model, batch) must return the mean loss of the micro-batch, a tensor of one number whose backward is "
+            f"still to be called, got {got}"
+        )
+    return loss
 
 
 def update_of(optimizer: Any) -> Callable[[], Any]:

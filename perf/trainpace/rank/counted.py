@@ -29,8 +29,9 @@ def count(trainer: Any, step: int) -> dict[str, Any]:
         return {"error": "the trainer uses no torch"}
     mode = _mode()
     try:
+        batch = trainer.load(step)  # a library may evaluate there
         with mode:
-            trainer.forward_backward(trainer.load(step))
+            trainer.forward_backward(batch)
     except Exception as error:  # noqa: BLE001 - all that was asked for is measured already
         return {"error": f"{type(error).__name__}: {error}"}
     dynamo = sys.modules.get("torch._dynamo.utils")
