@@ -48,9 +48,9 @@ def test_mini_without_cuda():
         ("llama2_7b-8k-sp1", (128, 1, 2, 1, 3, 40)),
         ("llama2_7b-32k-sp1", (512, 1, 2, 1, 3, 24)),
         ("yi_34b_200k-32k-sp2", (512, 2, 2, 2, 3, 24)),
-        ("llama2_70b-32k-sp4", (512, 4, 4, 4, 3, 24)),
-        ("llama2_7b-128k-sp8", (768, 4, 4, 4, 2, 12)),
-        ("llama2_7b-256k-sp8", (896, 4, 4, 4, 2, 12)),
+        ("llama2_70b-32k-sp4", (512, 2, 2, 2, 3, 24)),
+        ("llama2_7b-128k-sp8", (768, 2, 2, 2, 2, 12)),
+        ("llama2_7b-256k-sp8", (896, 2, 2, 2, 2, 12)),
         ("llama2_70b-1m-sp64", (1152, 4, 4, 4, 2, 12)),
     ],
 )
@@ -415,9 +415,9 @@ def own(scale="auto", on=LAPTOP, **fields):
 @pytest.mark.parametrize(
     ("scale", "gpus", "fields", "expected"),
     [
-        ("mini", 8, {}, ("mini", 4, 4, 512, 4, 8)),
+        ("mini", 8, {}, ("mini", 2, 2, 512, 4, 8)),
         ("mini", 8, {"tokens": 100, "sp": 1, "gpus": 1}, ("mini", 1, 1, 100, 4, 8)),
-        ("mini", 8, {"tokens": "1m"}, ("mini", 4, 4, 1152, 4, 8)),
+        ("mini", 8, {"tokens": "1m"}, ("mini", 2, 2, 1152, 4, 8)),
         ("mini", 8, {"mini": Mini(sequence=64, sp=2, ranks=2, micro_batch=1)}, ("mini", 2, 2, 64, 1, 8)),
         ("auto", 8, {}, ("full", 8, 4, 32768, 4, 8)),
         ("auto", 2, {}, ("proxy", 2, 2, 16384, 4, 8)),
@@ -432,7 +432,9 @@ def test_what_is_cut_is_said():
     """With who makes the model small; nothing where nothing is cut."""
     (said,) = own("mini")[1]
 
-    assert said.startswith("GPUs 8 -> 4, tokens 32768 -> 512; its model is as small as its trainer makes it (context.")
+    assert said.startswith(
+        "GPUs 8 -> 2, sp 4 -> 2, tokens 32768 -> 512; its model is as small as its trainer makes it (context."
+    )
     assert own("mini", tokens=512, gpus=1, sp=1)[1] == ()
     assert own(on=machine(2))[1] == ("SEQUENCE CUT 32768 -> 16384 tokens: says little of the case's own length",)
 

@@ -85,6 +85,7 @@ def fixed(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(scaling, "MINI_CUT_UP_TO", 1 << 30)
     monkeypatch.setattr(scaling, "MINI_STEPS", MINI_STEPS_THEN)
+    monkeypatch.setattr(scaling, "MOST_MINI_SP", 4)
     monkeypatch.setattr(baseline_store, "datetime", Frozen)
     monkeypatch.setattr(driver, "time", clock)
     monkeypatch.setattr(speed, "revision", lambda _: REVISION)

@@ -25,6 +25,9 @@ MOST_MINI = 2
 """Largest micro-batch and accumulation of the mini scale."""
 MINI_SP = (4, 2, 1)
 """Sequence-parallel sizes of the mini scale, largest first."""
+MOST_MINI_SP = 2
+"""Of them what a case has at most: two ranks run the code path of several, and four on two cores mostly wait for each
+other. One that has more ranks a sequence than key/value heads, which they then share, may have all four."""
 
 NODE_GPUS = 8
 """GPUs of a usual node, where one must be asked for before it can be looked at."""
@@ -286,14 +289,17 @@ def mini_sp(case: Case) -> int:
     # What it must divide; what follows by rule is made a multiple of it.
     heads = case.mini_shape.heads if case.mini_shape else 0
     shared = (heads, case.mini.ranks or 0, case.mini.sequence or 0)
-    fits = (size for size in MINI_SP if size <= case.sp and not any(number % size for number in shared))
+    shape = case.model.shape
+    shares_heads = shape is not None and case.sp > shape.kv_heads
+    most = min(case.sp, max(MINI_SP) if shares_heads else MOST_MINI_SP)
+    fits = (size for size in MINI_SP if size <= most and not any(number % size for number in shared))
     return case.mini.sp or next(fits)
 
 
 def mini_ranks(case: Case) -> int:
     """Ranks of a case at the mini scale."""
     sp = mini_sp(case)
-    return case.mini.ranks or max(sp, min(2 if sp <= 2 else 4, case.gpus))
+    return case.mini.ranks or max(sp, min(2, case.gpus))
 
 
 def _mini_on_gpus(case: Case, machine: Machine) -> tuple[int, int]:
