@@ -14,9 +14,9 @@ from repository import finish, wait_for
 WIDE = """
 import pytest
 from test_ours import OURS
-from trainpace.cases import Case
+from trainpace.cases import Case, Mini
 
-@pytest.mark.parametrize("case", [Case(model=OURS, length="128k", sp=4, gpus=32)], ids=str)
+@pytest.mark.parametrize("case", [Case(model=OURS, length="128k", sp=4, gpus=32, mini=Mini(sp=4))], ids=str)
 def test_wide(case, judge_speed):
     judge_speed(case)
 """
