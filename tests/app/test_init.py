@@ -91,6 +91,29 @@ def test_cases_are_not_run_side_by_side(ours, init, addopts):
     assert "`PYTEST_ADDOPTS: -n 0` beside CASES" in text
 
 
+def test_a_file_in_another_encoding_stays_as_it_is(ours, init):
+    """Of .gitignore the bytes that are there are kept."""
+    (ours / ".gitignore").write_bytes(b"caf\xe9\r\nruns")
+    init()
+
+    assert (ours / ".gitignore").read_bytes() == b"caf\xe9\r\nruns\n/report/\n/traces/\n__pycache__/\n"
+
+
+def test_pytests_own_path_is_said(ours, init):
+    """A trainer is imported without it."""
+    (ours / "pytest.ini").write_text("[pytest]\npythonpath = src\n")
+
+    assert "pytest.ini: its pythonpath is for pytest alone" in init()[1]
+
+
+def test_no_trainer_is_taken_for_a_test(ours, init, monkeypatch):
+    """A repository whose name begins as a test's."""
+    monkeypatch.chdir(ours.rename(ours.with_name("test-bench")))
+    init()
+
+    assert "perf/case_test_bench_trainer.py" in contents(ours.with_name("test-bench"))
+
+
 def test_dry_run_writes_nothing(ours, init):
     """It prints each file's text."""
     status, text = init("--dry-run")

@@ -84,7 +84,8 @@ def name_of(root: Path, name: str | None) -> str:
     """
     if name is None:
         name = re.sub(r"[^a-z0-9]+", "_", root.name.lower()).strip("_")
-        return name if _is_name(name) else f"case_{name}".strip("_")
+        # A trainer's file that begins so would be taken for tests.
+        return name if _is_name(name) and not name.startswith("test") else f"case_{name}".strip("_")
     if not _is_name(name):
         raise UsageError(f"init: --name: expected letters, digits and _, as for a function in Python, got {name!r}")
     return name
@@ -133,6 +134,11 @@ def _notes(seen: Seen) -> Iterable[str]:
     if found and "testpaths" not in found[1]:
         line = 'testpaths = ["tests"]' if found[0].endswith(".toml") else "testpaths = tests"
         yield f"{found[0]}: is left as it is: a plain `pytest` trains too now; for your tests alone add `{line}` there"
+    if found and found[1].get("pythonpath"):
+        yield (
+            f"{found[0]}: its pythonpath is for pytest alone: what a trainer imports from there has to be installed "
+            "(pip install -e .), or named in PYTHONPATH"
+        )
     if found and _alone(found):
         yield (
             f"{found[0]}: its addopts run tests side by side (-n), where cases would measure each other: add -n 0 to "
@@ -229,16 +235,16 @@ def _put(place: Path, text: str, path: Path, *, dry_run: bool, say: Callable[[st
 
 def _ignore(place: Path, *, dry_run: bool, say: Callable[[str], None]) -> None:
     """Append the lines that .gitignore lacks."""
-    text = place.read_text(encoding="utf-8", errors="replace") if place.exists() else ""
-    there = {line.strip().strip("/") for line in text.splitlines()}
+    content = place.read_bytes() if place.exists() else b""  # in whatever encoding: it stays as it is
+    there = {line.strip().strip("/") for line in content.decode(errors="replace").splitlines()}
     lacks = [line for line in IGNORED if line.strip("/") not in there]
     if not lacks:
         say(".gitignore: is there")
     elif dry_run:
         say(f"would add to .gitignore: {' '.join(lacks)}")
     else:
-        end = "" if not text or text.endswith("\n") else "\n"
-        write_whole(place, text + end + "".join(line + "\n" for line in lacks))
+        end = b"" if not content or content.endswith(b"\n") else b"\n"
+        write_whole(place, content + end + "".join(line + "\n" for line in lacks).encode())
         say(f"added to .gitignore: {' '.join(lacks)}")
 
 
