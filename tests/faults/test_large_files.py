@@ -24,7 +24,7 @@ def test_baselines_with_a_million_cases(tmp_path):
 
 @pytest.mark.slow
 def test_one_bad_record_in_100_000(repository, started):
-    """The case is invalid, with the file, the line and the key; no part of the data is kept as if it were whole."""
+    """The case is invalid, with file, record, line and key; no part of the data is kept as if it were whole."""
     record = {"instruction": "Add one and two.", "input": "", "output": "Three."}
     lines = [json.dumps(record)] * 100_000
     lines[77_776] = json.dumps(record | {"output": None})
@@ -34,6 +34,6 @@ def test_one_bad_record_in_100_000(repository, started):
     done = repository.suite("-k", "8k", *options)
 
     assert done.code == 7
-    assert f"{data}, line 77777: key 'output': expected text, got NoneType None" in done.text
+    assert f"{data}, record 77777 (line 77777): key 'output': expected text, got NoneType None" in done.text
     assert not list((repository.path / ".cache").glob("*packed*/ids.npy"))
     assert started.left() == []
