@@ -254,13 +254,18 @@ def test_pinned_by_the_clone_it_was_installed_from(ours, remote, expected):
 
 
 def _write(path):
-    return lambda folder: (folder / path).write_text("x")
+    def write(folder):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("x")
+
+    return write
 
 
 @pytest.mark.parametrize(
     ("prepare", "arguments", "said"),
     [
         (_write("perf.py"), (), "perf.py is in the way"),
+        (_write("src/perf/__init__.py"), (), "src/perf/__init__.py is in the way: `perf` is that module"),
         (_write("perf"), (), "perf is in the way: expected a folder or nothing there, got a file"),
         (_write(".github"), (), ".github is in the way"),
         (lambda folder: (folder / "pytest.ini").mkdir(), (), "pytest.ini is in the way: expected a file"),

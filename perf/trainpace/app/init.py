@@ -201,9 +201,9 @@ def _refuse(root: Path, files: Iterable[Path], trainer: str | None) -> None:
     Raises:
         UsageError: naming the file, and what to do.
     """
-    if trainer is None and (root / "perf.py").is_file():
+    if trainer is None and (other := _other_perf(root)) is not None:
         raise UsageError(
-            f"init: {root / 'perf.py'} is in the way: `perf` is that module, and no trainer could be imported from the "
+            f"init: {other} is in the way: `perf` is that module, and no trainer could be imported from the "
             "folder perf/. Rename it, or name a trainer that lies elsewhere: --trainer package.module:object"
         )
     if trainer is not None and not re.fullmatch(r"[\w.]+:\w+", trainer):
@@ -217,6 +217,16 @@ def _refuse(root: Path, files: Iterable[Path], trainer: str | None) -> None:
             raise UsageError(f"init: {there} is in the way: expected a folder or nothing there, got a file")
         if not place.exists() and not os.access(there, os.W_OK):
             raise UsageError(f"init: {there} cannot be written to: run it as who may, or change its permissions")
+
+
+def _other_perf(root: Path) -> Path | None:
+    """What Python takes for `perf` in place of a plain folder of that name; None: nothing."""
+    if (root / "perf" / "__init__.py").is_file():
+        return None
+    found = [each / name for each in (root, root / "src") for name in ("perf.py", "perf/__init__.py")]
+    for entry in filter(None, sys.path):
+        found += [Path(entry, "perf.py"), Path(entry, "perf", "__init__.py")]
+    return next((each for each in found if each.is_file()), None)
 
 
 def _put(place: Path, text: str, path: Path, *, dry_run: bool, say: Callable[[str], None]) -> None:
