@@ -51,11 +51,11 @@ class Repository:
         shutil.copytree(self.path, path)
         return Repository(path)
 
-    def start(self, *arguments, paths=("perf",), environment=(), cores=None, within=(), **toy):
+    def start(self, *arguments, paths=("perf",), environment=(), cores=None, within=(), forked=True, **toy):
         """Start the suite on its `paths`, on one core if no `cores` are given; `toy` are the trainer's wishes.
 
-        `within` is a command that takes the suite's own command as its last arguments. A session without it is forked
-        from a process that has imported what it needs (warm.py), unless its `environment` is of the interpreter.
+        `within` is a command that takes the suite's own command as its last arguments. A session is `forked` from a
+        process that has imported what it needs (warm.py), but for one that has that, or variables of an interpreter.
         """
         chosen = {
             "TRAINPACE_TOY": json.dumps(toy),
@@ -73,8 +73,10 @@ class Repository:
         # On one core of several the load by others cannot be told, and so cannot make a run invalid; the toy sleeps,
         # and is not slowed by it either.
         cores = cores or one_core()
-        if not within and (forked := warm.start(words, folder=self.path, environment=environment, cores=cores)):
-            return forked
+        if forked and not within:
+            session = warm.start(words, folder=self.path, environment=environment, cores=cores)
+            if session is not None:
+                return session
         present = os.sched_getaffinity(0)
         os.sched_setaffinity(0, cores)
         try:

@@ -1,9 +1,9 @@
 """The command `pytest`, forked from a process that has imported it: to import costs a session three times what it does.
 
 A forked session is a process as a user's is, with its own folder, environment, core, signals and exit status. What it
-cannot show is how it starts: which modules it finds, and what they do when they are imported. Sessions that show that
-are started as users start them: those of test_installed.py, test_docs.py, the strangers' in test_plugin.py, the base's
-in the gate, and those of Repository.start that are given `within` or variables of an interpreter.
+cannot show is how it starts: which modules it finds, when it imports them, and what they do then. Sessions that show
+that are started as users start them: those of the installed package (test_installed.py), a stranger's (test_plugin.py),
+the judge's whose modules are looked at or written over (test_gate_sides.py), and every base's own.
 """
 
 import gc

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import trainpace
+import warm
 from repository import BARE, finish, one_core
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own-trainer"
@@ -64,17 +65,20 @@ class Repository:
 
     def suite(self, *arguments, folder=None, command=PYTEST):
         """Run the suite in a checkout, on one core: there load by others cannot be told, and makes nothing invalid."""
+        words = [*command, "perf", *OPTIONS, *map(str, arguments)]
+        where = folder or self.folder
+        environment = {**os.environ, "XDG_STATE_HOME": str(self.folder.parent / "state")}
+        # It starts the base's own session, and that one judges: how this one starts is no part of it.
+        if command is PYTEST and "--perf-against" in arguments:
+            session = warm.start(words, folder=where, environment=environment, cores=one_core())
+            if session is not None:
+                return finish(session)
         present = os.sched_getaffinity(0)
         os.sched_setaffinity(0, one_core())
         try:
             return finish(
                 subprocess.Popen(
-                    [*command, "perf", *OPTIONS, *map(str, arguments)],
-                    cwd=folder or self.folder,
-                    env={**os.environ, "XDG_STATE_HOME": str(self.folder.parent / "state")},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
+                    words, cwd=where, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
             )
         finally:

@@ -82,13 +82,13 @@ def compare(repository, tmp_path, started):
     trainer = repository.path / "training.py"
     trainer.write_text(trainer.read_text().replace('"seconds": 0.005', '"seconds": 0.02'))
 
-    def run(attack="", *options, slower=True, build=None, **environment):
+    def run(attack="", *options, slower=True, build=None, forked=True, **environment):
         head = repository.copy(tmp_path / "head")
         if build:
             (head.path / "build.sh").write_text(build)
         text = trainer.read_text().replace('"seconds": 0.02', '"seconds": 0.04' if slower else '"seconds": 0.02')
         (head.path / "training.py").write_text(text + attack)
-        done = repository.suite(*OPTIONS, "--perf-head=../head", *options, environment=environment)
+        done = repository.suite(*OPTIONS, "--perf-head=../head", *options, environment=environment, forked=forked)
         assert started.left() == []
         return done
 
@@ -170,6 +170,7 @@ def test_nothing_of_the_judge_is_imported_after_head_ran(compare, repository):
         *("--perf-report=report", "--junitxml=junit.xml", "--benchmark-json=benchmark.json", "--perf-runs=runs"),
         GITHUB_ACTIONS="true",
         GITHUB_STEP_SUMMARY=str(page),
+        forked=False,  # from what has imported everything
     )
 
     assert done.code == 1

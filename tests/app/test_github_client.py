@@ -1,10 +1,8 @@
 """The log of a workflow, and the one comment, against a server of GitHub's API on this machine."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,6 +10,7 @@ import pytest
 
 from factories import make_case_result, make_results, make_run, make_runs, make_slower
 from repository import BARE
+from trainpace.__main__ import main
 from trainpace.app.github_client import Log
 from trainpace.store.baselines import refresh
 from trainpace.store.reports import write_results
@@ -71,7 +70,7 @@ class Answer(BaseHTTPRequestHandler):
 def github():
     """A server on a port of its own."""
     with GitHub() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it sees that it is to end
         thread.start()
         yield server
         server.shutdown()
@@ -79,11 +78,10 @@ def github():
 
 
 @pytest.fixture
-def comment(github, checkout, tmp_path):
+def comment(github, tmp_path, monkeypatch, capsys):
     """Runs `python -m trainpace comment` on the folder `report`, in the environment of a workflow."""
 
     def run(*arguments, **environment):
-        command = [sys.executable, "-m", "trainpace", "comment", tmp_path / "report", "--pull-request", "7", *arguments]
         workflow = {
             "GITHUB_API_URL": f"http://127.0.0.1:{github.server_address[1]}",
             "GITHUB_REPOSITORY": "our/repo",
@@ -92,8 +90,11 @@ def comment(github, checkout, tmp_path):
             "GITHUB_TOKEN": "secret",
             "no_proxy": "127.0.0.1",
         }
-        chosen = os.environ | workflow | environment
-        return subprocess.run(command, cwd=checkout, env=chosen, capture_output=True, text=True, check=False)
+        for name, value in (workflow | environment).items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        code = main(["comment", str(tmp_path / "report"), "--pull-request", "7", *arguments])
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return run
 
@@ -240,7 +241,7 @@ def test_token_goes_nowhere_else(comment, github, tmp_path):
     """A redirect is not followed: the token would go along."""
     with GitHub() as elsewhere:
         github.refusal = (302, {"Location": f"http://127.0.0.1:{elsewhere.server_address[1]}/?page=1"})
-        thread = threading.Thread(target=elsewhere.serve_forever)
+        thread = threading.Thread(target=elsewhere.serve_forever, args=(0.01,))
         thread.start()
         done = comment()
         elsewhere.shutdown()

@@ -12,7 +12,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from factories import make_workload
-from layer_bytes import compiled_layer, eager_layer
 from trainpace.cases import YI_34B_200K
 from trainpace.launch.distributed import Distributed
 from trainpace.probe.device import present
@@ -156,6 +155,8 @@ def test_layers_of_two_kinds_are_two_graphs(trained):  # noqa: F811
 @pytest.mark.slow
 def test_compiling_halves_what_a_layer_reads_and_writes():
     """Outside of products and attention, of which there are as many; counted, at full width and 8k tokens."""
+    from layer_bytes import compiled_layer, eager_layer  # a second of torch's compiler
+
     eager, joined = eager_layer(8192), compiled_layer(8192)
 
     assert eager.left_out == joined.left_out
