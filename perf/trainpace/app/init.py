@@ -226,7 +226,8 @@ def _other_perf(root: Path) -> Path | None:
     found = [each / name for each in (root, root / "src") for name in ("perf.py", "perf/__init__.py")]
     for entry in filter(None, sys.path):
         found += [Path(entry, "perf.py"), Path(entry, "perf", "__init__.py")]
-    return next((each for each in found if each.is_file()), None)
+    own = _PACKAGE.parent / "__init__.py"  # in its own checkout, which is on no user's path
+    return next((each for each in found if each.is_file() and each.resolve() != own), None)
 
 
 def _put(place: Path, text: str, path: Path, *, dry_run: bool, say: Callable[[str], None]) -> None:
