@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from repository import finish, one_core, wait_for
-from trainpace.app.bisect import BAD, GOOD, SKIP, verdict
+from trainpace.app.bisect import BAD, GOOD, SKIP, STOP, not_bad, verdict
 
 OPTIONS = ("--perf-warmup=1", "--perf-steps=4", "--perf-detect=0.3", "--perf-max-pairs=10")
 SLOW = ('"seconds": 0.04', '"seconds": 0.1')
@@ -206,3 +206,13 @@ def test_what_cannot_be_bisected_is_refused(history):
 def test_verdicts_for_git(verdicts, status):
     """A regression is bad whatever else there is; what was not judged is passed over, and never called good."""
     assert verdict({"cases": [{"verdict": each} for each in verdicts]}) == status
+
+
+def test_why_there_is_nothing_to_look_for():
+    """A GOOD from before there were cases is told apart from a case that could not be judged."""
+    judged = {"cases": [{"case": "a", "verdict": "inconclusive", "reasons": [], "explanation": []}]}
+
+    assert not_bad(SKIP, "v1", "main", {}).startswith("no case was measured (see above): the tests are those of v1")
+    assert not_bad(SKIP, "v1", "main", judged).startswith("main could not be judged beside v1\n  a: inconclusive")
+    assert not_bad(GOOD, "v1", "main", {}) == "main is not slower than v1"
+    assert not_bad(STOP, "v1", "main", {}) == "main did not run beside v1"

@@ -58,8 +58,7 @@ def bisect(good: str, bad: str, arguments: Sequence[str], *, here: Path) -> int:
         environment = {**os.environ, _STEP: json.dumps(wanted)}
         first = _run([*_STEP_COMMAND], tree, environment)
         if first != BAD:
-            words = {GOOD: "is not slower than", SKIP: "could not be judged beside"}.get(first, "did not run beside")
-            _say(f"\nnothing to look for: {bad} {words} {good}{_told(_report(reports, last))}")
+            _say(f"\nnothing to look for: {not_bad(first, good, bad, _report(reports, last))}")
             return 1
         _git(tree, "bisect", "start", last, base)
         status = _run(_command(tree, "bisect", "run", *_STEP_COMMAND), tree, environment)
@@ -96,6 +95,14 @@ def step() -> int:
             _say(f"bisect: `{shlex.join(command)}` ended with {status} and without results")
             return STOP
     return verdict(_report(wanted["reports"], commit))
+
+
+def not_bad(status: int, good: str, bad: str, report: Mapping[str, Any]) -> str:
+    """Why a step's `status` of BAD leaves nothing to look for."""
+    if status == SKIP and not report.get("cases"):
+        return f"no case was measured (see above): the tests are those of {good}, of which -k selects"
+    words = {GOOD: "is not slower than", SKIP: "could not be judged beside"}.get(status, "did not run beside")
+    return f"{bad} {words} {good}{_told(report)}"
 
 
 def verdict(report: Mapping[str, Any]) -> int:
