@@ -33,20 +33,25 @@ settings.load_profile("suite")
 
 
 FIRST = (
-    "launch/test_external",
-    "app/test_gate_native",
-    "app/test_gate",
-    "cost/test_trace_real",
-    "faults/test_processes",
-    "launch/test_torchrun",
-    "test_plugin",
-    "app/test_session",
-    "launch/test_interrupt",
     "trainers/test_parity",
-    "app/test_cost_gate",
+    "test_docs",
+    "app/test_gate",
+    "app/test_gate_sides",
+    "launch/test_distributed",
+    "app/test_session",
+    "test_installed",
+    "test_plugin",
+    "launch/test_external",
+    "launch/test_torchrun",
+    "cost/test_trace_real",
+    "plan/test_recorded",
     "cost/test_trace",
     "faults/test_disk",
-    "test_docs",
+    "app/test_gate_attacks",
+    "faults/test_processes",
+    "launch/test_interrupt",
+    "rank/test_host",
+    "data/test_packing",
 )
 """Files that take longest: begun first, so that no worker waits for another's last file."""
 

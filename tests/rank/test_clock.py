@@ -103,7 +103,7 @@ def test_ranks_agree_through_the_host(tmp_path):
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        workload = SimpleNamespace(steps=9, accumulation=1)
+        workload = SimpleNamespace(steps=9, accumulation=1, trainer="native")
         asked = loop.Enough.of({"borders": [100.0], "device": "cuda"}, workload)  # there is no such device here
         reached = asked.reached([10.0] * 5, 0.1)
     finally:
