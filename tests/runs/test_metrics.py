@@ -49,6 +49,7 @@ def test_gradients_that_are_summed_once_a_group_count(accumulation):
 
     assert pytest.approx(metrics.whole_window_tgs(run)) == metrics.tgs(run)
     assert metrics.micro_step_seconds(seconds, workload) == pytest.approx(sum(seconds) / 12)
+    assert metrics.tail(run) == pytest.approx(0.0)
 
 
 def test_tflops_are_counted_in_the_named_convention():

@@ -72,7 +72,7 @@ def tail(run: Run) -> float:
     import numpy as np
 
     seconds = np.array([samples.seconds for samples in run.ranks])
-    return float((seconds.mean(axis=1) / np.median(seconds, axis=1)).max()) - 1
+    return float((seconds.mean(axis=1) / _medians(run)).max()) - 1
 
 
 def tail_note(run: Run) -> str | None:
@@ -236,16 +236,24 @@ def _step_seconds(run: Run) -> "NDArray[float64]":
     """Seconds of one micro-step with its share of the optimizer, per rank: shape (R,)."""
     import numpy as np
 
-    seconds = np.array([samples.seconds for samples in run.ranks])
-    step, ends = np.median(seconds, axis=1), ends_of_groups(run.workload)
-    if ends is not None and seconds[:, ends].size:
-        share, others = 1 / run.workload.accumulation, np.delete(seconds, ends, axis=1)
-        step = share * np.median(seconds[:, ends], axis=1) + (1 - share) * np.median(others, axis=1)
     # A program that reports itself tells the two not apart.
     optimizers = [samples.optimizer_seconds or [0.0] for samples in run.ranks]
     if len({len(each) for each in optimizers}) == 1:  # as they are, unless somebody else wrote the file
         optimizer = np.median(np.array(optimizers), axis=1)
     else:
         optimizer = np.array([np.median(each) for each in optimizers])
-    found: NDArray[float64] = step + optimizer / run.workload.accumulation
+    found: NDArray[float64] = _medians(run) + optimizer / run.workload.accumulation
+    return found
+
+
+def _medians(run: Run) -> "NDArray[float64]":
+    """Seconds of one micro-step by its median, or by the two of `ends_of_groups`, per rank: shape (R,)."""
+    import numpy as np
+
+    seconds = np.array([samples.seconds for samples in run.ranks])
+    found: NDArray[float64] = np.median(seconds, axis=1)
+    ends = ends_of_groups(run.workload)
+    if ends is not None and seconds[:, ends].size:
+        share, others = 1 / run.workload.accumulation, np.delete(seconds, ends, axis=1)
+        found = share * np.median(seconds[:, ends], axis=1) + (1 - share) * np.median(others, axis=1)
     return found
