@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bench
 from factories import make_run, make_workload
 from repository import TOY
 from trainpace.rank import loop
@@ -422,3 +424,10 @@ def test_tokens_that_are_no_number(tmp_path):
 
     assert code == 1
     assert lines[-1]["message"] == "tokens(batch) must return how many they are, an int, got 1.5 at step 1"
+
+
+def test_the_bench_times_every_step(capsys):
+    """`tox run -e bench` prints what a step costs beside its trainer, of the loop as it is."""
+    bench.inside_a_step()
+
+    assert re.fullmatch(r"the suite's own work inside a step: \d+\.\d+ ms \(.*\)\n", capsys.readouterr().out)
