@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import psutil
 
-from data.bench import main as data_bench
+from data.speed_of_data import main as data_bench
 from factories import make_run, make_workload
 from trainpace.app.option_values import cache_folder
 from trainpace.cases import PUBLISHED, Workload

@@ -1,6 +1,6 @@
 """How fast data is made: tokens per second, and peak memory.
 
-python tests/data/bench.py [tokenizer]
+python tests/data/speed_of_data.py [tokenizer]
 """
 
 import json
